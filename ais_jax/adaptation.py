@@ -1,0 +1,59 @@
+"""Step sizes that follow the acceptance rate."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+
+class StepSizeRule(NamedTuple):
+    """The authors' rule: one small multiplicative step after every batch.
+
+    Attributes:
+        target: the acceptance probability at or above which the step size grows.
+        grow: factor where the acceptance is at least the target.
+        shrink: factor where it is below.
+        smallest: lower bound of the step sizes.
+        largest: upper bound of the step sizes.
+    """
+
+    target: float = 0.6
+    grow: float = 1.002
+    shrink: float = 0.998
+    smallest: float = 0.001
+    largest: float = 0.3
+
+
+def check_rule(rule):
+    """Checks a `StepSizeRule` and returns it.
+
+    Raises:
+        ValueError: naming the setting that is out of range.
+    """
+    if not 0.0 < rule.smallest <= rule.largest:
+        raise ValueError(
+            f"step_size.smallest={rule.smallest} and step_size.largest={rule.largest}: "
+            "use 0 < smallest <= largest"
+        )
+    if not 0.0 < rule.target < 1.0:
+        raise ValueError(f"step_size.target={rule.target}: use a number in (0, 1)")
+    if not 0.0 < rule.shrink <= 1.0 <= rule.grow:
+        raise ValueError(
+            f"step_size.shrink={rule.shrink} and step_size.grow={rule.grow}: "
+            "use 0 < shrink <= 1 <= grow"
+        )
+    return rule
+
+
+def update_step_sizes(rule, step_sizes, accept_prob):
+    """One step of the rule at each temperature.
+
+    Args:
+        rule: a `StepSizeRule`.
+        step_sizes: f32[M].
+        accept_prob: f32[M], mean acceptance over chains and examples.
+
+    Returns:
+        f32[M], within [smallest, largest].
+    """
+    factor = jnp.where(accept_prob >= rule.target, rule.grow, rule.shrink)
+    return jnp.clip(step_sizes * factor, rule.smallest, rule.largest)

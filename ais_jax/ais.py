@@ -1,0 +1,117 @@
+"""Annealed importance sampling, forward and reverse (Eq. 7), for one chain."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ais_jax.numerics import two_sum
+from ais_jax.path import Point, evaluate, log_ratio
+
+
+class AISResult(NamedTuple):
+    """The end of one annealed chain.
+
+    Attributes:
+        point: the last `Point`.
+        log_w: f32[], the log importance weight, nats.
+        accept_prob: f32[M], the acceptance probability of each move.
+        log_ratio: f32[T], log target - log base where each weight increment was taken;
+            the increments are `diff(betas) * log_ratio`.
+    """
+
+    point: Point
+    log_w: jax.Array
+    accept_prob: jax.Array
+    log_ratio: jax.Array
+
+
+def anneal(key, path, z0, betas, step_sizes, transition):
+    """Runs one chain from the base to the target and weighs it (Eq. 7).
+
+    E[exp(log_w)] is the target's normalising constant Z, for any schedule and any
+    transitions that leave their f_beta invariant. T = 1 without a move is importance
+    sampling. A chain of M moves of L leapfrog steps evaluates the target 1 + L*M times.
+
+    Args:
+        key: PRNG key.
+        path: an `AnnealingPath`.
+        z0: f32[D], an exact draw from the base.
+        betas: f32[T + 1], rising from 0 to 1.
+        step_sizes: f32[M], one for each move at betas[1], ..., betas[M]. M = T makes
+            the last move, at beta = 1, which leaves the weight as it is; M = T - 1
+            leaves it out.
+        transition: (key, path, point, beta, step_size) -> (point, info), with
+            `info.accept_prob`; for instance `hmc_step` with its `num_leapfrog` bound.
+
+    Returns:
+        An `AISResult`.
+
+    Raises:
+        ValueError: where the number of step sizes is neither T nor T - 1.
+
+    References:
+        Neal, Annealed importance sampling, 2001; Ding & Freedman, 2020, Eq. 7.
+    """
+    num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
+    if num_moves not in (num_temperatures, num_temperatures - 1):
+        raise ValueError(
+            f"{num_moves} step sizes for {num_temperatures} temperatures: give "
+            f"{num_temperatures} (with the final move) or {num_temperatures - 1}"
+        )
+    return _run(key, path, z0, betas, step_sizes, transition)
+
+
+def reverse_anneal(key, path, z_target, betas, step_sizes, transition):
+    """Runs one chain from the target back to the base and weighs it.
+
+    The same function on the flipped schedule: each move is made at the temperature,
+    and with the step size, that it has in `anneal`. E[exp(log_w)] = 1 / Z where
+    `z_target` is an exact draw from the normalised target, so -log_w bounds log Z from
+    above in expectation.
+
+    Args:
+        key: PRNG key.
+        path: an `AnnealingPath`.
+        z_target: f32[D], an exact draw from the target.
+        betas: f32[T + 1], rising from 0 to 1, as for `anneal`.
+        step_sizes: f32[M], as for `anneal`; the final move's is not used.
+        transition: as for `anneal`; it must be reversible, as HMC is.
+
+    Returns:
+        An `AISResult`, whose log_w estimates -log Z.
+
+    References:
+        Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using
+        bidirectional Monte Carlo, 2015.
+    """
+    inner = step_sizes[: betas.shape[0] - 2]
+    return _run(key, path, z_target, betas[::-1], inner[::-1], transition)
+
+
+def _run(key, path, z, betas, step_sizes, transition):
+    """Weighs, then moves, at each temperature after the first."""
+    num_moves = step_sizes.shape[0]
+    deltas = jnp.diff(betas)
+
+    def body(carry, xs):
+        point, log_w, lost = carry
+        t, delta, beta, step_size = xs
+        ratio = log_ratio(point)
+        log_w, error = two_sum(log_w, delta * ratio)  # at the old point (Eq. 7)
+        point, info = transition(
+            jax.random.fold_in(key, t), path, point, beta, step_size
+        )
+        return (point, log_w, lost + error), (info.accept_prob, ratio)
+
+    point = evaluate(path, z)
+    zero = jnp.zeros_like(point.log_target)
+    xs = (jnp.arange(num_moves), deltas[:num_moves], betas[1:][:num_moves], step_sizes)
+    (point, log_w, lost), (accept_prob, ratios) = jax.lax.scan(
+        body, (point, zero, zero), xs
+    )
+    if num_moves < deltas.shape[0]:
+        ratio = log_ratio(point)
+        log_w, error = two_sum(log_w, deltas[-1] * ratio)
+        lost, ratios = lost + error, jnp.append(ratios, ratio)
+    return AISResult(point, log_w + lost, accept_prob, ratios)

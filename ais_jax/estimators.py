@@ -1,0 +1,311 @@
+"""Gradient estimators of every method, as losses behind one registry.
+
+An `Estimator` is a tuple of pure functions for one example. `jax.grad` of a loss is the
+estimator that the paper's equation names; samples and weights carry no gradient.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ais_jax import proposals, schedules
+from ais_jax.hmc import hmc_step
+from ais_jax.models import PRECONDITIONERS, posterior_path
+from ais_jax.numerics import log_mean_exp
+from ais_jax.proposals import WeightedSamples, chain_keys
+
+
+class Estimator(NamedTuple):
+    """The gradient estimator of one method, for one example.
+
+    Attributes:
+        sample: (key, theta, phi, x, step_sizes) -> `WeightedSamples`, without gradient.
+        theta_loss: (theta, x, samples) -> f32[]; minus its gradient is Eq. 8.
+        phi_loss: (phi, theta, key, x) -> (f32[], elbo f32[]).
+        num_samples: K.
+        num_moves: M, the length of the step sizes.
+        gradient_evaluations: passes forward and backward through log p(x, z) that one
+            example costs a training step, those for theta and phi counted in.
+    """
+
+    sample: Callable[..., WeightedSamples]
+    theta_loss: Callable[..., jax.Array]
+    phi_loss: Callable[..., tuple[jax.Array, jax.Array]]
+    num_samples: int
+    num_moves: int
+    gradient_evaluations: int
+
+
+def vae(model, *, num_samples=1):
+    """Variational auto-encoder: theta by Eq. 3 and phi by Eq. 2, each on K samples."""
+    return _without_moves(model, num_samples, elbo_loss, uniform=True)
+
+
+def stl(model, *, num_samples=1):
+    """The VAE with the path-derivative gradient for phi.
+
+    References:
+        Roeder, Wu & Duvenaud, Sticking the Landing, 2017.
+    """
+    return _without_moves(model, num_samples, stl_loss, uniform=True)
+
+
+def iwae(model, *, num_samples=1):
+    """Importance weighted auto-encoder: theta by Eq. 4, phi by Eq. 5."""
+    return _without_moves(model, num_samples, iwae_loss)
+
+
+def dreg(model, *, num_samples=1):
+    """IWAE with the doubly reparameterized gradient for phi.
+
+    References:
+        Tucker, Lawson, Gu & Maddison, Doubly Reparameterized Gradient Estimators for
+        Monte Carlo Objectives, 2019.
+    """
+    return _without_moves(model, num_samples, dreg_loss)
+
+
+def ais(
+    model,
+    *,
+    num_samples=1,
+    num_temperatures=5,
+    num_leapfrog=5,
+    schedule="linear",
+    final_move=True,
+    preconditioner="unit",
+):
+    """The paper's method: theta by Eq. 8 on K annealed chains, phi by the ELBO.
+
+    Args:
+        model: a `LatentVariableModel`.
+        num_samples: K, chains for each example.
+        num_temperatures: T, weight increments of the schedule.
+        num_leapfrog: L, leapfrog steps of each HMC move.
+        schedule: a name in `schedules.SCHEDULES`, or f32[T + 1] betas from 0 to 1.
+        final_move: whether to move at beta_T = 1, after the last weight.
+        preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
+
+    Returns:
+        An `Estimator` with T moves, or T - 1 without the final one.
+
+    Raises:
+        ValueError: for a setting out of range.
+    """
+    if isinstance(schedule, str):
+        betas = schedules.make(schedule, num_temperatures)
+    else:
+        betas = schedules.check_betas(schedule)
+    num_moves = len(betas) - 1 - (not final_move)
+    return _with_moves(
+        model, betas, num_moves, num_samples, num_leapfrog, preconditioner, "importance"
+    )
+
+
+def mh_hmc(
+    model,
+    *,
+    num_samples=1,
+    num_temperatures=5,
+    num_leapfrog=5,
+    weighting="uniform",
+    preconditioner="unit",
+):
+    """Hoffman's method: HMC on the posterior from the encoder, betas [0, 1, ..., 1].
+
+    Args:
+        model: a `LatentVariableModel`.
+        num_samples: K, chains for each example.
+        num_temperatures: T, the number of HMC moves.
+        num_leapfrog: L, leapfrog steps of each move.
+        weighting: 'uniform' averages the chains, as in Table 2; 'importance' weighs
+            them by Eq. 7, that is by the weights of their starting points.
+        preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
+
+    Returns:
+        An `Estimator` with T moves.
+
+    Raises:
+        ValueError: for a setting out of range.
+
+    References:
+        Hoffman, Learning deep latent Gaussian models with Markov chain Monte Carlo,
+        2017.
+    """
+    betas = schedules.all_target(num_temperatures)
+    return _with_moves(
+        model,
+        betas,
+        num_temperatures,
+        num_samples,
+        num_leapfrog,
+        preconditioner,
+        weighting,
+    )
+
+
+ESTIMATORS = {
+    "ais": ais,
+    "dreg": dreg,
+    "iwae": iwae,
+    "mh_hmc": mh_hmc,
+    "stl": stl,
+    "vae": vae,
+}
+
+
+def settings_of(name):
+    """The settings that an estimator reads, with their defaults.
+
+    Args:
+        name: one of `ESTIMATORS`.
+
+    Returns:
+        dict of name to default.
+
+    Raises:
+        ValueError: for an unknown estimator.
+    """
+    if name not in ESTIMATORS:
+        raise ValueError(schedules.unknown_name("estimator", name, ESTIMATORS))
+    parameters = inspect.signature(ESTIMATORS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def make(name, model, **settings):
+    """Builds a named estimator.
+
+    Args:
+        name: one of `ESTIMATORS`.
+        model: a `LatentVariableModel`.
+        **settings: keyword arguments of that estimator; none that it does not read.
+
+    Returns:
+        An `Estimator`.
+
+    Raises:
+        ValueError: for an unknown name, an unread setting or a value out of range.
+    """
+    known = settings_of(name)
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(
+                f"estimator.{key}={value!r} is not read by {name!r}, which reads "
+                f"{', '.join(known)}: leave it out"
+            )
+    return ESTIMATORS[name](model, **settings)
+
+
+def weighted_loss(model, theta, x, samples):
+    """Minus the weighted sum of log p(x, z_k); its gradient is Eqs. 3, 4 and 8.
+
+    Args:
+        model: a `LatentVariableModel`.
+        theta: parameters of the generative model.
+        x: f32[X].
+        samples: `WeightedSamples` of K.
+
+    Returns:
+        f32[], nats.
+    """
+    z = jax.lax.stop_gradient(samples.z)
+    weights = jax.lax.stop_gradient(jax.nn.softmax(samples.log_w))
+    log_p = jax.vmap(lambda z: model.log_joint(theta, x, z))(z)
+    return -jnp.sum(weights * log_p)
+
+
+def elbo_loss(model, num_samples, phi, theta, key, x):
+    """Minus the ELBO on K reparameterized samples (Eq. 2): (loss f32[], elbo f32[])."""
+    log_w = _log_weights(model, num_samples, phi, phi, theta, key, x)
+    return -jnp.mean(log_w), jnp.mean(log_w)
+
+
+def stl_loss(model, num_samples, phi, theta, key, x):
+    """`elbo_loss` with log q's own parameters stopped: the same value, less noise."""
+    stopped = jax.lax.stop_gradient(phi)
+    log_w = _log_weights(model, num_samples, phi, stopped, theta, key, x)
+    return -jnp.mean(log_w), jnp.mean(log_w)
+
+
+def iwae_loss(model, num_samples, phi, theta, key, x):
+    """Minus the K-sample bound (Eq. 5): (loss f32[], elbo f32[])."""
+    log_w = _log_weights(model, num_samples, phi, phi, theta, key, x)
+    return -log_mean_exp(log_w), jnp.mean(log_w)
+
+
+def dreg_loss(model, num_samples, phi, theta, key, x):
+    """Surrogate of the K-sample bound whose gradient is doubly reparameterized.
+
+    Its gradient is minus the sum of w~_k^2 d/dz [log p - log q_stopped] dz_k/dphi; its
+    value means nothing by itself.
+    """
+    stopped = jax.lax.stop_gradient(phi)
+    log_w = _log_weights(model, num_samples, phi, stopped, theta, key, x)
+    weights = jax.lax.stop_gradient(jax.nn.softmax(log_w))
+    return -jnp.sum(jnp.square(weights) * log_w), jnp.mean(log_w)
+
+
+def _log_weights(model, num_samples, phi, density_phi, theta, key, x):
+    """Log p(x, z_k) - log q(z_k|x) at K draws of q_phi, q's density by density_phi."""
+    q, density = model.proposal(phi, x), model.proposal(density_phi, x)
+
+    def log_weight(key):
+        z = q.sample(key)
+        return model.log_joint(theta, x, z) - density.log_prob(z)
+
+    return jax.vmap(log_weight)(chain_keys(key, num_samples))
+
+
+def _without_moves(model, num_samples, phi_loss, uniform=False):
+    _check_positive(num_samples=num_samples)
+    propose = proposals.importance(num_samples)
+
+    def sample(key, theta, phi, x, step_sizes):
+        samples = propose(key, posterior_path(model, theta, phi, x), step_sizes)
+        if uniform:
+            samples = samples._replace(log_w=jnp.zeros_like(samples.log_w))
+        return jax.lax.stop_gradient(samples)
+
+    return Estimator(
+        sample,
+        partial(weighted_loss, model),
+        partial(phi_loss, model, num_samples),
+        num_samples,
+        num_moves=0,
+        gradient_evaluations=2 * num_samples,
+    )
+
+
+def _with_moves(
+    model, betas, num_moves, num_samples, num_leapfrog, preconditioner, weighting
+):
+    _check_positive(num_samples=num_samples, num_leapfrog=num_leapfrog)
+    if preconditioner not in PRECONDITIONERS:
+        raise ValueError(
+            schedules.unknown_name("preconditioner", preconditioner, PRECONDITIONERS)
+        )
+    transition = partial(hmc_step, num_leapfrog=num_leapfrog)
+    propose = proposals.annealed(betas, transition, num_samples, weighting)
+
+    def sample(key, theta, phi, x, step_sizes):
+        path = posterior_path(model, theta, phi, x, preconditioner)
+        return jax.lax.stop_gradient(propose(key, path, step_sizes))
+
+    return Estimator(
+        sample,
+        partial(weighted_loss, model),
+        partial(elbo_loss, model, 1),
+        num_samples,
+        num_moves,
+        gradient_evaluations=num_samples * (2 + num_leapfrog * num_moves) + 1,
+    )
+
+
+def _check_positive(**values: Any):
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"estimator.{name}={value}: use at least 1")

@@ -1,0 +1,118 @@
+"""Inverse temperatures 0 = beta_0 <= ... <= beta_T = 1 of an annealing path."""
+
+import difflib
+
+import numpy as np
+
+
+def linear(num_temperatures):
+    """Equally spaced inverse temperatures, as in the paper's runs.
+
+    Args:
+        num_temperatures: T, the number of inverse temperatures after beta_0 = 0, which
+            is the number of weight increments.
+
+    Returns:
+        f32[T + 1], from 0 to 1.
+    """
+    _check_count(num_temperatures)
+    return np.linspace(0.0, 1.0, num_temperatures + 1).astype(np.float32)
+
+
+def sigmoid(num_temperatures, steepness=4.0):
+    """Inverse temperatures on a rescaled logistic curve, dense near both ends.
+
+    Args:
+        num_temperatures: T.
+        steepness: half of the range of the logistic function's argument.
+
+    Returns:
+        f32[T + 1], from 0 to 1.
+
+    References:
+        Wu, Burda, Salakhutdinov & Grosse, On the Quantitative Analysis of
+        Decoder-Based Generative Models, 2017, appendix.
+    """
+    _check_count(num_temperatures)
+    if not steepness > 0:
+        raise ValueError(f"steepness={steepness}: use a positive number")
+    x = np.linspace(-steepness, steepness, num_temperatures + 1)
+    y = 1.0 / (1.0 + np.exp(-x))
+    return ((y - y[0]) / (y[-1] - y[0])).astype(np.float32)
+
+
+def all_target(num_temperatures):
+    """The schedule [0, 1, ..., 1]: plain HMC on the target, MH-HMC of Hoffman (2017).
+
+    Args:
+        num_temperatures: T.
+
+    Returns:
+        f32[T + 1].
+    """
+    _check_count(num_temperatures)
+    return np.concatenate([[0.0], np.ones(num_temperatures)]).astype(np.float32)
+
+
+SCHEDULES = {"linear": linear, "sigmoid": sigmoid, "all_target": all_target}
+
+
+def make(name, num_temperatures):
+    """Builds a named schedule.
+
+    Args:
+        name: one of `SCHEDULES`.
+        num_temperatures: T, at least 1.
+
+    Returns:
+        f32[T + 1].
+
+    Raises:
+        ValueError: for an unknown name or T < 1.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(unknown_name("schedule", name, SCHEDULES))
+    return SCHEDULES[name](num_temperatures)
+
+
+def check_betas(betas):
+    """Checks that inverse temperatures rise from 0 to 1; ties are allowed.
+
+    Args:
+        betas: sequence of T + 1 numbers.
+
+    Returns:
+        f32[T + 1].
+
+    Raises:
+        ValueError: naming the first value that breaks the rule.
+    """
+    betas = np.asarray(betas, np.float32)
+    if betas.ndim != 1 or betas.size < 2:
+        raise ValueError(f"betas of shape {betas.shape}: give at least [0, 1]")
+    if betas[0] != 0.0 or betas[-1] != 1.0:
+        raise ValueError(
+            f"betas go from {betas[0]:g} to {betas[-1]:g}: they must go from 0 to 1"
+        )
+    steps = np.diff(betas)
+    if not np.all(steps >= 0.0):
+        t = int(np.argmin(np.where(np.isnan(steps), -np.inf, steps)))
+        raise ValueError(
+            f"betas[{t}]={betas[t]:g} is followed by betas[{t + 1}]={betas[t + 1]:g}: "
+            "they must rise from 0 to 1 (ties are allowed)"
+        )
+    return betas
+
+
+def unknown_name(kind, name, known):
+    """One line that names an unknown choice, the nearest valid one and all of them."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
+    return (
+        f"{kind}={name!r} is unknown: did you mean {near[0]!r}? "
+        f"Choose from {', '.join(sorted(known))}."
+    )
+
+
+def _check_count(num_temperatures):
+    if num_temperatures < 1:
+        raise ValueError(f"num_temperatures={num_temperatures}: use at least 1")

@@ -1,0 +1,222 @@
+"""Algorithm 1 as pure functions: the training step and many steps in one dispatch."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from flax.training import train_state
+
+from ais_jax.adaptation import update_step_sizes
+from ais_jax.numerics import effective_sample_size
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes; the seed and learning rate stay outside.
+
+    Attributes:
+        generative: Flax train state of theta; its `step` is int32[].
+        inference: Flax train state of phi.
+        step_sizes: f32[M].
+    """
+
+    generative: train_state.TrainState
+    inference: train_state.TrainState
+    step_sizes: jax.Array
+
+    @property
+    def step(self):
+        """int32[], the number of steps made."""
+        return self.generative.step
+
+
+class Metrics(NamedTuple):
+    """Means over a batch, and over the steps of a dispatch.
+
+    Attributes:
+        elbo: f32[], of q_phi at the updated theta, nats.
+        ess: f32[], effective sample size of the K weights, as a share of K.
+        accept_prob: f32[M].
+        bad_step: int32[], the first step whose loss was not finite, or -1.
+    """
+
+    elbo: jax.Array
+    ess: jax.Array
+    accept_prob: jax.Array
+    bad_step: jax.Array
+
+
+def init(key, model, estimator, optimizer, step_size):
+    """The state before the first step.
+
+    Args:
+        key: PRNG key.
+        model: a `LatentVariableModel`.
+        estimator: an `Estimator`.
+        optimizer: an `optax.GradientTransformation`, used for theta and phi alike.
+        step_size: HMC's first step size at every temperature.
+
+    Returns:
+        A `TrainState`.
+    """
+    theta, phi = model.init(key)
+    create = lambda params: train_state.TrainState(
+        jnp.zeros((), jnp.int32), None, params, optimizer, optimizer.init(params)
+    )
+    step_sizes = jnp.full((estimator.num_moves,), step_size, jnp.float32)
+    return TrainState(create(theta), create(phi), step_sizes)
+
+
+def map_examples(function, *args, block_size=None):
+    """Maps a function of one example over a batch, in blocks where asked for.
+
+    Args:
+        function: of one example.
+        *args: arrays with a leading axis of B examples.
+        block_size: None for one `vmap`; or the number of examples that are taken at a
+            time, so that a block's activations stay in the processor's cache.
+
+    Returns:
+        The results with a leading axis of B.
+    """
+    batch = jax.tree.leaves(args)[0].shape[0]
+    if block_size is None or block_size >= batch:
+        return jax.vmap(function)(*args)
+    return jax.lax.map(lambda xs: function(*xs), args, batch_size=block_size)
+
+
+def example_keys(key, num_examples):
+    """One key an example, which does not depend on the batch's size."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_examples))
+
+
+def make_train_step(estimator, rule, *, binarize, block_size=None):
+    """Builds one step of Algorithm 1: theta first, then phi at the updated theta.
+
+    Args:
+        estimator: an `Estimator`.
+        rule: an `adaptation.StepSizeRule`.
+        binarize: whether to draw the pixels from their intensities at each visit.
+        block_size: examples that are sampled at a time (see `map_examples`).
+
+    Returns:
+        (state, key, learning_rate, images f32[B, X]) -> (state, `Metrics`).
+    """
+
+    def theta_loss(theta, x, samples):
+        return jnp.mean(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
+
+    def phi_loss(phi, theta, keys, x):
+        losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0))
+        loss, elbo = losses(phi, theta, keys, x)
+        return jnp.mean(loss), jnp.mean(elbo)
+
+    def train_step(state, key, learning_rate, images):
+        pixel_key, sample_key, phi_key = jax.random.split(key, 3)
+        num = images.shape[0]
+        x = images
+        if binarize:
+            draw = lambda k, p: jax.random.bernoulli(k, p).astype(images.dtype)
+            x = jax.vmap(draw)(example_keys(pixel_key, num), images)
+        theta, phi = state.generative.params, state.inference.params
+        samples = map_examples(
+            lambda k, x: estimator.sample(k, theta, phi, x, state.step_sizes),
+            example_keys(sample_key, num),
+            x,
+            block_size=block_size,
+        )
+        loss, grads = jax.value_and_grad(theta_loss)(theta, x, samples)
+        generative = _apply(state.generative, grads, learning_rate)
+        (phi_value, elbo), grads = jax.value_and_grad(phi_loss, has_aux=True)(
+            phi, generative.params, example_keys(phi_key, num), x
+        )
+        inference = _apply(state.inference, grads, learning_rate)
+        accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
+        finite = jnp.isfinite(loss) & jnp.isfinite(phi_value)
+        metrics = Metrics(
+            elbo,
+            jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_samples,
+            accept_prob,
+            jnp.where(finite, -1, state.step),
+        )
+        return TrainState(generative, inference, step_sizes), metrics
+
+    return train_step
+
+
+def make_run_steps(train_step, batch_size):
+    """Builds a function that makes many steps in one dispatch.
+
+    The data are reshuffled in every epoch; the last, incomplete batch is left out. The
+    key of a step is `fold_in(run_key, step)`, so that a run cut into dispatches in any
+    way, or stopped and resumed, is the same run. A dispatch does not cross the end of
+    an epoch.
+
+    Args:
+        train_step: of `make_train_step`.
+        batch_size: B.
+
+    Returns:
+        (state, run_key, learning_rate, data f32[N, X], num_steps int32[]) ->
+        (state, `Metrics` averaged over the steps). The number of steps is traced, so
+        every length shares one compilation.
+    """
+
+    def run_steps(state, run_key, learning_rate, data, num_steps):
+        shuffle_key, step_key = jax.random.split(run_key)
+        steps_per_epoch = data.shape[0] // batch_size
+        epoch = state.step // steps_per_epoch
+        order = jax.random.permutation(
+            jax.random.fold_in(shuffle_key, epoch), data.shape[0]
+        )
+
+        def batch_at(step):
+            start = (step % steps_per_epoch) * batch_size
+            return data[jax.lax.dynamic_slice(order, (start,), (batch_size,))]
+
+        def body(_, carry):
+            state, total = carry
+            key = jax.random.fold_in(step_key, state.step)
+            images = batch_at(state.step)
+            state, metrics = train_step(state, key, learning_rate, images)
+            bad = jnp.where(total.bad_step >= 0, total.bad_step, metrics.bad_step)
+            total = jax.tree.map(jnp.add, total, metrics)._replace(bad_step=bad)
+            return state, total
+
+        shapes = jax.eval_shape(
+            train_step, state, step_key, learning_rate, batch_at(state.step)
+        )[1]
+        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        zero = zero._replace(bad_step=jnp.full((), -1, jnp.int32))
+        state, total = jax.lax.fori_loop(0, num_steps, body, (state, zero))
+        mean = jax.tree.map(lambda a: a / num_steps, total)
+        return state, mean._replace(bad_step=total.bad_step)
+
+    return run_steps
+
+
+def replicate(run_steps):
+    """Runs R replicates in one program: states, keys and learning rates lead with R.
+
+    Args:
+        run_steps: of `make_run_steps`.
+
+    Returns:
+        The same function with a leading axis of R on the state, the key, the learning
+        rate and the results; data and number of steps are shared.
+    """
+    return jax.vmap(run_steps, (0, 0, 0, None, None))
+
+
+def _apply(state, grads, learning_rate):
+    """One optimizer step at a traced learning rate."""
+    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: learning_rate * u, updates)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+    )

@@ -1,0 +1,1 @@
+"""Configurations of the experiments, one `get_config` a file."""

@@ -1,0 +1,1 @@
+"""The experiments: command-line programs around the pure library `ais_jax`."""

@@ -1,0 +1,15 @@
+"""Larochelle's fixed binarization of MNIST: the paper's one-layer model.
+
+    python -m experiments.main --config=configs/binarized_mnist.py --config.data_dir=DIR
+"""
+
+from configs import default
+
+
+def get_config(estimator="ais"):
+    """Returns the config; the argument picks the estimator."""
+    config = default.get_config(estimator)
+    config.dataset = "binarized_mnist"
+    config.num_epochs = 50
+    config.optimizer.schedule = "cosine"
+    return config

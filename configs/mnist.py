@@ -1,0 +1,15 @@
+"""MNIST, pixels drawn from their intensities: the paper's one-layer model.
+
+    python -m experiments.main --config=configs/mnist.py --config.data_dir=DIR
+"""
+
+from configs import default
+
+
+def get_config(estimator="ais"):
+    """Returns the config; the argument picks the estimator."""
+    config = default.get_config(estimator)
+    config.dataset = "mnist"
+    config.num_epochs = 50
+    config.optimizer.schedule = "cosine"
+    return config

@@ -1,0 +1,303 @@
+"""From a config to the library's objects: the only reader of config keys.
+
+`check` refuses bad settings before any data are read or anything is compiled.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from ais_jax import adaptation, estimators, models, optimizers, schedules, training
+from ais_jax.hmc import hmc_step
+from experiments import datasets
+
+STEP_SIZES = {  # preconditioner -> first, smallest, largest
+    "unit": (0.1, 0.001, 0.3),
+    "encoder": (0.2, 0.01, 1.5),
+}
+PRECISIONS = {"float32": None, "tf32": "TF32_TF32_F32", "bf16": "BF16_BF16_F32"}
+PRESETS = {
+    "quick": {
+        "num_examples": 1000,
+        "num_chains": 8,
+        "num_temperatures": 100,
+        "num_leapfrog": 4,
+        "schedule": "adaptive",
+        "preconditioner": "encoder",
+        "iwae_samples": 100,
+        "num_simulated": 100,
+    },
+    "standard": {
+        "num_examples": 1000,
+        "num_chains": 16,
+        "num_temperatures": 1000,
+        "num_leapfrog": 10,
+        "schedule": "adaptive",
+        "preconditioner": "encoder",
+        "iwae_samples": 5000,
+        "num_simulated": 100,
+    },
+    "paper": {
+        "num_examples": 0,
+        "num_chains": 16,
+        "num_temperatures": 10000,
+        "num_leapfrog": 10,
+        "schedule": "linear",
+        "preconditioner": "unit",
+        "iwae_samples": 5000,
+        "num_simulated": 100,
+    },
+}
+STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names it, its value and the mend."""
+
+
+class Training(NamedTuple):
+    """What a training run needs.
+
+    Attributes:
+        model: a `LatentVariableModel`.
+        estimator: an `Estimator`.
+        init: key -> `TrainState`.
+        run_steps: of `training.make_run_steps`, for one replicate.
+        steps_per_epoch: batches in an epoch.
+        num_steps: in all.
+    """
+
+    model: models.LatentVariableModel
+    estimator: estimators.Estimator
+    init: Any
+    run_steps: Any
+    steps_per_epoch: int
+    num_steps: int
+
+
+def check(config):
+    """Checks every setting that can be checked without the data.
+
+    Args:
+        config: a ConfigDict of `configs/default.py`'s shape.
+
+    Raises:
+        ConfigError: naming the setting, its value and the mend.
+    """
+    for name in ("num_replicates", "num_epochs", "batch_size"):
+        _at_least(config, name, 1)
+    _at_least(config, "seed", 0)
+    _choice("dataset", config.dataset, datasets.NAMES)
+    _choice("training.force_precision", config.training.force_precision, PRECISIONS)
+    for name in ("steps_per_row", "checkpoint_seconds"):
+        _at_least(config, f"training.{name}", 1)
+    _at_least(config, "training.evaluate_epochs", 0)
+    if config.training.block_rows is not None:
+        _at_least(config, "training.block_rows", 1)
+    learning_rates(config)
+    try:
+        model = build_model(config, 1)
+        build_estimator(config, model)
+        optimizers.make(config.optimizer.schedule, 1)
+        _step_size_rule(config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    evaluation_settings(config)
+
+
+def learning_rates(config):
+    """One learning rate for each replicate: a tuple of `num_replicates`."""
+    rates = tuple(config.optimizer.learning_rate)
+    if len(rates) not in (1, config.num_replicates) or not all(r > 0 for r in rates):
+        raise ConfigError(
+            f"optimizer.learning_rate={rates}: give one positive number, or one for "
+            f"each of num_replicates={config.num_replicates}"
+        )
+    return rates * (config.num_replicates if len(rates) == 1 else 1)
+
+
+def build_model(config, data_size, output_bias=None):
+    """The model of `config.model` for images of `data_size` pixels."""
+    settings = config.model
+    precision = PRECISIONS[config.training.force_precision]
+    return models.bernoulli_model(
+        data_size,
+        latent_sizes=tuple(settings.latent_sizes),
+        widths=tuple(map(tuple, settings.widths)),
+        activation=settings.activation,
+        output_bias=output_bias,
+        force_precision=precision and jax.lax.DotAlgorithmPreset[precision],
+    )
+
+
+def build_estimator(config, model):
+    """The estimator of `config.estimator`."""
+    settings = config.estimator.to_dict()
+    schedule = settings.get("schedule", "")
+    if schedule and schedule not in schedules.SCHEDULES and "," in schedule:
+        settings["schedule"] = [float(beta) for beta in schedule.split(",")]
+    return estimators.make(settings.pop("name"), model, **settings)
+
+
+def build_training(config, dataset):
+    """Everything that a training run needs.
+
+    Args:
+        config: a checked ConfigDict.
+        dataset: a `datasets.Dataset`.
+
+    Returns:
+        A `Training`.
+
+    Raises:
+        ConfigError: where the batch is larger than the data set.
+    """
+    num_train, data_size = dataset.train.shape
+    if config.batch_size > num_train:
+        raise ConfigError(
+            f"batch_size={config.batch_size}: {dataset.name} has {num_train} training "
+            "images; use at most as many"
+        )
+    bias = models.data_mean_bias(dataset.train) if config.model.data_mean_bias else None
+    model = build_model(config, data_size, bias)
+    estimator = build_estimator(config, model)
+    steps_per_epoch = num_train // config.batch_size
+    num_steps = config.num_epochs * steps_per_epoch
+    optimizer = optimizers.make(
+        config.optimizer.schedule,
+        num_steps,
+        b1=config.optimizer.b1,
+        b2=config.optimizer.b2,
+        eps=config.optimizer.eps,
+    )
+    first, rule = _step_size_rule(config)
+    train_step = training.make_train_step(
+        estimator,
+        rule,
+        binarize=not dataset.is_binary,
+        block_size=block_size(config, estimator.num_samples),
+    )
+    return Training(
+        model,
+        estimator,
+        lambda key: training.init(key, model, estimator, optimizer, first),
+        training.make_run_steps(train_step, config.batch_size),
+        steps_per_epoch,
+        num_steps,
+    )
+
+
+def block_size(config, num_chains):
+    """Examples sampled at a time, so that a block's activations stay in the cache."""
+    rows = config.training.block_rows
+    if rows is None:
+        rows = 1600 if jax.default_backend() == "cpu" else None
+    return None if rows is None else max(1, rows // num_chains)
+
+
+def evaluation_settings(config):
+    """The evaluation's settings, with what is None filled in from the preset.
+
+    Args:
+        config: a ConfigDict.
+
+    Returns:
+        dict of name to value.
+
+    Raises:
+        ConfigError: naming the setting, its value and the mend.
+    """
+    given = config.evaluation.to_dict()
+    _choice("evaluation.preset", given["preset"], PRESETS)
+    settings = {
+        name: PRESETS[given["preset"]][name] if value is None else value
+        for name, value in given.items()
+    }
+    for name, least in _EVALUATION_LEAST.items():
+        if settings[name] < least:
+            raise ConfigError(
+                f"evaluation.{name}={settings[name]}: use at least {least}"
+            )
+    _choice("evaluation.start", settings["start"], STARTS)
+    _choice(
+        "evaluation.schedule",
+        settings["schedule"],
+        [*schedules.SCHEDULES, "adaptive"],
+    )
+    _choice(
+        "evaluation.preconditioner", settings["preconditioner"], models.PRECONDITIONERS
+    )
+    if not 0.0 < settings["target"] < 1.0:
+        raise ConfigError(
+            f"evaluation.target={settings['target']}: use a number in (0, 1)"
+        )
+    return settings
+
+
+_EVALUATION_LEAST = {
+    "seed": 0,
+    "num_examples": 0,
+    "num_chains": 1,
+    "num_temperatures": 1,
+    "num_leapfrog": 1,
+    "iwae_samples": 1,
+    "num_simulated": 0,
+    "num_pilot": 1,
+    "chunk_size": 1,
+}
+
+
+def build_path_fn(model, settings):
+    """(theta, phi, x) -> `AnnealingPath` of an evaluation.
+
+    Args:
+        model: a `LatentVariableModel`.
+        settings: of `evaluation_settings`.
+
+    Returns:
+        The function.
+    """
+    path = STARTS[settings["start"]]
+    return lambda theta, phi, x: path(
+        model, theta, phi, x, settings["preconditioner"]
+    )
+
+
+def build_transition(settings):
+    """The HMC move of an evaluation's settings."""
+    return partial(hmc_step, num_leapfrog=settings["num_leapfrog"])
+
+
+def _step_size_rule(config):
+    """The first step size and the `StepSizeRule` of training."""
+    settings = config.step_size
+    defaults = STEP_SIZES[config.estimator.get("preconditioner", "unit")]
+    first, smallest, largest = (
+        default if settings[name] is None else settings[name]
+        for name, default in zip(("first", "smallest", "largest"), defaults)
+    )
+    rule = adaptation.check_rule(
+        adaptation.StepSizeRule(
+            settings.target, settings.grow, settings.shrink, smallest, largest
+        )
+    )
+    if not smallest <= first <= largest:
+        raise ConfigError(
+            f"step_size.first={first}: use a number from step_size.smallest={smallest} "
+            f"to step_size.largest={largest}"
+        )
+    return first, rule
+
+
+def _at_least(config, name, least):
+    value = config
+    for part in name.split("."):
+        value = value[part]
+    if value < least:
+        raise ConfigError(f"{name}={value}: use at least {least}")
+
+
+def _choice(name, value, known):
+    if value not in known:
+        raise ConfigError(schedules.unknown_name(name, value, known))

@@ -1,0 +1,206 @@
+"""Checkpoints of a training state: the only module that touches orbax.
+
+A checkpoint holds the leaves of a pytree by their path, and beside them, in the
+step's metadata, a manifest `{path: [shape, dtype]}`. Static fields (functions,
+optimizers) are not saved: they come from the template given to `restore`. Orbax
+writes into a temporary directory and renames it when complete, so a process killed
+at any moment leaves the newest complete checkpoint intact.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_MEND = "use the config it was trained with, or another --workdir"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, incomplete, out of order, or of another model."""
+
+
+class Checkpointer:
+    """Saves and restores a pytree of arrays by training step.
+
+    Use it in a `with` statement: saves run in the background, and the last one is
+    lost if the process ends before the exit waited for it. With several JAX processes
+    each leaf is a global array, `directory` is on a file system that all of them
+    share, and all of them make the same calls.
+
+    Args:
+        directory: folder of the checkpoints, one subfolder for each step.
+        max_to_keep: number of newest checkpoints kept; older ones are deleted.
+        read_only: neither create `directory` nor clean what another process may be
+            writing there; `save` is refused. For evaluation beside a running training.
+
+    Raises:
+        CheckpointError: `read_only` and there is no such directory.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_to_keep: int = 2,
+        read_only: bool = False,
+    ):
+        import orbax.checkpoint as ocp
+
+        self._directory = os.path.abspath(directory)
+        self._read_only = read_only
+        if read_only and not os.path.isdir(self._directory):
+            raise CheckpointError(f"no checkpoint: {self._directory} does not exist")
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=max_to_keep,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                lightweight_initialize=True,
+            ),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """Returns the newest complete checkpoint's step; waits for a save under way."""
+        self._manager.wait_until_finished()
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, *, wait: bool = False) -> None:
+        """Writes the leaves of `state` as checkpoint `step`.
+
+        Returns once the arrays are copied off the devices, so that they may be
+        donated or changed; the files are written in the background.
+
+        Args:
+            step: must be greater than every step saved before.
+            state: pytree of arrays (numbers are saved as arrays). Typed PRNG keys
+                are not supported: keep their seeds.
+            wait: return only when the checkpoint is complete.
+
+        Raises:
+            CheckpointError: `step` is not newer than the newest, or read-only.
+        """
+        import orbax.checkpoint as ocp
+
+        if self._read_only:
+            raise CheckpointError(f"{self._directory} was opened read-only")
+        leaves = _leaves_by_path(state)
+        args = ocp.args.StandardSave({k: v for k, v in leaves.items() if v.size})
+        manifest = {"leaves": _manifest(leaves)}
+        if not self._manager.save(step, args=args, custom_metadata=manifest):
+            newest = self._manager.latest_step()
+            raise CheckpointError(
+                f"cannot save step {step}: {self._directory} already holds {newest}"
+            )
+        if wait:
+            self._manager.wait_until_finished()
+
+    def restore(self, template: Any, step: int | None = None) -> Any:
+        """Reads a checkpoint into the form of `template`.
+
+        Args:
+            template: pytree with the structure, shapes, dtypes and shardings wanted:
+                arrays (their values are not read) or `jax.ShapeDtypeStruct`s. Its
+                shardings need not be those that the state had when saved.
+            step: the checkpoint to read; the newest if None.
+
+        Returns:
+            `template` with every leaf replaced by the saved array, bit for bit.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, it is incomplete, or its
+                tree, shapes or dtypes differ from the template's.
+        """
+        import orbax.checkpoint as ocp
+
+        step = self._existing_step(step)
+        expected = _leaves_by_path(template)
+        difference = _first_difference(self._saved(step), _manifest(expected))
+        if difference is not None:
+            raise CheckpointError(
+                f"checkpoint {step} in {self._directory} is of another model: "
+                f"{difference}; {_MEND}"
+            )
+        wanted = {k: _abstract(leaf) for k, leaf in expected.items() if leaf.size}
+        read = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        leaves = [
+            read[k] if leaf.size else _empty(leaf) for k, leaf in expected.items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+    def _existing_step(self, step: int | None) -> int:
+        newest = self.latest_step()
+        if newest is None:
+            raise CheckpointError(f"no checkpoint in {self._directory}")
+        if step is not None and step not in self._manager.all_steps():
+            raise CheckpointError(
+                f"no checkpoint of step {step} in {self._directory}; "
+                f"the newest is of step {newest}"
+            )
+        return newest if step is None else step
+
+    def _saved(self, step: int) -> dict[str, list]:
+        try:
+            return self._manager.metadata(step).custom_metadata["leaves"]
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            raise CheckpointError(
+                f"checkpoint {step} in {self._directory} is incomplete: delete it"
+            ) from error
+
+
+def _leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Returns `{path: leaf}` in the tree's order, numbers made arrays."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            leaf if hasattr(leaf, "sharding") else jnp.asarray(leaf)
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _manifest(leaves: dict[str, Any]) -> dict[str, list]:
+    return {k: [list(leaf.shape), leaf.dtype.name] for k, leaf in leaves.items()}
+
+
+def _first_difference(saved: dict[str, list], expected: dict[str, list]) -> str | None:
+    """Says where two manifests first differ, or returns None if they are equal."""
+    for path in expected | saved:
+        if path not in saved:
+            return f"it has no {path}, expected {_describe(expected[path])}"
+        if path not in expected:
+            return f"it has {path} {_describe(saved[path])}, which is not expected"
+        if saved[path] != expected[path]:
+            return (
+                f"{path} has {_describe(saved[path])}, "
+                f"expected {_describe(expected[path])}"
+            )
+    return None
+
+
+def _describe(entry: list) -> str:
+    shape, dtype = entry
+    return f"shape {tuple(shape)} {dtype}"
+
+
+def _sharding(leaf: Any) -> jax.sharding.Sharding:
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return leaf.sharding or default
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
+
+
+def _empty(leaf: Any) -> jax.Array:
+    """An array of no elements, which orbax refuses to store."""
+    return jnp.zeros(leaf.shape, leaf.dtype, device=_sharding(leaf))

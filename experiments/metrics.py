@@ -1,0 +1,177 @@
+"""Training curves on disk: a JSON-lines file, with TensorBoard events beside it.
+
+JSON has no NaN or infinity, so non-finite numbers are written as the strings "nan",
+"inf" and "-inf", which `float` reads; `read_metrics` and `read_json` turn them back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class MetricsWriter:
+    """Appends rows to `workdir/metrics.jsonl` and `workdir/tensorboard`.
+
+    Opening it drops the rows that a resumed run will write again, so that a run
+    killed and resumed leaves the rows of one that never stopped. With several JAX
+    processes only the first may open one.
+
+    Args:
+        workdir: the run's folder, made if missing.
+        resume_step: the step of the checkpoint that the run continues from. Later
+            rows are dropped, as is a torn last line; None drops every row.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int | None):
+        from tensorboardX import SummaryWriter
+
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "metrics.jsonl"
+        next_step = 0 if resume_step is None else resume_step + 1
+        rows = read_metrics(path) if path.exists() else []
+        rows = [row for row in rows if row["step"] < next_step]
+        _replace(path, "".join(_line(row) for row in rows))
+        self._last_step = rows[-1]["step"] if rows else -1
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._events = SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=next_step,
+            flush_secs=1,
+            filename_suffix=f".{next_step}",
+        )
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._events.close()
+
+    def write(self, step: int, row: Mapping[str, Any]) -> None:
+        """Appends one row; when it returns the row survives the process's death.
+
+        TensorBoard's events follow within about a second. There a scalar is `name`
+        and a vector `name/0`, `name/1`, ...; an array of more axes is first averaged
+        over all but the last.
+
+        Args:
+            step: training step, greater than the last one written.
+            row: `{name: number, list or array of numbers}`.
+
+        Raises:
+            ValueError: `step` does not grow, `row` has its own "step", or a value is
+                not a number or an array of numbers. Nothing is written then.
+        """
+        if step <= self._last_step:
+            raise ValueError(f"step {step} is not after step {self._last_step}")
+        if "step" in row:
+            raise ValueError(f'row must not have the key "step": {row["step"]}')
+        scalars = [pair for name, value in row.items() for pair in _tags(name, value)]
+        line = _line({"step": step, **row})
+        self._file.write(line)
+        self._file.flush()
+        self._last_step = step
+        for tag, value in scalars:
+            self._events.add_scalar(tag, value, step)
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads the rows of a `metrics.jsonl`, oldest first.
+
+    Args:
+        path: the file. A torn last line, which a killed run may leave, is ignored.
+
+    Returns:
+        One dict for each row, with its "step".
+
+    Raises:
+        ValueError: a line before the last is not JSON.
+        FileNotFoundError: there is no such file.
+    """
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_from_plain(json.loads(line)))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON") from error
+    return rows
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Writes `obj` as indented JSON, atomically: readers see the old or the new file.
+
+    Args:
+        path: the file; its folder is made if missing.
+        obj: dicts, lists, tuples, strings, numbers, None, and numpy or jax scalars
+            and arrays (written as numbers and nested lists). Keys keep their order.
+
+    Raises:
+        TypeError: `obj` holds something else.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads what `write_json` wrote; arrays come back as nested lists."""
+    return _from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(row), allow_nan=False) + "\n"
+
+
+def _plain(obj: Any) -> Any:
+    """Converts to what JSON can hold."""
+    if isinstance(obj, Mapping):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else str(float(obj))
+    if obj is None or isinstance(obj, str | int):
+        return obj
+    if hasattr(obj, "tolist"):
+        return _plain(obj.tolist())
+    raise TypeError(f"cannot write {type(obj).__name__} as JSON: {obj!r}")
+
+
+def _from_plain(obj: Any) -> Any:
+    if isinstance(obj, dict):
+        return {key: _from_plain(value) for key, value in obj.items()}
+    if isinstance(obj, list):
+        return [_from_plain(value) for value in obj]
+    return _NON_FINITE.get(obj, obj) if isinstance(obj, str) else obj
+
+
+def _tags(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yields TensorBoard's scalars for one value."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim == 0:
+        yield name, float(array)
+    elif array.size:
+        for i, entry in enumerate(array.reshape(-1, array.shape[-1]).mean(0)):
+            yield f"{name}/{i}", float(entry)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file beside `path`, then renames it over `path`."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

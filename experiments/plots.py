@@ -1,0 +1,297 @@
+"""Figures of training curves, samples, reconstructions and likelihood bounds.
+
+Each function writes one file, whose format its suffix names (.png, .pdf, .svg), and
+makes its folder if missing. Nothing here needs a display or changes `pyplot`'s state.
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+_PER_TEMPERATURE = {
+    "accept_prob": ("acceptance probability", "linear"),
+    "step_sizes": ("step size", "log"),
+}
+_GREY = 0.5
+
+Rows = Sequence[Mapping[str, Any]]
+PathLike = str | os.PathLike[str]
+
+
+def learning_curves(rows: Rows, path: PathLike) -> None:
+    """Plots a run's `metrics.jsonl`; panels whose keys are absent are left out.
+
+    Top: "elbo" and every "test_*" (nats), the mean over replicates with a band from
+    the lowest to the highest; in runs of 20 rows or more the first twentieth, where
+    values are far off, does not set the lower limit. Below: "accept_prob" and
+    "step_sizes" of each temperature (means over replicates), through training and,
+    where there are several, at its end.
+
+    Args:
+        rows: as `metrics.read_metrics` returns; the abscissa is "epoch", or "step"
+            where there are no epochs. A value may be a number or nested lists, with
+            replicates first and temperatures last. Keys that end in "_se" are skipped.
+        path: the file to write.
+
+    Raises:
+        ValueError: no row has any of these keys.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    scores = [n for n in names if n == "elbo" or n.startswith("test_")]
+    scores = [n for n in scores if not n.endswith("_se") and _series(rows, n)[1].size]
+    vectors = [n for n in _PER_TEMPERATURE if _series(rows, n)[1].size]
+    num_panels = bool(scores) + len(vectors)
+    if not num_panels:
+        raise ValueError(f"nothing to plot in {len(rows)} rows with the keys {names}")
+    figure = _figure(7.0, 2.9 * num_panels)
+    panels = np.atleast_1d(figure.subfigures(num_panels, 1))
+    if scores:
+        _plot_scores(panels[0].add_subplot(), rows, scores)
+    for panel, name in zip(panels[bool(scores) :], vectors, strict=True):
+        _plot_temperatures(panel, rows, name)
+    _save(figure, path)
+
+
+def image_grid(
+    images: np.ndarray, path: PathLike, *, columns: int, title: str | None = None
+) -> None:
+    """Writes images side by side, black at 0 and white at 1.
+
+    Args:
+        images: f32[N, H, W] in [0, 1]; values outside are clipped.
+        path: the file to write.
+        columns: images in a row; a last row that is not full ends in grey.
+        title: a line above the grid.
+
+    Raises:
+        ValueError: `images` is not of that shape, or `columns` is not positive.
+    """
+    figure = _figure()
+    axes = _show(figure, _in_rows(images, "images", columns))
+    if title:
+        axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def reconstructions(
+    originals: np.ndarray, reconstructed: np.ndarray, path: PathLike, columns: int = 10
+) -> None:
+    """Writes rows of images, labelled "data", each above its "model" reconstructions.
+
+    Args:
+        originals: f32[N, H, W] in [0, 1].
+        reconstructed: f32[N, H, W] in [0, 1], in the same order.
+        path: the file to write.
+        columns: images in a row, at most.
+
+    Raises:
+        ValueError: the shapes differ or are not [N, H, W].
+    """
+    shapes = np.shape(originals), np.shape(reconstructed)
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"originals and reconstructed differ in shape: {shapes}")
+    columns = min(columns, max(1, len(originals)))
+    above = _in_rows(originals, "originals", columns)
+    below = _in_rows(reconstructed, "reconstructed", columns)
+    figure = _figure()
+    axes = _show(figure, np.stack([above, below], axis=1).reshape(-1, *above.shape[1:]))
+    height = above.shape[2]
+    centres = (height + 1) / 2 + (height + 1) * np.arange(2 * len(above))
+    axes.set_yticks(centres, ["data", "model"] * len(above), fontsize=8)
+    _save(figure, path)
+
+
+def bounds(
+    num_temperatures: Sequence[int],
+    lower: Sequence[float],
+    upper: Sequence[float],
+    lower_se: Sequence[float],
+    upper_se: Sequence[float],
+    path: PathLike,
+) -> None:
+    """Plots bidirectional Monte Carlo bounds on log p(x), with their standard errors.
+
+    Args:
+        num_temperatures: [N] numbers of increments, the logarithmic abscissa.
+        lower: [N] means of the forward chains' estimates (nats).
+        upper: [N] means of the reverse chains' estimates (nats).
+        lower_se: [N] standard errors of `lower` (nats).
+        upper_se: [N] standard errors of `upper` (nats).
+        path: the file to write.
+
+    Raises:
+        ValueError: the sequences differ in shape.
+    """
+    series = {
+        "upper bound (reverse AIS)": (num_temperatures, upper, upper_se),
+        "lower bound (forward AIS)": (num_temperatures, lower, lower_se),
+    }
+    labels = {"xlabel": "number of temperatures", "ylabel": r"$\log p(x)$ (nats)"}
+    line_plot(series, path, **labels, logx=True)
+
+
+def line_plot(
+    series: Mapping[str, tuple[Sequence, Sequence, Sequence | None]],
+    path: PathLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+    logx: bool = False,
+) -> None:
+    """Plots named curves; bars are one standard error to each side.
+
+    Args:
+        series: `{name: (x, y, y_se)}`, each [N]; `y_se` None draws no bars.
+        path: the file to write.
+        xlabel: what the abscissa is, with its unit.
+        ylabel: what the ordinate is, with its unit.
+        logx: a logarithmic abscissa, ticked at the values given if they are few.
+
+    Raises:
+        ValueError: no series, or one whose x, y and y_se differ in shape.
+    """
+    if not series:
+        raise ValueError("line_plot needs at least one series")
+    figure = _figure(5.5, 3.7)
+    axes = figure.add_subplot()
+    for i, (name, (x, y, y_se)) in enumerate(series.items()):
+        shapes = [np.shape(array) for array in (x, y, y_se) if array is not None]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+            raise ValueError(f"{name}: x, y and y_se must be [N] alike, not {shapes}")
+        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4.5}
+        axes.errorbar(x, y, y_se, label=name, capsize=3, **style)
+    if logx:
+        _log_abscissa(
+            axes, np.unique(np.concatenate([x for x, _, _ in series.values()]))
+        )
+    has_bars = any(y_se is not None for _, _, y_se in series.values())
+    axes.legend(title="bars: ±1 standard error" if has_bars else None, frameon=False)
+    _label(axes, xlabel, ylabel)
+    _save(figure, path)
+
+
+def _figure(width: float = 1.0, height: float = 1.0) -> Any:
+    """Returns an empty figure of that size (inches)."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: PathLike) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160, bbox_inches="tight", pad_inches=0.05)
+
+
+def _label(axes: Any, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _log_abscissa(axes: Any, values: np.ndarray) -> None:
+    axes.set_xscale("log")
+    if len(values) <= 8:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.set_xticks([], minor=True)
+
+
+def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Returns x [N] and values [N, ...] of the rows with `name`, and what x is."""
+    rows = [row for row in rows if name in row and np.size(row[name])]
+    unit = "epoch" if all("epoch" in row for row in rows) else "step"
+    x, values = [row[unit] for row in rows], [row[name] for row in rows]
+    return np.array(x, float), np.array(values, float), unit
+
+
+def _plot_scores(axes: Any, rows: Rows, names: Sequence[str]) -> None:
+    late = []
+    for i, name in enumerate(names):
+        x, values, unit = _series(rows, name)
+        values = values.reshape(len(x), -1)
+        colour, marker = COLOURS[i % 7], MARKERS[i % 7] if len(x) < 40 else ""
+        label = name.replace("_", " ").replace("elbo", "ELBO")
+        axes.plot(x, values.mean(1), label=label, color=colour, marker=marker, ms=3.5)
+        band = {"color": colour, "alpha": 0.25, "linewidth": 0}
+        axes.fill_between(x, values.min(1), values.max(1), **band)
+        late.append(values[len(x) // 20 :].ravel())
+    late = np.concatenate(late)
+    late = late[np.isfinite(late)]
+    if late.size and np.ptp(late):
+        axes.set_ylim(bottom=late.min() - 0.05 * np.ptp(late))
+    axes.legend(frameon=False, loc="lower right")
+    _label(axes, unit, "nats")
+
+
+def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
+    """Draws a curve for each temperature; its colour is the key in the right plot."""
+    import matplotlib as mpl
+
+    label, scale = _PER_TEMPERATURE[name]
+    x, values, unit = _series(rows, name)
+    values = values.reshape(len(x), -1, values.shape[-1]).mean(1)
+    num = values.shape[1]
+    colours = mpl.colormaps["cividis"](np.linspace(0, 0.93, num))
+    columns = 1 + (num > 1)
+    axes = panel.subplots(1, columns, width_ratios=(3, 2)[:columns], squeeze=False)[0]
+    for curve, colour in zip(values.T, colours, strict=True):
+        axes[0].plot(x, curve, color=colour, linewidth=1.2)
+    _label(axes[0], unit, label)
+    if num > 1:
+        axes[1].plot(np.arange(1, num + 1), values[-1], color="0.75", zorder=1)
+        axes[1].scatter(np.arange(1, num + 1), values[-1], c=colours, s=24, zorder=2)
+        axes[1].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        _label(axes[1], "temperature index", f"final {label}")
+    for ax in axes:
+        _scale_ordinate(ax, scale)
+
+
+def _scale_ordinate(axes: Any, scale: str) -> None:
+    """A probability's [0, 1], or a logarithmic axis ticked at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    if scale == "linear":
+        axes.set_ylim(0, 1.02)
+        return
+    axes.set_yscale(scale)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _in_rows(images: np.ndarray, name: str, columns: int) -> np.ndarray:
+    """Arranges f32[N, H, W] as f32[rows, columns, H, W], the last row padded in grey.
+
+    Raises:
+        ValueError: `images` is not of that shape, or `columns` is not positive.
+    """
+    images = np.asarray(images, dtype=float)
+    if images.ndim != 3 or not images.size:
+        raise ValueError(f"{name} must be [N, H, W] and not empty, not {images.shape}")
+    if columns < 1:
+        raise ValueError(f"columns must be positive, not {columns}")
+    padding = ((0, -len(images) % columns), (0, 0), (0, 0))
+    images = np.pad(images, padding, constant_values=_GREY)
+    return images.reshape(-1, columns, *images.shape[1:])
+
+
+def _show(figure: Any, images: np.ndarray) -> Any:
+    """Shows f32[rows, columns, H, W] with grey lines of one pixel around each."""
+    padding = ((0, 0), (0, 0), (0, 1), (0, 1))
+    tiles = np.pad(images, padding, constant_values=_GREY).swapaxes(1, 2)
+    rows, height, columns, width = tiles.shape
+    canvas = tiles.reshape(rows * height, columns * width)
+    canvas = np.pad(canvas, ((1, 0), (1, 0)), constant_values=_GREY)
+    scale = 0.62 / max(height, width)
+    figure.set_size_inches(canvas.shape[1] * scale + 0.6, canvas.shape[0] * scale + 0.4)
+    axes = figure.add_subplot()
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return axes

@@ -1,0 +1,129 @@
+"""MNIST and its fixed binarization by tensorflow-datasets, without TensorFlow.
+
+TFDS (4.9.10) cannot prepare its own builders of these without TensorFlow. The
+subclass here reads the files itself, and keeps TFDS's download manager, registered
+checksums, version and order of the examples.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from experiments.sources import FILES, HOMES, DataError, find
+
+
+def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Prepare a data set in a temporary folder and read it back.
+
+    Args:
+      name: "mnist" or "binarized_mnist".
+      root: The data directory; what is not there is downloaded.
+
+    Returns:
+      Split ("train", "test", maybe "valid") -> f32[N, 784] in [0, 1], and a line
+      that says where it comes from.
+
+    Raises:
+      DataError: An original is damaged, or could not be downloaded.
+    """
+    import tensorflow_datasets as tfds
+
+    base = tfds.builder_cls(name)
+    known = {info.filename: info for info in base.url_infos.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        for file, path in find(name, root).items():
+            content = _verified(path, file, known[file])
+            (Path(folder) / file).write_bytes(content)
+        try:
+            splits = _prepare(tfds, base, name, folder)
+        except Exception as error:
+            raise DataError(
+                f"data set {name!r}: tensorflow-datasets could not prepare it: "
+                f"{error}\n  mend: put {', '.join(FILES[name].values())} (from "
+                f"{HOMES[name]}) into {root / name}, or try again."
+            ) from error
+    splits = {{"validation": "valid"}.get(s, s): x for s, x in splits.items()}
+    source = f"files verified by tensorflow-datasets' {name} checksums, in its order"
+    return splits, source
+
+
+def _verified(path, file, info):
+    """Bytes of a local original; refused unless TFDS's registered digest fits."""
+    content = path.read_bytes()
+    if path.name != file:
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            content = gzip.decompress(content)
+    got = hashlib.sha256(content).hexdigest()
+    if (len(content), got) != (info.size, info.checksum):
+        raise DataError(
+            f"{path} is truncated or damaged: {len(content)} bytes, sha256 {got}, "
+            f"where the original {file} has {int(info.size)} bytes, sha256 "
+            f"{info.checksum}.\n  mend: replace it by a fresh copy, or delete it and "
+            "it is downloaded where there is network."
+        )
+    return content
+
+
+def _prepare(tfds, base, name, folder):
+    """TFDS split name -> f32[N, 784] in TFDS's own, deterministic order."""
+    builder = _images_only(tfds, base, name)(
+        data_dir=folder, file_format="array_record"
+    )
+    config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    # TFDS prints that it keeps what it prepares; here the folder is temporary.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_config=config)
+    splits = {}
+    for split in FILES[name]:
+        records = builder.as_data_source(split=split)
+        images = [r["image"] for r in records.__getitems__(range(len(records)))]
+        levels = 255 if name == "mnist" else 1
+        splits[split] = np.stack(images) / np.float32(levels)
+    return splits
+
+
+def _images_only(tfds, base, name):
+    """TFDS's builder without labels, which reads the files without TensorFlow."""
+    read = {"mnist": _read_idx, "binarized_mnist": _read_amat}[name]
+    known = {info.filename: info for info in base.url_infos.values()}
+
+    class ImagesOnly(base, skip_registration=True):
+        """Images as flat uint8 tensors; TFDS's version, checksums and splits."""
+
+        def _info(self):
+            image = tfds.features.Tensor(shape=(784,), dtype=np.uint8)
+            features = tfds.features.FeaturesDict({"image": image})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            urls = {split: HOMES[name] + f for split, f in FILES[name].items()}
+            paths = dl_manager.download(urls)
+            return {s: self._generate_examples(p) for s, p in paths.items()}
+
+        def _generate_examples(self, path):
+            for index, image in enumerate(read(Path(path))):
+                yield index, {"image": image}
+
+    ImagesOnly.name = name
+    ImagesOnly.url_infos = {HOMES[name] + f: known[f] for f in FILES[name].values()}
+    return ImagesOnly
+
+
+def _read_idx(path):
+    content = gzip.decompress(path.read_bytes())
+    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 784)
+
+
+def _read_amat(path):
+    """Lines of 784 digits 0 or 1, each followed by one space or the newline."""
+    text = np.frombuffer(path.read_bytes(), np.uint8)
+    return text[::2].reshape(-1, 784) - ord("0")

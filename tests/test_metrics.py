@@ -1,0 +1,190 @@
+"""Metrics: rows neither doubled nor lost over kills, readable TensorBoard events."""
+
+import json
+import math
+import struct
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.metrics import MetricsWriter, read_json, read_metrics, write_json
+
+
+def read_events(workdir):
+    """Reads every TensorBoard event, files in the order that they were opened."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    events = []
+    files = sorted(
+        (workdir / "tensorboard").iterdir(), key=lambda f: f.stat().st_mtime_ns
+    )
+    for file in files:
+        data = file.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            events.append(Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
+    return events
+
+
+def scalars(workdir):
+    """`{(tag, step): value}`, hiding what TensorBoard hides after a restart."""
+    shown = {}
+    for event in read_events(workdir):
+        if event.HasField("session_log"):
+            shown = {k: v for k, v in shown.items() if k[1] < event.step}
+        for value in event.summary.value:
+            shown[value.tag, event.step] = value.simple_value
+    return shown
+
+
+def write_steps(workdir, steps, resume_step=None):
+    with MetricsWriter(workdir, resume_step=resume_step) as writer:
+        for step in steps:
+            writer.write(step, {"elbo": -100.0 + step})
+
+
+def test_rows_are_on_disk_as_soon_as_written(tmp_path):
+    with MetricsWriter(tmp_path, resume_step=None) as writer:
+        writer.write(0, {"elbo": -1.5})
+        assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "elbo": -1.5}]
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 38, "el'])
+def test_killed_and_resumed_equals_never_stopped(tmp_path, torn):
+    write_steps(tmp_path / "whole", range(0, 80, 10))
+    write_steps(tmp_path / "killed", [0, 10, 20, 30, 35])
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write(torn)
+    write_steps(tmp_path / "killed", range(30, 80, 10), resume_step=20)
+
+    whole, killed = (tmp_path / n / "metrics.jsonl" for n in ("whole", "killed"))
+    assert killed.read_text() == whole.read_text()
+    assert [row["step"] for row in read_metrics(killed)] == list(range(0, 80, 10))
+    assert scalars(tmp_path / "killed") == scalars(tmp_path / "whole")
+    assert len(scalars(tmp_path / "whole")) == 8
+
+
+def test_resuming_from_a_row_keeps_it(tmp_path):
+    write_steps(tmp_path, [0, 10, 20])
+    with MetricsWriter(tmp_path, resume_step=10) as writer:
+        with pytest.raises(ValueError, match="step 10 is not after step 10"):
+            writer.write(10, {"elbo": 0.0})
+        writer.write(11, {"elbo": 0.0})
+    steps = [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert steps == [0, 10, 11]
+
+
+def test_a_fresh_run_drops_the_rows_of_an_old_one(tmp_path):
+    write_steps(tmp_path, [0, 10, 20])
+    write_steps(tmp_path, [0])
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "elbo": -100.0}]
+    assert scalars(tmp_path) == {("elbo", 0): -100.0}
+
+
+def test_torn_last_line_is_ignored_and_a_torn_middle_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1}\n{"st')
+    assert read_metrics(path) == [{"step": 0}, {"step": 1}]
+    path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        read_metrics(path)
+
+
+def test_vectors_are_lists_in_json_and_scalars_in_tensorboard(tmp_path):
+    row = {
+        "elbo": np.float32(-2.5),
+        "accept_prob": jnp.array([0.25, 0.75]),
+        "step_sizes": [[1.0, 2.0], [3.0, 4.0]],
+        "none": np.zeros(0),
+    }
+    with MetricsWriter(tmp_path, resume_step=None) as writer:
+        writer.write(3, row)
+    assert read_metrics(tmp_path / "metrics.jsonl") == [
+        {
+            "step": 3,
+            "elbo": -2.5,
+            "accept_prob": [0.25, 0.75],
+            "step_sizes": [[1.0, 2.0], [3.0, 4.0]],
+            "none": [],
+        }
+    ]
+    assert scalars(tmp_path) == {
+        ("elbo", 3): -2.5,
+        ("accept_prob/0", 3): 0.25,
+        ("accept_prob/1", 3): 0.75,
+        ("step_sizes/0", 3): 2.0,
+        ("step_sizes/1", 3): 3.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("step", "row"),
+    [
+        (5, {"elbo": 1.0}),
+        (4, {"elbo": 1.0}),
+        (6, {"step": 6}),
+        (6, {"elbo": "high"}),
+        (6, {"elbo": 1.0, "accept_prob": [[1.0], [1.0, 2.0]]}),
+    ],
+)
+def test_bad_rows_are_refused_and_leave_no_trace(tmp_path, step, row):
+    with MetricsWriter(tmp_path, resume_step=None) as writer:
+        writer.write(5, {"elbo": 0.0})
+        with pytest.raises(ValueError):
+            writer.write(step, row)
+        writer.write(7, {"elbo": 0.0})
+    steps = [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert steps == [5, 7]
+
+
+def test_non_finite_metrics_survive(tmp_path):
+    with MetricsWriter(tmp_path, resume_step=None) as writer:
+        writer.write(0, {"a": math.nan, "b": [math.inf, -math.inf]})
+    write_steps(tmp_path, [1], resume_step=0)
+    text = (tmp_path / "metrics.jsonl").read_text().splitlines()[0]
+    assert text == '{"step": 0, "a": "nan", "b": ["inf", "-inf"]}'
+    row = read_metrics(tmp_path / "metrics.jsonl")[0]
+    assert math.isnan(row["a"])
+    assert row["b"] == [math.inf, -math.inf]
+
+
+def test_json_round_trip(tmp_path):
+    obj = {
+        "name": "ais",
+        "seeds": (1, 2),
+        "log_p": jnp.array([-1.5, 2.5]),
+        "bfloat16": jnp.bfloat16(0.5),
+        "float64": np.float64(0.1),
+        "int": np.int32(7),
+        "flag": np.bool_(True),
+        "none": None,
+        "gap": np.array([np.inf, 1.0]),
+        10: {"nested": jnp.zeros((1, 2))},
+    }
+    path = tmp_path / "results" / "digits.json"
+    write_json(path, {"old": 1})
+    write_json(path, obj)
+    expected = {
+        "name": "ais",
+        "seeds": [1, 2],
+        "log_p": [-1.5, 2.5],
+        "bfloat16": 0.5,
+        "float64": 0.1,
+        "int": 7,
+        "flag": True,
+        "none": None,
+        "gap": [math.inf, 1.0],
+        "10": {"nested": [[0.0, 0.0]]},
+    }
+    assert read_json(path) == expected
+    assert list(json.loads(path.read_text())) == list(expected)
+    assert [file.name for file in path.parent.iterdir()] == ["digits.json"]
+
+
+def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path):
+    write_json(tmp_path / "a.json", [1])
+    with pytest.raises(TypeError, match="cannot write object as JSON"):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json") == [1]

@@ -1,6 +1,6 @@
 """Larochelle's fixed binarization of MNIST: the paper's one-layer model.
 
-    python -m experiments.main --config=configs/binarized_mnist.py --config.data_dir=DIR
+python -m experiments.main --config=configs/binarized_mnist.py --config.data_dir=DIR
 """
 
 from configs import default

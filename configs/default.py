@@ -2,9 +2,9 @@
 
     python -m experiments.main --config=configs/default.py:ais --config.dataset=digits
 
-The argument after the colon picks the estimator (ais, dreg, iwae, mh_hmc, stl, vae), and
-with it the settings of `config.estimator`. A setting that the estimator does not read
-does not exist, so a mistyped one is an error. None means: chosen from the other
+The argument after the colon picks the estimator (ais, dreg, iwae, mh_hmc, stl, vae),
+and with it the settings of `config.estimator`. A setting that the estimator does not
+read does not exist, so a mistyped one is an error. None means: chosen from the other
 settings, as the comment says.
 """
 

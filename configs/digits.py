@@ -1,6 +1,6 @@
 """Scikit-learn's bundled 8x8 handwritten digits: the whole system in two minutes.
 
-    python -m experiments.main --config=configs/digits.py
+python -m experiments.main --config=configs/digits.py
 """
 
 from configs import default

@@ -1,6 +1,6 @@
 """MNIST, pixels drawn from their intensities: the paper's one-layer model.
 
-    python -m experiments.main --config=configs/mnist.py --config.data_dir=DIR
+python -m experiments.main --config=configs/mnist.py --config.data_dir=DIR
 """
 
 from configs import default

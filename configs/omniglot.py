@@ -1,6 +1,6 @@
-"""Omniglot of the IWAE study, pixels drawn from their intensities: the paper's one-layer model.
+"""Omniglot in the IWAE study's split: the paper's one-layer model.
 
-    python -m experiments.main --config=configs/omniglot.py --config.data_dir=DIR
+python -m experiments.main --config=configs/omniglot.py --config.data_dir=DIR
 """
 
 from configs import default

@@ -259,9 +259,7 @@ def build_path_fn(model, settings):
         The function.
     """
     path = STARTS[settings["start"]]
-    return lambda theta, phi, x: path(
-        model, theta, phi, x, settings["preconditioner"]
-    )
+    return lambda theta, phi, x: path(model, theta, phi, x, settings["preconditioner"])
 
 
 def build_transition(settings):

@@ -1,0 +1,119 @@
+"""Trains and evaluates a deep latent-variable model, as one config says.
+
+python -m experiments.main --config=configs/digits.py
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+MODES = ("train_and_evaluate", "train", "evaluate")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/digits.py", "Config file; after a colon, the estimator."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; a run in it is resumed. Default: a new one."
+)
+_MODE = flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
+_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    "~/.cache/ais_jax/xla",
+    "Folder of JAX's persistent compilation cache; empty for none.",
+)
+
+
+def main(_):
+    """Runs the mode; bad input is one line and exit status 2."""
+    from experiments import builders, checkpoint, datasets, runs
+
+    _log_to_terminal()
+    try:
+        run(_MODE.value, _chosen_config(), _WORKDIR.value, _CACHE.value)
+    except (builders.ConfigError, datasets.DataError, checkpoint.CheckpointError) as e:
+        sys.exit(_fail(str(e), 2))
+    except runs.NonFiniteLoss as error:
+        sys.exit(_fail(str(error), 1))
+    except runs.Stopped as stopped:
+        print(stopped)
+
+
+def run(mode, config, workdir=None, compile_cache=None):
+    """Trains and evaluates: the real thing, as the tests call it.
+
+    Args:
+        mode: one of `MODES`.
+        config: a ConfigDict of `configs/default.py`'s shape.
+        workdir: the run's folder, or None for a new one.
+        compile_cache: folder of JAX's persistent compilation cache, or None.
+
+    Returns:
+        The contents of results.json, or None where nothing was evaluated.
+
+    Raises:
+        ValueError: ConfigError, DataError or CheckpointError, before any long work.
+    """
+    from experiments import builders, datasets, runs
+
+    builders.check(config)
+    datasets.check_available(config.dataset, config.data_dir)
+    workdir = Path(workdir or runs.default_workdir(config))
+    runs.prepare(workdir)
+    print(f"Working directory: {workdir}", flush=True)
+    if compile_cache:
+        _use_compile_cache(compile_cache)
+    dataset = datasets.load(config.dataset, config.data_dir)
+    setup = builders.build_training(config, dataset)
+    runs.claim(workdir, config, dataset.digest)
+    return _train_and_evaluate(mode, config, setup, dataset, workdir)
+
+
+def _train_and_evaluate(mode, config, setup, dataset, workdir):
+    from experiments import evaluate, train
+
+    if mode == "evaluate":
+        trained = train.restore(config, setup, workdir)
+    else:
+        curve = evaluate.curve(config, setup.model, dataset)
+        trained = train.train(config, setup, dataset, workdir, curve)
+    if mode == "train":
+        return None
+    results = evaluate.evaluate(config, setup.model, dataset, trained, workdir)
+    print(evaluate.report(results))
+    print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
+    return results
+
+
+def _chosen_config():
+    """The config; to evaluate, that of the run, with the evaluation's overrides."""
+    if _MODE.value != "evaluate":
+        return _CONFIG.value
+    from experiments import runs
+
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    return runs.saved_config(_WORKDIR.value, overrides)
+
+
+def _log_to_terminal():
+    """Shows this package's own lines, and of other packages the warnings."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("experiments").setLevel(logging.INFO)
+
+
+def _use_compile_cache(folder):
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+
+
+def _fail(message, status):
+    print(f"Error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,194 @@
+"""The training loop: dispatches, metrics, checkpoints, resume."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ais_jax import training
+from experiments import builders, plots, runs
+from experiments.checkpoint import Checkpointer
+from experiments.metrics import MetricsWriter, read_metrics
+from experiments.progress import Progress, log
+
+
+class Trained(NamedTuple):
+    """A state and what it cost.
+
+    Attributes:
+        state: `TrainState` with a leading axis of R replicates.
+        step: training steps made.
+        seconds: wall time of training, summed over resumes.
+        gradient_evaluations: passes forward and backward through log p(x, z), for
+            one replicate.
+    """
+
+    state: Any
+    step: int
+    seconds: float
+    gradient_evaluations: int
+
+
+def initial_state(config, setup):
+    """The state before the first step, with a leading axis of R replicates."""
+    keys = _replicate_keys(config)
+    return jax.jit(jax.vmap(lambda key: setup.init(jax.random.split(key)[0])))(keys)
+
+
+def restore(config, setup, workdir, step=None):
+    """The newest checkpoint of a finished or running training.
+
+    Args:
+        config: the run's ConfigDict.
+        setup: a `builders.Training`.
+        workdir: the run's folder.
+        step: a checkpoint's step, or None for the newest.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        CheckpointError: where there is none, or it is of another model.
+    """
+    template = jax.eval_shape(lambda: initial_state(config, setup))
+    with Checkpointer(Path(workdir) / "checkpoints", read_only=True) as checkpointer:
+        state = checkpointer.restore(template, step)
+    return _trained(config, setup, workdir, state)
+
+
+def train(config, setup, dataset, workdir, evaluate=None):
+    """Trains to the last step, going on from the newest checkpoint in the folder.
+
+    Args:
+        config: a checked ConfigDict.
+        setup: a `builders.Training`.
+        dataset: a `datasets.Dataset`.
+        workdir: the run's folder.
+        evaluate: state -> dict of metrics, called every
+            `config.training.evaluate_epochs` epochs; or None.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        runs.Stopped: after a signal; the state is saved.
+        runs.NonFiniteLoss: naming the step and the last good checkpoint.
+    """
+    workdir = Path(workdir)
+    run_steps = jax.jit(training.replicate(setup.run_steps), donate_argnums=0)
+    keys = jax.vmap(lambda key: jax.random.split(key)[1])(_replicate_keys(config))
+    rates = jnp.asarray(builders.learning_rates(config), jnp.float32)
+    data = jax.device_put(dataset.train)
+    state = initial_state(config, setup)
+    with (
+        Checkpointer(workdir / "checkpoints") as checkpointer,
+        runs.StopSignals() as stop,
+    ):
+        saved = checkpointer.latest_step()
+        if saved is not None:
+            state = checkpointer.restore(state)
+            log.info("Resuming from step %d of %s.", saved, workdir)
+        step, saved_at, started = saved or 0, time.monotonic(), time.monotonic()
+        with (
+            MetricsWriter(workdir, resume_step=saved) as metrics,
+            Progress(setup.num_steps, step, "step") as progress,
+        ):
+            before = _seconds(workdir)
+            while step < setup.num_steps:
+                num = _dispatch_size(config, setup, step)
+                state, means = run_steps(state, keys, rates, data, jnp.int32(num))
+                means = jax.device_get(means)
+                if np.any(means.bad_step >= 0):
+                    raise runs.NonFiniteLoss(
+                        _non_finite(means.bad_step, checkpointer.latest_step(), workdir)
+                    )
+                step += num
+                row = _row(config, setup, step, state, means)
+                if evaluate is not None and _is_due(config, setup, step):
+                    row.update(evaluate(state))
+                seconds = before + time.monotonic() - started
+                metrics.write(step, {**row, "seconds": seconds})
+                progress.update(step, _summary(row))
+                late = time.monotonic() - saved_at > config.training.checkpoint_seconds
+                if late or stop.requested or step == setup.num_steps:
+                    checkpointer.save(step, state, wait=stop.requested)
+                    saved_at = time.monotonic()
+                if stop.requested and step < setup.num_steps:
+                    raise runs.Stopped(
+                        f"Stopped at step {step} of {setup.num_steps}, saved in "
+                        f"{workdir}. The same command with --workdir={workdir} goes on "
+                        "from there."
+                    )
+    if (workdir / "metrics.jsonl").stat().st_size:
+        rows = read_metrics(workdir / "metrics.jsonl")
+        plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
+    return _trained(config, setup, workdir, state)
+
+
+def _replicate_keys(config):
+    """One key for each replicate; replicate r is the run of seed + r alone."""
+    seeds = config.seed + jnp.arange(config.num_replicates, dtype=jnp.uint32)
+    return jax.vmap(jax.random.key)(seeds)
+
+
+def _dispatch_size(config, setup, step):
+    """Steps up to the next row's end, which is at most the end of the epoch."""
+    done = step % setup.steps_per_epoch
+    per_row = config.training.steps_per_row
+    return min(per_row - done % per_row, setup.steps_per_epoch - done)
+
+
+def _is_due(config, setup, step):
+    every = config.training.evaluate_epochs * setup.steps_per_epoch
+    return every and (step % every == 0 or step == setup.num_steps)
+
+
+def _row(config, setup, step, state, means):
+    """One row of metrics.jsonl; lists over replicates where there are several."""
+    pick = (lambda a: a[0]) if config.num_replicates == 1 else (lambda a: a)
+    row = {
+        "epoch": step / setup.steps_per_epoch,
+        "elbo": pick(means.elbo),
+        "ess": pick(means.ess),
+        "gradient_evaluations": _gradient_evaluations(config, setup, step),
+    }
+    if setup.estimator.num_moves:
+        row["accept_prob"] = pick(means.accept_prob)
+        row["step_sizes"] = pick(np.asarray(state.step_sizes))
+    return row
+
+
+def _summary(row):
+    text = f"epoch {row['epoch']:.2f}  ELBO {np.mean(row['elbo']):.2f}"
+    if "accept_prob" in row:
+        text += f"  acceptance {np.mean(row['accept_prob']):.2f}"
+    return text
+
+
+def _gradient_evaluations(config, setup, step):
+    return step * config.batch_size * setup.estimator.gradient_evaluations
+
+
+def _seconds(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return rows[-1]["seconds"] if rows else 0.0
+
+
+def _trained(config, setup, workdir, state):
+    step = int(np.max(jax.device_get(state.step)))
+    cost = _gradient_evaluations(config, setup, step)
+    return Trained(state, step, _seconds(Path(workdir)), cost)
+
+
+def _non_finite(bad_step, saved, workdir):
+    bad = int(min(step for step in bad_step if step >= 0))
+    where = f"the last good checkpoint is of step {saved} in {workdir}"
+    if saved is None:
+        where = "no checkpoint had been saved"
+    return (
+        f"The loss was not finite at step {bad}; {where}. Try a smaller "
+        "optimizer.learning_rate or step_size.largest in another --workdir."
+    )

@@ -11,6 +11,7 @@ import jax
 from ais_jax import adaptation, estimators, models, optimizers, schedules, training
 from ais_jax.hmc import hmc_step
 from experiments import datasets
+from experiments.cli import InputError
 
 STEP_SIZES = {  # preconditioner -> first, smallest, largest
     "unit": (0.1, 0.001, 0.3),
@@ -52,8 +53,8 @@ PRESETS = {
 STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
 
 
-class ConfigError(ValueError):
-    """A setting is wrong; the message names it, its value and the mend."""
+class ConfigError(InputError):
+    """A setting is wrong."""
 
 
 class Training(NamedTuple):
@@ -134,10 +135,17 @@ def build_model(config, data_size, output_bias=None):
 def build_estimator(config, model):
     """The estimator of `config.estimator`."""
     settings = config.estimator.to_dict()
+    name = settings.pop("name")
+    unread = settings.keys() - estimators.settings_of(name).keys()
+    if unread:
+        raise ConfigError(
+            f"estimator.{min(unread)}={settings[min(unread)]!r} is not read by "
+            f"{name!r}: pick the estimator with its own settings by --config=FILE:{name}"
+        )
     schedule = settings.get("schedule", "")
     if schedule and schedule not in schedules.SCHEDULES and "," in schedule:
         settings["schedule"] = [float(beta) for beta in schedule.split(",")]
-    return estimators.make(settings.pop("name"), model, **settings)
+    return estimators.make(name, model, **settings)
 
 
 def build_training(config, dataset):

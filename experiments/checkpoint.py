@@ -15,10 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.cli import InputError
+
 _MEND = "use the config it was trained with, or another --workdir"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A checkpoint is missing, incomplete, out of order, or of another model."""
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
@@ -11,133 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import evaluation
-from ais_jax.training import example_keys, map_examples
+from ais_jax.training import example_keys
 from experiments import builders, plots, runs
+from experiments.chunks import read_arrays, run_chunks, write_arrays
+from experiments.evaluator import Evaluator
 from experiments.metrics import write_json
-from experiments.progress import Progress, log
+from experiments.progress import log
 
 ACTIVE_UNIT_VARIANCE = 0.01
-KL_SAMPLES = 100
-
-
-class Evaluator:
-    """The compiled functions of one evaluation, for every replicate and chunk.
-
-    Every example has its own keys, by its index, so that its numbers depend neither on
-    the chunk nor on which other examples are evaluated.
-
-    Args:
-        config: a checked ConfigDict.
-        model: a `LatentVariableModel`.
-        dataset: a `datasets.Dataset`.
-        settings: of `builders.evaluation_settings`.
-    """
-
-    def __init__(self, config, model, dataset, settings):
-        self.config, self.model = config, model
-        self.dataset, self.settings = dataset, settings
-        names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
-        keys = jax.random.split(jax.random.key(settings["seed"]), len(names))
-        self.keys = dict(zip(names, keys))
-        self.path = builders.build_path_fn(model, settings)
-        self.transition = builders.build_transition(settings)
-        self.num_examples = min(
-            settings["num_examples"] or len(dataset.test), len(dataset.test)
-        )
-        self.ais = self._jit(self._ais)
-        self.encoder = self._jit(self._encoder)
-        self.bounds = self._jit(self._bounds)
-        self.simulate = jax.jit(
-            lambda theta, keys: jax.vmap(lambda key: model.simulate(key, theta))(keys)
-        )
-
-    def _jit(self, function):
-        """Compiles a function of one example for a chunk: (params, args, indices)."""
-        block = builders.block_size(self.config, self.settings["num_chains"])
-
-        def chunk(params, shared, indices, *examples):
-            one = lambda index, *xs: function(params, shared, index, *xs)
-            return map_examples(one, indices, *examples, block_size=block)
-
-        return jax.jit(chunk)
-
-    def _ais(self, params, plan, index, x):
-        result = evaluation.log_normalizer(
-            jax.random.fold_in(self.keys["ais"], index),
-            self.path(*params, x),
-            plan,
-            self.settings["num_chains"],
-            self.transition,
-        )
-        return {
-            "log_p": result.log_z,
-            "standard_error": result.standard_error,
-            "ess": result.ess,
-            "accept_prob": jnp.mean(result.accept_prob),
-        }
-
-    def _encoder(self, params, _, index, x):
-        theta, phi = params
-        q, p = self.model.proposal(phi, x), self.model.prior(theta)
-        path = builders.STARTS["encoder"](self.model, theta, phi, x)
-        key = jax.random.fold_in(self.keys["iwae"], index)
-        log_w = evaluation.importance_log_weights(
-            key, path, self.settings["iwae_samples"]
-        )
-        z = jax.vmap(q.sample)(
-            example_keys(jax.random.fold_in(self.keys["kl"], index), KL_SAMPLES)
-        )
-        return {
-            "elbo": jnp.mean(log_w),
-            "iwae": evaluation.log_mean_exp(log_w),
-            "iwae_ess": evaluation.effective_sample_size(log_w),
-            "kl": jnp.mean(jax.vmap(q.log_prob)(z) - jax.vmap(p.log_prob)(z)),
-            "posterior_mean": q.mean,
-        }
-
-    def _bounds(self, params, plan, index, x, z):
-        bounds = evaluation.bidirectional_bounds(
-            jax.random.fold_in(self.keys["bounds"], index),
-            self.path(*params, x),
-            z,
-            plan,
-            self.settings["num_chains"],
-            self.transition,
-        )
-        return bounds._asdict()
-
-    def test_images(self, indices):
-        """Test images f32[N, X], binarized once and for all by seed and index."""
-        return self._binarize(self.dataset.test, indices)
-
-    def _binarize(self, images, indices):
-        x = jnp.asarray(images[indices])
-        if self.dataset.is_binary:
-            return x
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.keys["pixels"], indices)
-        draw = lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype)
-        return jax.vmap(draw)(keys, x)
-
-    def tune(self, params):
-        """The pilot: a `Plan`, from images that are not scored."""
-        images = self.dataset.train
-        if self.dataset.valid is not None:
-            images = self.dataset.valid
-        pilot = np.arange(min(self.settings["num_pilot"], len(images)))
-        first, _, _ = builders.STEP_SIZES[self.settings["preconditioner"]]
-        plan = jax.jit(
-            lambda params, xs: evaluation.tune(
-                self.keys["pilot"],
-                lambda x: self.path(*params, x),
-                xs,
-                num_temperatures=self.settings["num_temperatures"],
-                schedule=self.settings["schedule"],
-                transition=self.transition,
-                target=self.settings["target"],
-                first_step_size=first,
-            )
-        )
-        return plan(params, self._binarize(images, pilot))
 
 
 def evaluate(config, model, dataset, trained, workdir):
@@ -246,20 +126,15 @@ def parameters(state, replicate):
 def _evaluate_one(evaluator, params, folder):
     """All the numbers of one replicate, as nested dicts."""
     plan = _plan(evaluator, params, folder)
-    ais = _chunks(
-        evaluator,
-        folder / "ais",
+    on_test = lambda name, function: run_chunks(
+        folder / name,
         evaluator.num_examples,
+        evaluator.settings["chunk_size"],
         evaluator.test_images,
-        lambda indices, x: evaluator.ais(params, plan, indices, x),
+        function,
     )
-    encoder = _chunks(
-        evaluator,
-        folder / "encoder",
-        evaluator.num_examples,
-        evaluator.test_images,
-        lambda indices, x: evaluator.encoder(params, None, indices, x),
-    )
+    ais = on_test("ais", lambda i, x: evaluator.ais(params, plan, i, x))
+    encoder = on_test("encoder", lambda i, x: evaluator.encoder(params, None, i, x))
     test = {name: _moments(ais[name]) for name in ("log_p", "ess", "accept_prob")}
     test["log_p"]["monte_carlo"] = float(
         np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
@@ -291,14 +166,12 @@ def _bidirectional(evaluator, params, plan, folder):
 
     for rung in ladder:
         thinned = evaluation.resample_plan(plan, rung)
-        bounds = _chunks(
-            evaluator,
+        bounds = run_chunks(
             folder / f"bounds_{rung}",
             num,
+            evaluator.settings["chunk_size"],
             pairs,
-            lambda indices, x, z, plan=thinned: evaluator.bounds(
-                params, plan, indices, x, z
-            ),
+            lambda i, x, z, plan=thinned: evaluator.bounds(params, plan, i, x, z),
         )
         bounds["gap"] = bounds["upper"] - bounds["lower"]
         for name in ("lower", "upper", "gap"):
@@ -318,37 +191,15 @@ def _bidirectional(evaluator, params, plan, folder):
     return found
 
 
-def _chunks(evaluator, folder, num, examples, function):
-    """Runs a function over examples chunk by chunk; finished chunks are read back."""
-    size = min(evaluator.settings["chunk_size"], num)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    name = f"{folder.parent.name} {folder.name}"
-    with Progress(num, 0, "example") as progress:
-        for start in range(0, num, size):
-            path = folder / f"{start:06d}-{min(start + size, num):06d}.npz"
-            part = _read(path)
-            if part is None:
-                indices = np.minimum(np.arange(start, start + size), num - 1)
-                inputs = examples(indices)
-                inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-                part = jax.device_get(function(indices, *inputs))
-                part = {k: v[: num - start] for k, v in part.items()}
-                _write(path, part)
-            parts.append(part)
-            progress.update(min(start + size, num), name)
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-
-
 def _plan(evaluator, params, folder):
     """The frozen plan: read back, or tuned in a pilot and saved."""
     path = folder / "plan.npz"
-    saved = _read(path)
+    saved = read_arrays(path)
     if saved is None:
         log.info("Pilot: tuning temperatures and step sizes.")
         folder.mkdir(parents=True, exist_ok=True)
         saved = jax.device_get(evaluator.tune(params)._asdict())
-        _write(path, saved)
+        write_arrays(path, saved)
     return evaluation.Plan(**{k: jnp.asarray(v) for k, v in saved.items()})
 
 
@@ -360,22 +211,6 @@ def _folder(config, settings, dataset, trained, workdir):
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "settings.json", settings)
     return folder
-
-
-def _write(path, arrays):
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _read(path):
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 def _moments(values):

@@ -3,13 +3,12 @@
 python -m experiments.main --config=configs/digits.py
 """
 
-import logging
-import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
+
+from experiments import cli
 
 MODES = ("train_and_evaluate", "train", "evaluate")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -26,19 +25,9 @@ _CACHE = flags.DEFINE_string(
 )
 
 
-def main(_):
-    """Runs the mode; bad input is one line and exit status 2."""
-    from experiments import builders, checkpoint, datasets, runs
-
-    _log_to_terminal()
-    try:
-        run(_MODE.value, _chosen_config(), _WORKDIR.value, _CACHE.value)
-    except (builders.ConfigError, datasets.DataError, checkpoint.CheckpointError) as e:
-        sys.exit(_fail(str(e), 2))
-    except runs.NonFiniteLoss as error:
-        sys.exit(_fail(str(error), 1))
-    except runs.Stopped as stopped:
-        print(stopped)
+def main():
+    """Runs the mode that the flags ask for."""
+    run(_MODE.value, _chosen_config(), _WORKDIR.value, _CACHE.value)
 
 
 def run(mode, config, workdir=None, compile_cache=None):
@@ -54,7 +43,8 @@ def run(mode, config, workdir=None, compile_cache=None):
         The contents of results.json, or None where nothing was evaluated.
 
     Raises:
-        ValueError: ConfigError, DataError or CheckpointError, before any long work.
+        cli.InputError: for bad input, before any long work.
+        cli.Ended: where training stopped before its end.
     """
     from experiments import builders, datasets, runs
 
@@ -63,8 +53,7 @@ def run(mode, config, workdir=None, compile_cache=None):
     workdir = Path(workdir or runs.default_workdir(config))
     runs.prepare(workdir)
     print(f"Working directory: {workdir}", flush=True)
-    if compile_cache:
-        _use_compile_cache(compile_cache)
+    cli.use_compile_cache(compile_cache)
     dataset = datasets.load(config.dataset, config.data_dir)
     setup = builders.build_training(config, dataset)
     runs.claim(workdir, config, dataset.digest)
@@ -90,30 +79,12 @@ def _train_and_evaluate(mode, config, setup, dataset, workdir):
 def _chosen_config():
     """The config; to evaluate, that of the run, with the evaluation's overrides."""
     if _MODE.value != "evaluate":
-        return _CONFIG.value
+        return cli.load_config(_CONFIG)
     from experiments import runs
 
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     return runs.saved_config(_WORKDIR.value, overrides)
 
 
-def _log_to_terminal():
-    """Shows this package's own lines, and of other packages the warnings."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    logging.getLogger("experiments").setLevel(logging.INFO)
-
-
-def _use_compile_cache(folder):
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
-
-
-def _fail(message, status):
-    print(f"Error: {message}", file=sys.stderr)
-    return status
-
-
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from experiments.builders import ConfigError
+from experiments.cli import Ended
 from experiments.metrics import read_json, write_json
 
 FREE = ("evaluation", "data_dir", "training.checkpoint_seconds")
@@ -167,9 +168,15 @@ class StopSignals:
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(Exception):
-    """A signal stopped the run after its state was saved."""
+class Stopped(Ended):
+    """A signal stopped the run after its state was saved: exit status 3."""
+
+    def __init__(self, message):
+        super().__init__(message, 3)
 
 
-class NonFiniteLoss(Exception):
-    """The loss was not finite; nothing after the last good checkpoint was kept."""
+class NonFiniteLoss(Ended):
+    """The loss was not finite; what came before is kept: exit status 1."""
+
+    def __init__(self, message):
+        super().__init__(message, 1)

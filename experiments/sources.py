@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.cli import InputError
+
 FILES = {
     "digits": {},
     "mnist": {
@@ -57,7 +59,7 @@ STUDY_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"
 REBUILT_DIGEST = "dfaa8628627647c6"
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """Data that are missing, damaged or unknown; the message says the mend."""
 
 

@@ -1,0 +1,91 @@
+"""What the command-line programs share: flags, log lines, errors of one line."""
+
+import logging
+import os
+import sys
+
+from absl import app, flags
+
+
+class InputError(ValueError):
+    """Bad input; the message names the setting, its value and the mend."""
+
+
+class Ended(Exception):
+    """The program ends before its work is done.
+
+    Args:
+        message: for the user.
+        status: exit status of the process.
+    """
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
+
+
+def run(main):
+    """Parses the flags and runs a program; bad input is one line and exit status 2.
+
+    Args:
+        main: function of no arguments, which may raise `InputError` or `Ended`.
+    """
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def load_config(flag):
+    """The config of a `DEFINE_config_file` flag.
+
+    Args:
+        flag: the flag's holder.
+
+    Returns:
+        A ConfigDict.
+
+    Raises:
+        InputError: where the file could not be read.
+    """
+    try:
+        _ = flag.value.keys
+    except OSError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"--config cannot be read: {reason}") from error
+    return flag.value
+
+
+def use_compile_cache(folder):
+    """Points JAX's persistent compilation cache at a folder; empty for none."""
+    import jax
+
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+
+
+def _guarded(main):
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("experiments").setLevel(logging.INFO)
+    try:
+        main()
+    except InputError as error:
+        _fail(error, 2)
+    except Ended as end:
+        _fail(end, end.status)
+
+
+def _parse(argv):
+    """Parses the flags; what a config file raises ends in one line too."""
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:
+        reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        return _fail(f"unknown config setting '{reason}", 2)
+    except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
+        return _fail(error, 2)
+
+
+def _fail(message, status):
+    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    is_traceback = any(line.startswith("Traceback") for line in lines)
+    print("Error:", lines[-1] if is_traceback else " ".join(lines), file=sys.stderr)
+    sys.exit(status)

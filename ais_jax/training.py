@@ -87,12 +87,12 @@ def map_examples(function, *args, block_size=None):
     return jax.lax.map(lambda xs: function(*xs), args, batch_size=block_size)
 
 
-def example_keys(key, num_examples):
-    """One key an example, which does not depend on the batch's size."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_examples))
+def example_keys(key, indices):
+    """The keys of examples, each by its index alone: i[B] -> key[B]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
-def make_train_step(estimator, rule, *, binarize, block_size=None):
+def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=None):
     """Builds one step of Algorithm 1: theta first, then phi at the updated theta.
 
     Args:
@@ -100,10 +100,15 @@ def make_train_step(estimator, rule, *, binarize, block_size=None):
         rule: an `adaptation.StepSizeRule`.
         binarize: whether to draw the pixels from their intensities at each visit.
         block_size: examples that are sampled at a time (see `map_examples`).
+        axis_name: mesh axis over which the batch is spread, or None. Gradients and
+            metrics are averaged over it, and examples keep the keys of their places
+            in the whole batch.
 
     Returns:
-        (state, key, learning_rate, images f32[B, X]) -> (state, `Metrics`).
+        (state, key, learning_rate, images f32[B, X]) -> (state, `Metrics`), B being
+        the examples on this device.
     """
+    average = lambda tree: tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def theta_loss(theta, x, samples):
         return jnp.mean(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
@@ -116,29 +121,34 @@ def make_train_step(estimator, rule, *, binarize, block_size=None):
     def train_step(state, key, learning_rate, images):
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         num = images.shape[0]
+        first = 0 if axis_name is None else num * jax.lax.axis_index(axis_name)
+        keys = lambda key: example_keys(key, first + jnp.arange(num))
         x = images
         if binarize:
             draw = lambda k, p: jax.random.bernoulli(k, p).astype(images.dtype)
-            x = jax.vmap(draw)(example_keys(pixel_key, num), images)
+            x = jax.vmap(draw)(keys(pixel_key), images)
         theta, phi = state.generative.params, state.inference.params
         samples = map_examples(
             lambda k, x: estimator.sample(k, theta, phi, x, state.step_sizes),
-            example_keys(sample_key, num),
+            keys(sample_key),
             x,
             block_size=block_size,
         )
-        loss, grads = jax.value_and_grad(theta_loss)(theta, x, samples)
+        loss, grads = average(jax.value_and_grad(theta_loss)(theta, x, samples))
         generative = _apply(state.generative, grads, learning_rate)
-        (phi_value, elbo), grads = jax.value_and_grad(phi_loss, has_aux=True)(
-            phi, generative.params, example_keys(phi_key, num), x
+        (phi_value, elbo), grads = average(
+            jax.value_and_grad(phi_loss, has_aux=True)(
+                phi, generative.params, keys(phi_key), x
+            )
         )
         inference = _apply(state.inference, grads, learning_rate)
-        accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        accept_prob = average(jnp.mean(samples.accept_prob, axis=0))
+        ess = average(jnp.mean(effective_sample_size(samples.log_w)))
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
         finite = jnp.isfinite(loss) & jnp.isfinite(phi_value)
         metrics = Metrics(
             elbo,
-            jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_samples,
+            ess / estimator.num_samples,
             accept_prob,
             jnp.where(finite, -1, state.step),
         )
@@ -147,7 +157,7 @@ def make_train_step(estimator, rule, *, binarize, block_size=None):
     return train_step
 
 
-def make_run_steps(train_step, batch_size):
+def make_run_steps(train_step, batch_size, num_examples, axis_name=None):
     """Builds a function that makes many steps in one dispatch.
 
     The data are reshuffled in every epoch; the last, incomplete batch is left out. The
@@ -157,25 +167,29 @@ def make_run_steps(train_step, batch_size):
 
     Args:
         train_step: of `make_train_step`.
-        batch_size: B.
+        batch_size: B, of the whole batch.
+        num_examples: N, rows of the data; rows after them are padding.
+        axis_name: mesh axis over which the data's rows and the batch are spread, or
+            None.
 
     Returns:
         (state, run_key, learning_rate, data f32[N, X], num_steps int32[]) ->
         (state, `Metrics` averaged over the steps). The number of steps is traced, so
         every length shares one compilation.
     """
+    steps_per_epoch = num_examples // batch_size
 
     def run_steps(state, run_key, learning_rate, data, num_steps):
         shuffle_key, step_key = jax.random.split(run_key)
-        steps_per_epoch = data.shape[0] // batch_size
         epoch = state.step // steps_per_epoch
         order = jax.random.permutation(
-            jax.random.fold_in(shuffle_key, epoch), data.shape[0]
+            jax.random.fold_in(shuffle_key, epoch), num_examples
         )
 
         def batch_at(step):
             start = (step % steps_per_epoch) * batch_size
-            return data[jax.lax.dynamic_slice(order, (start,), (batch_size,))]
+            rows = jax.lax.dynamic_slice(order, (start,), (batch_size,))
+            return take_rows(data, rows, axis_name)
 
         def body(_, carry):
             state, total = carry
@@ -196,6 +210,28 @@ def make_run_steps(train_step, batch_size):
         return state, mean._replace(bad_step=total.bad_step)
 
     return run_steps
+
+
+def take_rows(data, rows, axis_name=None):
+    """Rows of data that may be spread over a mesh axis.
+
+    Each device gives the rows that it holds and receives its part of the batch, so the
+    result is exact and the data are nowhere whole.
+
+    Args:
+        data: f32[N, X], or this device's N / S rows of it.
+        rows: int[B], indices into the whole data.
+        axis_name: mesh axis of S devices, or None.
+
+    Returns:
+        f32[B, X], or this device's part f32[B / S, X].
+    """
+    if axis_name is None:
+        return data[rows]
+    local = rows - data.shape[0] * jax.lax.axis_index(axis_name)
+    mine = (local >= 0) & (local < data.shape[0])
+    held = jnp.where(mine[:, None], data[jnp.where(mine, local, 0)], 0.0)
+    return jax.lax.psum_scatter(held, axis_name, tiled=True)
 
 
 def replicate(run_steps):

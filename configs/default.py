@@ -76,6 +76,10 @@ def get_config(estimator="ais"):
     config.training.block_rows = placeholder(int)  # CPU: 1600; else all at once
     config.training.force_precision = "float32"  # of the matrix products in HMC's force
 
+    config.sharding = ConfigDict()
+    config.sharding.data = 1  # devices over which each batch is spread
+    config.sharding.replicate = 1  # devices over which replicates are spread
+
     config.evaluation = ConfigDict()
     config.evaluation.preset = "standard"  # quick, standard, paper: for every None here
     config.evaluation.seed = 0

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ais_jax import adaptation, estimators, models, optimizers, schedules, training
+from ais_jax import (
+    adaptation,
+    estimators,
+    models,
+    optimizers,
+    schedules,
+    sharding,
+    training,
+)
 from ais_jax.hmc import hmc_step
 from experiments import datasets
 from experiments.cli import InputError
@@ -63,14 +71,16 @@ class Training(NamedTuple):
     Attributes:
         model: a `LatentVariableModel`.
         estimator: an `Estimator`.
+        mesh: of `sharding.make_mesh`.
         init: key -> `TrainState`.
-        run_steps: of `training.make_run_steps`, for one replicate.
+        run_steps: of `training.make_run_steps`, for one replicate and the mesh.
         steps_per_epoch: batches in an epoch.
         num_steps: in all.
     """
 
     model: models.LatentVariableModel
     estimator: estimators.Estimator
+    mesh: jax.sharding.Mesh
     init: Any
     run_steps: Any
     steps_per_epoch: int
@@ -105,6 +115,22 @@ def check(config):
     except ValueError as error:
         raise ConfigError(str(error)) from error
     evaluation_settings(config)
+    build_mesh(config)
+
+
+def build_mesh(config):
+    """The mesh of `config.sharding`, over which batch and replicates must divide."""
+    data, replicate = config.sharding.data, config.sharding.replicate
+    _at_least(config, "sharding.data", 1)
+    _at_least(config, "sharding.replicate", 1)
+    try:
+        sharding.check_divides("batch_size", config.batch_size, data, "sharding.data")
+        sharding.check_divides(
+            "num_replicates", config.num_replicates, replicate, "sharding.replicate"
+        )
+        return sharding.make_mesh(data, replicate)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def learning_rates(config):
@@ -140,7 +166,7 @@ def build_estimator(config, model):
     if unread:
         raise ConfigError(
             f"estimator.{min(unread)}={settings[min(unread)]!r} is not read by "
-            f"{name!r}: pick the estimator with its own settings by --config=FILE:{name}"
+            f"{name!r}: pick the estimator and its own settings by --config=FILE:{name}"
         )
     schedule = settings.get("schedule", "")
     if schedule and schedule not in schedules.SCHEDULES and "," in schedule:
@@ -185,12 +211,16 @@ def build_training(config, dataset):
         rule,
         binarize=not dataset.is_binary,
         block_size=block_size(config, estimator.num_samples),
+        axis_name=sharding.DATA,
     )
     return Training(
         model,
         estimator,
+        build_mesh(config),
         lambda key: training.init(key, model, estimator, optimizer, first),
-        training.make_run_steps(train_step, config.batch_size),
+        training.make_run_steps(
+            train_step, config.batch_size, num_train, sharding.DATA
+        ),
         steps_per_epoch,
         num_steps,
     )

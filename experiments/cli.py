@@ -53,6 +53,34 @@ def load_config(flag):
     return flag.value
 
 
+def start_processes(coordinator, num_processes, process_id):
+    """Joins the other processes of a run on many hosts.
+
+    Args:
+        coordinator: None for a run of one process; "auto" where JAX detects the
+            cluster (Slurm, Open MPI, Kubernetes, TPU); or host:port of process 0.
+        num_processes: how many there are, with host:port.
+        process_id: which one this is, from 0, with host:port.
+
+    Raises:
+        InputError: where host:port comes without the other two.
+    """
+    import jax
+
+    if coordinator is None:
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    elif num_processes is None or process_id is None:
+        raise InputError(
+            f"--coordinator={coordinator} needs --num_processes and --process_id"
+        )
+    else:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    if jax.process_index() > 0:
+        logging.getLogger("experiments").setLevel(logging.WARNING)
+
+
 def use_compile_cache(folder):
     """Points JAX's persistent compilation cache at a folder; empty for none."""
     import jax

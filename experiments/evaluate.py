@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import evaluation
+from ais_jax import evaluation, sharding
+from ais_jax.proposals import chain_keys
 from ais_jax.training import example_keys
 from experiments import builders, plots, runs
 from experiments.chunks import read_arrays, run_chunks, write_arrays
@@ -41,8 +41,9 @@ def evaluate(config, model, dataset, trained, workdir):
     evaluator = Evaluator(config, model, dataset, settings)
     folder = _folder(config, settings, dataset, trained, workdir)
     parts = []
+    state = sharding.fetch(trained.state)
     for r in range(config.num_replicates):
-        params = parameters(trained.state, r)
+        params = parameters(state, r)
         parts.append(_evaluate_one(evaluator, params, folder / f"replicate_{r}"))
     results = {
         **_summary([part["test"] for part in parts]),
@@ -57,8 +58,9 @@ def evaluate(config, model, dataset, trained, workdir):
         "data": {"digest": dataset.digest, "source": dataset.source},
         **runs.provenance(),
     }
-    write_json(Path(workdir) / "results.json", results)
-    _plot(evaluator, parts[0], parameters(trained.state, 0), Path(workdir) / "plots")
+    if runs.is_first():
+        write_json(Path(workdir) / "results.json", results)
+        _plot(evaluator, parts[0], parameters(state, 0), Path(workdir) / "plots")
     return results
 
 
@@ -99,26 +101,25 @@ def curve(config, model, dataset):
         The function; its values are lists over replicates where there are several.
     """
     settings = dict(builders.evaluation_settings(config), **builders.PRESETS["quick"])
-    settings["num_examples"] = min(200, len(dataset.test))
     evaluator = Evaluator(config, model, dataset, settings)
-    indices = np.arange(settings["num_examples"])
+    devices = evaluator.mesh.size
+    indices = np.arange(min(200, len(dataset.test)) // devices * devices)
 
     def measure(state):
-        values = []
+        values, state = [], sharding.fetch(state)
         for r in range(config.num_replicates):
             params = parameters(state, r)
             plan = evaluator.tune(params)
-            images = evaluator.test_images(indices)
-            values.append(
-                float(np.mean(evaluator.ais(params, plan, indices, images)["log_p"]))
-            )
+            images = np.asarray(evaluator.test_images(indices))
+            found = sharding.fetch(evaluator.ais(params, plan, indices, images))
+            values.append(float(np.mean(found["log_p"])))
         return {"test_log_p": values[0] if len(values) == 1 else values}
 
     return measure
 
 
 def parameters(state, replicate):
-    """(theta, phi) of one replicate of a `TrainState`."""
+    """(theta, phi) of one replicate of a `TrainState` on the host."""
     pick = lambda tree: jax.tree.map(lambda a: a[replicate], tree)
     return pick(state.generative.params), pick(state.inference.params)
 
@@ -132,6 +133,7 @@ def _evaluate_one(evaluator, params, folder):
         evaluator.settings["chunk_size"],
         evaluator.test_images,
         function,
+        evaluator.mesh.size,
     )
     ais = on_test("ais", lambda i, x: evaluator.ais(params, plan, i, x))
     encoder = on_test("encoder", lambda i, x: evaluator.encoder(params, None, i, x))
@@ -161,8 +163,7 @@ def _bidirectional(evaluator, params, plan, folder):
     key = evaluator.keys["simulate"]
 
     def pairs(indices):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-        return evaluator.simulate(params[0], keys)
+        return evaluator.simulate(params[0], example_keys(key, indices))
 
     for rung in ladder:
         thinned = evaluation.resample_plan(plan, rung)
@@ -172,6 +173,7 @@ def _bidirectional(evaluator, params, plan, folder):
             evaluator.settings["chunk_size"],
             pairs,
             lambda i, x, z, plan=thinned: evaluator.bounds(params, plan, i, x, z),
+            evaluator.mesh.size,
         )
         bounds["gap"] = bounds["upper"] - bounds["lower"]
         for name in ("lower", "upper", "gap"):
@@ -195,12 +197,13 @@ def _plan(evaluator, params, folder):
     """The frozen plan: read back, or tuned in a pilot and saved."""
     path = folder / "plan.npz"
     saved = read_arrays(path)
-    if saved is None:
+    if not sharding.from_first(np.array(saved is not None)):
         log.info("Pilot: tuning temperatures and step sizes.")
-        folder.mkdir(parents=True, exist_ok=True)
         saved = jax.device_get(evaluator.tune(params)._asdict())
-        write_arrays(path, saved)
-    return evaluation.Plan(**{k: jnp.asarray(v) for k, v in saved.items()})
+        saved = sharding.from_first(saved)
+        if runs.is_first():
+            write_arrays(path, saved)
+    return evaluation.Plan(**saved)
 
 
 def _folder(config, settings, dataset, trained, workdir):
@@ -241,7 +244,7 @@ def _plot(evaluator, part, params, folder):
     shape = evaluator.dataset.image_shape
     theta, phi = params
     model = evaluator.model
-    keys = example_keys(evaluator.keys["simulate"], 100)
+    keys = chain_keys(evaluator.keys["simulate"], 100)
     z = evaluator.simulate(theta, keys)[1]
     decode = jax.jit(jax.vmap(lambda z: model.decode(theta, z)))
     samples = np.asarray(decode(z)).reshape(-1, *shape)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import evaluation
+from ais_jax import evaluation, sharding
+from ais_jax.proposals import chain_keys
 from ais_jax.training import example_keys, map_examples
 from experiments import builders
 
@@ -26,6 +27,7 @@ class Evaluator:
 
     def __init__(self, config, model, dataset, settings):
         self.config, self.model = config, model
+        self.mesh = builders.build_mesh(config)
         self.dataset, self.settings = dataset, settings
         names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
         keys = jax.random.split(jax.random.key(settings["seed"]), len(names))
@@ -50,7 +52,7 @@ class Evaluator:
             one = lambda index, *xs: function(params, shared, index, *xs)
             return map_examples(one, indices, *examples, block_size=block)
 
-        return jax.jit(chunk)
+        return sharding.spread_examples(chunk, self.mesh)
 
     def _ais(self, params, plan, index, x):
         result = evaluation.log_normalizer(
@@ -76,7 +78,7 @@ class Evaluator:
             key, path, self.settings["iwae_samples"]
         )
         z = jax.vmap(q.sample)(
-            example_keys(jax.random.fold_in(self.keys["kl"], index), KL_SAMPLES)
+            chain_keys(jax.random.fold_in(self.keys["kl"], index), KL_SAMPLES)
         )
         return {
             "elbo": jnp.mean(log_w),
@@ -105,7 +107,7 @@ class Evaluator:
         x = jnp.asarray(images[indices])
         if self.dataset.is_binary:
             return x
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.keys["pixels"], indices)
+        keys = example_keys(self.keys["pixels"], indices)
         draw = lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype)
         return jax.vmap(draw)(keys, x)
 

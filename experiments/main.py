@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
+from experiments.progress import log
 
 MODES = ("train_and_evaluate", "train", "evaluate")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -23,10 +24,16 @@ _CACHE = flags.DEFINE_string(
     "~/.cache/ais_jax/xla",
     "Folder of JAX's persistent compilation cache; empty for none.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Many processes: 'auto', or host:port of the first one."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With host:port.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With host:port; from 0.")
 
 
 def main():
     """Runs the mode that the flags ask for."""
+    cli.start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     run(_MODE.value, _chosen_config(), _WORKDIR.value, _CACHE.value)
 
 
@@ -52,7 +59,7 @@ def run(mode, config, workdir=None, compile_cache=None):
     datasets.check_available(config.dataset, config.data_dir)
     workdir = Path(workdir or runs.default_workdir(config))
     runs.prepare(workdir)
-    print(f"Working directory: {workdir}", flush=True)
+    log.info("Working directory: %s", workdir)
     cli.use_compile_cache(compile_cache)
     dataset = datasets.load(config.dataset, config.data_dir)
     setup = builders.build_training(config, dataset)
@@ -61,7 +68,7 @@ def run(mode, config, workdir=None, compile_cache=None):
 
 
 def _train_and_evaluate(mode, config, setup, dataset, workdir):
-    from experiments import evaluate, train
+    from experiments import evaluate, runs, train
 
     if mode == "evaluate":
         trained = train.restore(config, setup, workdir)
@@ -71,8 +78,9 @@ def _train_and_evaluate(mode, config, setup, dataset, workdir):
     if mode == "train":
         return None
     results = evaluate.evaluate(config, setup.model, dataset, trained, workdir)
-    print(evaluate.report(results))
-    print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
+    if runs.is_first():
+        print(evaluate.report(results))
+        print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
     return results
 
 

@@ -21,7 +21,7 @@ class Progress:
         self._total, self._first, self._unit = total, done, unit
         self._every, self._started, self._logged = seconds, time.monotonic(), 0.0
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and total > done:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True)

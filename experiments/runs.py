@@ -14,7 +14,7 @@ from experiments.builders import ConfigError
 from experiments.cli import Ended
 from experiments.metrics import read_json, write_json
 
-FREE = ("evaluation", "data_dir", "training.checkpoint_seconds")
+FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
 
 
 def default_workdir(config):
@@ -67,7 +67,8 @@ def claim(workdir, config, data_digest):
                     f"{new.get(name)!r}: choose another --workdir, or run with "
                     f"{name}={old.get(name)!r}"
                 )
-    write_json(path, mine)
+    if is_first():
+        write_json(path, mine)
 
 
 def saved_config(workdir, overrides):
@@ -124,6 +125,11 @@ def flatten(nested, prefix=""):
         else:
             flat[prefix + name] = value
     return flat
+
+
+def is_first():
+    """Whether this is the process that writes files and prints."""
+    return jax.process_index() == 0
 
 
 def provenance():

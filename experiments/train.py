@@ -1,5 +1,6 @@
 """The training loop: dispatches, metrics, checkpoints, resume."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import training
+from ais_jax import sharding
 from experiments import builders, plots, runs
 from experiments.checkpoint import Checkpointer
 from experiments.metrics import MetricsWriter, read_metrics
@@ -34,8 +35,11 @@ class Trained(NamedTuple):
 
 def initial_state(config, setup):
     """The state before the first step, with a leading axis of R replicates."""
-    keys = _replicate_keys(config)
-    return jax.jit(jax.vmap(lambda key: setup.init(jax.random.split(key)[0])))(keys)
+    init = jax.vmap(lambda key: setup.init(jax.random.split(key)[0]))
+    return jax.jit(
+        lambda: init(_replicate_keys(config)),
+        out_shardings=sharding.by_replicate(setup.mesh),
+    )()
 
 
 def restore(config, setup, workdir, step=None):
@@ -53,7 +57,7 @@ def restore(config, setup, workdir, step=None):
     Raises:
         CheckpointError: where there is none, or it is of another model.
     """
-    template = jax.eval_shape(lambda: initial_state(config, setup))
+    template = initial_state(config, setup)
     with Checkpointer(Path(workdir) / "checkpoints", read_only=True) as checkpointer:
         state = checkpointer.restore(template, step)
     return _trained(config, setup, workdir, state)
@@ -78,10 +82,9 @@ def train(config, setup, dataset, workdir, evaluate=None):
         runs.NonFiniteLoss: naming the step and the last good checkpoint.
     """
     workdir = Path(workdir)
-    run_steps = jax.jit(training.replicate(setup.run_steps), donate_argnums=0)
-    keys = jax.vmap(lambda key: jax.random.split(key)[1])(_replicate_keys(config))
-    rates = jnp.asarray(builders.learning_rates(config), jnp.float32)
-    data = jax.device_put(dataset.train)
+    run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
+    keys, rates = _keys_and_rates(config, setup)
+    data = sharding.place_rows(dataset.train, setup.mesh)
     state = initial_state(config, setup)
     with (
         Checkpointer(workdir / "checkpoints") as checkpointer,
@@ -93,36 +96,38 @@ def train(config, setup, dataset, workdir, evaluate=None):
             log.info("Resuming from step %d of %s.", saved, workdir)
         step, saved_at, started = saved or 0, time.monotonic(), time.monotonic()
         with (
-            MetricsWriter(workdir, resume_step=saved) as metrics,
+            _metrics_writer(workdir, saved) as write,
             Progress(setup.num_steps, step, "step") as progress,
         ):
             before = _seconds(workdir)
             while step < setup.num_steps:
                 num = _dispatch_size(config, setup, step)
                 state, means = run_steps(state, keys, rates, data, jnp.int32(num))
-                means = jax.device_get(means)
+                means = sharding.fetch(means)
                 if np.any(means.bad_step >= 0):
                     raise runs.NonFiniteLoss(
                         _non_finite(means.bad_step, checkpointer.latest_step(), workdir)
                     )
                 step += num
-                row = _row(config, setup, step, state, means)
+                step_sizes = sharding.fetch(state.step_sizes)
+                row = _row(config, setup, step, step_sizes, means)
                 if evaluate is not None and _is_due(config, setup, step):
                     row.update(evaluate(state))
                 seconds = before + time.monotonic() - started
-                metrics.write(step, {**row, "seconds": seconds})
+                write(step, {**row, "seconds": seconds})
                 progress.update(step, _summary(row))
                 late = time.monotonic() - saved_at > config.training.checkpoint_seconds
-                if late or stop.requested or step == setup.num_steps:
-                    checkpointer.save(step, state, wait=stop.requested)
+                stopping = sharding.any_process(stop.requested)
+                if sharding.any_process(late) or stopping or step == setup.num_steps:
+                    checkpointer.save(step, state, wait=stopping)
                     saved_at = time.monotonic()
-                if stop.requested and step < setup.num_steps:
+                if stopping and step < setup.num_steps:
                     raise runs.Stopped(
                         f"Stopped at step {step} of {setup.num_steps}, saved in "
                         f"{workdir}. The same command with --workdir={workdir} goes on "
                         "from there."
                     )
-    if (workdir / "metrics.jsonl").stat().st_size:
+    if runs.is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
         plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
     return _trained(config, setup, workdir, state)
@@ -132,6 +137,16 @@ def _replicate_keys(config):
     """One key for each replicate; replicate r is the run of seed + r alone."""
     seeds = config.seed + jnp.arange(config.num_replicates, dtype=jnp.uint32)
     return jax.vmap(jax.random.key)(seeds)
+
+
+def _keys_and_rates(config, setup):
+    """Run keys and learning rates of the replicates, placed on the mesh."""
+    rates = jnp.asarray(builders.learning_rates(config), jnp.float32)
+    split = jax.vmap(lambda key: jax.random.split(key)[1])
+    return jax.jit(
+        lambda: (split(_replicate_keys(config)), rates),
+        out_shardings=sharding.by_replicate(setup.mesh),
+    )()
 
 
 def _dispatch_size(config, setup, step):
@@ -146,7 +161,7 @@ def _is_due(config, setup, step):
     return every and (step % every == 0 or step == setup.num_steps)
 
 
-def _row(config, setup, step, state, means):
+def _row(config, setup, step, step_sizes, means):
     """One row of metrics.jsonl; lists over replicates where there are several."""
     pick = (lambda a: a[0]) if config.num_replicates == 1 else (lambda a: a)
     row = {
@@ -157,7 +172,7 @@ def _row(config, setup, step, state, means):
     }
     if setup.estimator.num_moves:
         row["accept_prob"] = pick(means.accept_prob)
-        row["step_sizes"] = pick(np.asarray(state.step_sizes))
+        row["step_sizes"] = pick(step_sizes)
     return row
 
 
@@ -172,13 +187,24 @@ def _gradient_evaluations(config, setup, step):
     return step * config.batch_size * setup.estimator.gradient_evaluations
 
 
+@contextlib.contextmanager
+def _metrics_writer(workdir, resume_step):
+    """The function that writes a row; it does so on the first process alone."""
+    if not runs.is_first():
+        yield lambda step, row: None
+        return
+    with MetricsWriter(workdir, resume_step=resume_step) as metrics:
+        yield metrics.write
+
+
 def _seconds(workdir):
-    rows = read_metrics(workdir / "metrics.jsonl")
+    path = workdir / "metrics.jsonl"
+    rows = read_metrics(path) if path.exists() else []
     return rows[-1]["seconds"] if rows else 0.0
 
 
 def _trained(config, setup, workdir, state):
-    step = int(np.max(jax.device_get(state.step)))
+    step = int(np.max(sharding.fetch(state.step)))
     cost = _gradient_evaluations(config, setup, step)
     return Trained(state, step, _seconds(Path(workdir)), cost)
 

@@ -17,6 +17,7 @@ from ais_jax.numerics import (
     standard_normal_log_prob,
 )
 from ais_jax.path import AnnealingPath
+from ais_jax.precision import dot_general
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "softplus": nn.softplus}
 PRECONDITIONERS = ("unit", "encoder")
@@ -118,16 +119,15 @@ class GaussianNet(nn.Module):
     widths: Sequence[int]
     size: int
     activation: Callable
-    precision: Any = None
+    dot_general: Any
 
     @nn.compact
     def __call__(self, x):
         """f32[X] -> (mean f32[size], standard deviation f32[size])."""
         for width in self.widths:
-            x = self.activation(nn.Dense(width, precision=self.precision)(x))
-        mean = nn.Dense(self.size, precision=self.precision, name="mean")(x)
-        log_scale = nn.Dense(self.size, precision=self.precision, name="log_scale")(x)
-        return mean, jnp.exp(log_scale)
+            x = self.activation(nn.Dense(width, dot_general=self.dot_general)(x))
+        head = lambda name: nn.Dense(self.size, dot_general=self.dot_general, name=name)
+        return head("mean")(x), jnp.exp(head("log_scale")(x))
 
 
 class BernoulliNet(nn.Module):
@@ -136,18 +136,18 @@ class BernoulliNet(nn.Module):
     widths: Sequence[int]
     size: int
     activation: Callable
+    dot_general: Any
     output_bias: Any = None
-    precision: Any = None
 
     @nn.compact
     def __call__(self, z):
         """f32[D] -> logits f32[size]."""
         for width in self.widths:
-            z = self.activation(nn.Dense(width, precision=self.precision)(z))
+            z = self.activation(nn.Dense(width, dot_general=self.dot_general)(z))
         bias = self.output_bias
         bias_init = nn.initializers.zeros if bias is None else lambda *_: bias
         output = nn.Dense(
-            self.size, precision=self.precision, bias_init=bias_init, name="logits"
+            self.size, dot_general=self.dot_general, bias_init=bias_init, name="logits"
         )
         return output(z)
 
@@ -176,8 +176,8 @@ def bernoulli_model(
     widths=((200, 200),),
     activation="tanh",
     output_bias=None,
-    precision=jax.lax.Precision.HIGHEST,
-    force_precision=None,
+    precision="float32",
+    force_precision="float32",
 ):
     """The deep latent Gaussian models of the IWAE study, of any number of layers.
 
@@ -191,17 +191,15 @@ def bernoulli_model(
         widths: hidden widths of each layer's perceptron in the encoder's order.
         activation: one of `ACTIVATIONS`.
         output_bias: f32[X] to start the decoder's output bias from, or None for zeros.
-        precision: of the matrix products in the densities; the default is full float32
-            also where the device's default is coarser.
-        force_precision: a `jax.lax.Precision` or dot algorithm for the gradient that
-            drives HMC, or None for the densities' own.
+        precision: of the matrix products, one of `precision.PRECISIONS`.
+        force_precision: of those in the gradient that drives HMC, likewise.
 
     Returns:
         A `LatentVariableModel` with X = data_size, D = sum(latent_sizes).
 
     Raises:
         ValueError: where `latent_sizes` and `widths` do not match, or for an unknown
-            activation.
+            activation or precision.
     """
     if len(latent_sizes) != len(widths) or not latent_sizes:
         raise ValueError(
@@ -211,11 +209,16 @@ def bernoulli_model(
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: choose from {list(ACTIVATIONS)}")
     nets = _Networks.build(
-        data_size, latent_sizes, widths, ACTIVATIONS[activation], output_bias, precision
+        data_size,
+        latent_sizes,
+        widths,
+        ACTIVATIONS[activation],
+        dot_general(precision),
+        output_bias,
     )
     force = None
-    if force_precision is not None:
-        force = nets.with_precision(force_precision).log_joint
+    if force_precision != precision:
+        force = nets.with_dot_general(dot_general(force_precision)).log_joint
     return LatentVariableModel(
         nets.init,
         nets.log_joint,
@@ -245,9 +248,9 @@ class _Networks(NamedTuple):
     data_size: int
 
     @classmethod
-    def build(cls, data_size, latent_sizes, widths, activation, bias, precision):
+    def build(cls, data_size, latent_sizes, widths, activation, product, bias):
         gaussian = lambda hidden, size: GaussianNet(
-            tuple(hidden), size, activation, precision
+            tuple(hidden), size, activation, product
         )
         encoders = [gaussian(*layer) for layer in zip(widths, latent_sizes)]
         priors = [
@@ -255,15 +258,15 @@ class _Networks(NamedTuple):
             for hidden, size in zip(widths[1:], latent_sizes)
         ]
         decoder = BernoulliNet(
-            tuple(widths[0][::-1]), data_size, activation, bias, precision
+            tuple(widths[0][::-1]), data_size, activation, product, bias
         )
         return cls(
             tuple(encoders), tuple(priors), decoder, tuple(latent_sizes), data_size
         )
 
-    def with_precision(self, precision):
-        """The same networks with other matrix products."""
-        change = lambda net: net.clone(precision=precision)
+    def with_dot_general(self, product):
+        """The same generative model with other matrix products."""
+        change = lambda net: net.clone(dot_general=product)
         return self._replace(
             priors=tuple(map(change, self.priors)), decoder=change(self.decoder)
         )

@@ -45,6 +45,8 @@ def get_config(estimator="ais"):
     config.model.widths = ((200, 200),)  # of each layer's perceptron
     config.model.activation = "tanh"
     config.model.data_mean_bias = True  # the decoder starts at the mean image
+    config.model.precision = "float32"  # or tf32_x3, bf16_x6: its emulations on GPUs
+    config.model.force_precision = "float32"  # of HMC's force; tf32, bf16 are faster
 
     config.estimator = ConfigDict()
     config.estimator.name = estimator
@@ -74,7 +76,6 @@ def get_config(estimator="ais"):
     config.training.checkpoint_seconds = 60.0
     config.training.evaluate_epochs = 0  # test log p(x) every so many epochs; 0: never
     config.training.block_rows = placeholder(int)  # CPU: 1600; else all at once
-    config.training.force_precision = "float32"  # of the matrix products in HMC's force
 
     config.sharding = ConfigDict()
     config.sharding.data = 1  # devices over which each batch is spread

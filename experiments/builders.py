@@ -13,6 +13,7 @@ from ais_jax import (
     estimators,
     models,
     optimizers,
+    precision,
     schedules,
     sharding,
     training,
@@ -25,7 +26,6 @@ STEP_SIZES = {  # preconditioner -> first, smallest, largest
     "unit": (0.1, 0.001, 0.3),
     "encoder": (0.2, 0.01, 1.5),
 }
-PRECISIONS = {"float32": None, "tf32": "TF32_TF32_F32", "bf16": "BF16_BF16_F32"}
 PRESETS = {
     "quick": {
         "num_examples": 1000,
@@ -100,7 +100,8 @@ def check(config):
         _at_least(config, name, 1)
     _at_least(config, "seed", 0)
     _choice("dataset", config.dataset, datasets.NAMES)
-    _choice("training.force_precision", config.training.force_precision, PRECISIONS)
+    for name in ("precision", "force_precision"):
+        _choice(f"model.{name}", config.model[name], precision.PRECISIONS)
     for name in ("steps_per_row", "checkpoint_seconds"):
         _at_least(config, f"training.{name}", 1)
     _at_least(config, "training.evaluate_epochs", 0)
@@ -147,14 +148,14 @@ def learning_rates(config):
 def build_model(config, data_size, output_bias=None):
     """The model of `config.model` for images of `data_size` pixels."""
     settings = config.model
-    precision = PRECISIONS[config.training.force_precision]
     return models.bernoulli_model(
         data_size,
         latent_sizes=tuple(settings.latent_sizes),
         widths=tuple(map(tuple, settings.widths)),
         activation=settings.activation,
         output_bias=output_bias,
-        force_precision=precision and jax.lax.DotAlgorithmPreset[precision],
+        precision=settings.precision,
+        force_precision=settings.force_precision,
     )
 
 

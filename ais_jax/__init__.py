@@ -1,5 +1,6 @@
 """Annealed importance sampling for deep latent-variable models, in JAX."""
 
+from ais_jax import adaptation, estimators, optimizers, schedules, sharding, training
 from ais_jax.evaluation import (
     bidirectional_bounds,
     estimate_log_z,
@@ -20,13 +21,19 @@ __all__ = [
     "AnnealingPath",
     "Distribution",
     "LatentVariableModel",
+    "adaptation",
     "bernoulli_model",
     "bidirectional_bounds",
     "estimate_log_z",
+    "estimators",
     "importance_log_weights",
     "log_normalizer",
+    "optimizers",
     "posterior_path",
     "prior_path",
+    "schedules",
+    "sharding",
+    "training",
     "tune",
 ]
 __version__ = "0.1.0"

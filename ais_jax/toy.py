@@ -91,7 +91,22 @@ def gaussian_path(covariance):
     )
 
 
-def draw(key, path, proposal, step_sizes, num_draws, block_size=1000):
+def sample(key, covariance, num_draws):
+    """Exact draws from N(0, covariance).
+
+    Args:
+        key: PRNG key.
+        covariance: f64[D, D].
+        num_draws: N.
+
+    Returns:
+        f32[N, D].
+    """
+    factor = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
+    return jax.random.normal(key, (num_draws, len(covariance))) @ factor.T
+
+
+def draw(key, path, proposal, step_sizes, num_draws, block_size=250):
     """Independent draws from the implicit q_IS or q_AIS (Algorithm 2).
 
     Args:
@@ -103,14 +118,13 @@ def draw(key, path, proposal, step_sizes, num_draws, block_size=1000):
         block_size: draws made at a time, which bounds the memory.
 
     Returns:
-        (z f32[N, D], mean acceptance over all moves f32[], 0 where there are none).
+        (z f32[N, D], mean acceptance over all moves f32[], NaN without moves).
     """
 
     def one(key):
         sample_key, pick_key = jax.random.split(key)
         samples = proposal(sample_key, path, step_sizes)
-        accept_prob = jnp.sum(samples.accept_prob) / max(step_sizes.size, 1)
-        return resample(pick_key, samples), accept_prob
+        return resample(pick_key, samples), jnp.mean(samples.accept_prob)
 
     keys = chain_keys(key, num_draws)
     z, accept_prob = jax.lax.map(one, keys, batch_size=min(block_size, num_draws))
@@ -122,8 +136,8 @@ def mmd2_to_gaussian(z, covariance, bandwidth):
 
     The mean over pairs i != j of u(z_i, z_j) = k(z_i, z_j) - m(z_i) - m(z_j) + c, where
     m and c are the kernel's mean over the Gaussian in one and in both arguments. The
-    standard error is the jackknife's, too large rather than too small in expectation
-    (Efron & Stein, 1981), by about sqrt(2) where the draws are from the Gaussian itself.
+    standard error is the jackknife's, in expectation too large rather than too small
+    (Efron & Stein, 1981), by about sqrt(2) for exact draws from the Gaussian.
 
     Args:
         z: f32[N, D], independent draws, N at least 3.

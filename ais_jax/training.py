@@ -84,7 +84,12 @@ def map_examples(function, *args, block_size=None):
     batch = jax.tree.leaves(args)[0].shape[0]
     if block_size is None or block_size >= batch:
         return jax.vmap(function)(*args)
-    return jax.lax.map(lambda xs: function(*xs), args, batch_size=block_size)
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), args)
+    shapes, treedef = jax.tree.flatten(jax.eval_shape(function, *one))
+    filled = lambda xs: [a for a in jax.tree.leaves(function(*xs)) if a.size]
+    found = iter(jax.lax.map(filled, args, batch_size=block_size))
+    empty = lambda s: jnp.zeros((batch, *s.shape), s.dtype)  # lax.map divides by size
+    return treedef.unflatten([next(found) if s.size else empty(s) for s in shapes])
 
 
 def example_keys(key, indices):

@@ -3,8 +3,10 @@
 import logging
 import os
 import sys
+from pathlib import Path
 
 from absl import app, flags
+from ml_collections import config_flags
 
 
 class InputError(ValueError):
@@ -33,8 +35,25 @@ def run(main):
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
+def define_config(default):
+    """Defines --config; its default is read, like any other, inside `run`.
+
+    Args:
+        default: file name of the default config in configs/.
+
+    Returns:
+        The flag's holder, for `load_config`.
+    """
+    if not any(arg.lstrip("-").split("=")[0] == "config" for arg in sys.argv):
+        path = Path(__file__).parents[1] / "configs" / default
+        sys.argv.insert(1, f"--config={path}")
+    return config_flags.DEFINE_config_file(
+        "config", None, "Config file; after a colon, its argument."
+    )
+
+
 def load_config(flag):
-    """The config of a `DEFINE_config_file` flag.
+    """The config of a flag that `define_config` defined.
 
     Args:
         flag: the flag's holder.
@@ -99,6 +118,23 @@ def _guarded(main):
         _fail(error, 2)
     except Ended as end:
         _fail(end, end.status)
+    except Exception as error:
+        if not _is_lost_peer(error):
+            raise
+        print(
+            "Error: another process of this run stopped answering "
+            f"({str(error).splitlines()[0][:200]}). Start all of them again with the "
+            "same command: training goes on from the newest checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(4)  # an orderly exit would wait for the lost process
+
+
+def _is_lost_peer(error):
+    import jax
+
+    return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def _parse(argv):
@@ -107,7 +143,7 @@ def _parse(argv):
         return flags.FLAGS(argv)
     except AttributeError as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return _fail(f"unknown config setting '{reason}", 2)
+        return _fail(f"unknown config setting: {reason}", 2)
     except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
         return _fail(error, 2)
 

@@ -12,29 +12,17 @@ from experiments import cli
 from experiments.progress import log
 
 MODES = ("train_and_evaluate", "train", "evaluate")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/digits.py", "Config file; after a colon, the estimator."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; a run in it is resumed. Default: a new one."
-)
-_MODE = flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
-_CACHE = flags.DEFINE_string(
-    "compile_cache",
-    "~/.cache/ais_jax/xla",
-    "Folder of JAX's persistent compilation cache; empty for none.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "Many processes: 'auto', or host:port of the first one."
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With host:port.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With host:port; from 0.")
 
 
-def main():
+def main(config_flag):
     """Runs the mode that the flags ask for."""
-    cli.start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    run(_MODE.value, _chosen_config(), _WORKDIR.value, _CACHE.value)
+    args = flags.FLAGS
+    cli.start_processes(args.coordinator, args.num_processes, args.process_id)
+    if args.mode == "evaluate":
+        config = _saved_config(args.workdir)
+    else:
+        config = cli.load_config(config_flag)
+    run(args.mode, config, args.workdir, args.compile_cache)
 
 
 def run(mode, config, workdir=None, compile_cache=None):
@@ -84,15 +72,34 @@ def _train_and_evaluate(mode, config, setup, dataset, workdir):
     return results
 
 
-def _chosen_config():
-    """The config; to evaluate, that of the run, with the evaluation's overrides."""
-    if _MODE.value != "evaluate":
-        return cli.load_config(_CONFIG)
+def _saved_config(workdir):
+    """The config of the run to evaluate, with the evaluation's overrides."""
     from experiments import runs
 
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    return runs.saved_config(_WORKDIR.value, overrides)
+    return runs.saved_config(workdir, overrides)
+
+
+def _define_flags():
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run; one that is there is resumed. Default: new.",
+    )
+    flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
+    flags.DEFINE_string(
+        "compile_cache",
+        "~/.cache/ais_jax/xla",
+        "Folder of JAX's persistent compilation cache; empty for none.",
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "Many processes: 'auto', or host:port of the first one."
+    )
+    flags.DEFINE_integer("num_processes", None, "With host:port.")
+    flags.DEFINE_integer("process_id", None, "With host:port; from 0.")
+    return cli.define_config("digits.py")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    config_flag = _define_flags()
+    cli.run(lambda: main(config_flag))

@@ -1,0 +1,42 @@
+"""The documents' code runs as printed, and their links lead somewhere."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)")
+EXAMPLES = [
+    pytest.param(code, id=f"{page.name}-{i}")
+    for page in PAGES
+    for i, code in enumerate(CODE.findall(page.read_text()))
+]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_examples_run_as_printed(code, capsys):
+    exec(compile(code, "example", "exec"), {})
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_the_readme_gets_log_z_with_an_error_in_under_ten_lines():
+    code = CODE.findall((ROOT / "README.md").read_text())[0]
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) - sum(line.startswith(("import", "from")) for line in lines) < 10
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    result = names["result"]
+    exact = 5 * math.log(2.0 * 0.4210244382)  # 2 K_0(1), a Bessel function
+    assert result.standard_error < 0.05
+    assert abs(result.log_z - exact) < 4.0 * result.standard_error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_documents_lead_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -26,13 +27,24 @@ class Ended(Exception):
         self.status = status
 
 
-def run(main):
+def run(main, takes_names=False):
     """Parses the flags and runs a program; bad input is one line and exit status 2.
 
     Args:
         main: function of no arguments, which may raise `InputError` or `Ended`.
+        takes_names: whether main takes what is left on the command line, as a list.
     """
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+    def start(argv):
+        names = argv[1:]
+        if takes_names:
+            _guarded(lambda: main(names))
+        elif names:
+            _fail(f"{names[0]!r} is no flag: did you mean --config={names[0]}?", 2)
+        else:
+            _guarded(main)
+
+    app.run(start, flags_parser=_parse)
 
 
 def define_config(default):
@@ -150,6 +162,7 @@ def _parse(argv):
 
 def _fail(message, status):
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-    is_traceback = any(line.startswith("Traceback") for line in lines)
-    print("Error:", lines[-1] if is_traceback else " ".join(lines), file=sys.stderr)
+    if any(line.startswith("Traceback") for line in lines):  # of a config file
+        lines = [re.sub(r"^[\w.]+: ", "", lines[-1])]
+    print("Error:", " ".join(lines), file=sys.stderr)
     sys.exit(status)

@@ -196,7 +196,7 @@ def _label(axes: Any, xlabel: str, ylabel: str) -> None:
 
 def _log_abscissa(axes: Any, values: np.ndarray) -> None:
     axes.set_xscale("log")
-    if len(values) <= 8:
+    if len(values) <= 8 and np.all(values[1:] >= 1.9 * values[:-1]):
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
 

@@ -100,6 +100,11 @@ def ais(
         betas = schedules.make(schedule, num_temperatures)
     else:
         betas = schedules.check_betas(schedule)
+        if len(betas) != num_temperatures + 1:
+            raise ValueError(
+                f"estimator.schedule has {len(betas) - 1} temperatures after the first "
+                f"and estimator.num_temperatures={num_temperatures}: make them equal"
+            )
     num_moves = len(betas) - 1 - (not final_move)
     return _with_moves(
         model, betas, num_moves, num_samples, num_leapfrog, preconditioner, "importance"

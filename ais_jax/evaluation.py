@@ -22,6 +22,7 @@ from ais_jax.numerics import (
 from ais_jax.proposals import chain_keys
 
 DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10)
+DEFAULT_STEP_SIZE = 0.1
 
 
 class LogNormalizer(NamedTuple):
@@ -201,7 +202,7 @@ def tune(
     num_chains=8,
     transition=DEFAULT_TRANSITION,
     target=0.65,
-    first_step_size=0.1,
+    first_step_size=DEFAULT_STEP_SIZE,
     pilot_temperatures=64,
     num_rounds=16,
 ):
@@ -304,11 +305,13 @@ def resample_plan(plan, num_temperatures):
 
     Returns:
         A `Plan`, its temperatures interpolated in their index and its step sizes in
-        temperature.
+        temperature; a plan of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
     """
     num = plan.betas.shape[0] - 1
     at = jnp.linspace(0.0, num, num_temperatures + 1)
     betas = jnp.interp(at, jnp.arange(num + 1.0), plan.betas)
+    if num_temperatures == 1 or num == 1:
+        return Plan(betas, jnp.full((num_temperatures - 1,), DEFAULT_STEP_SIZE))
     log_steps = jnp.interp(betas[1:-1], plan.betas[1:-1], jnp.log(plan.step_sizes))
     return Plan(betas, jnp.exp(log_steps))
 

@@ -107,7 +107,22 @@ def check(config):
     _at_least(config, "training.evaluate_epochs", 0)
     if config.training.block_rows is not None:
         _at_least(config, "training.block_rows", 1)
+    if config.seed + config.num_replicates > 2**32:
+        raise ConfigError(f"seed={config.seed}: use less than 2**32 - num_replicates")
     learning_rates(config)
+    sizes = (*config.model.latent_sizes, *sum(map(tuple, config.model.widths), ()))
+    if any(size < 1 for size in sizes):
+        raise ConfigError(
+            f"model.latent_sizes={config.model.latent_sizes} and model.widths="
+            f"{config.model.widths}: use sizes of at least 1"
+        )
+    for name in ("b1", "b2"):
+        if not 0.0 <= config.optimizer[name] < 1.0:
+            raise ConfigError(
+                f"optimizer.{name}={config.optimizer[name]}: use a number in [0, 1)"
+            )
+    if not config.optimizer.eps > 0.0:
+        raise ConfigError(f"optimizer.eps={config.optimizer.eps}: use more than 0")
     try:
         model = build_model(config, 1)
         build_estimator(config, model)
@@ -171,7 +186,7 @@ def build_estimator(config, model):
         )
     schedule = settings.get("schedule", "")
     if schedule and schedule not in schedules.SCHEDULES and "," in schedule:
-        settings["schedule"] = [float(beta) for beta in schedule.split(",")]
+        settings["schedule"] = _numbers("estimator.schedule", schedule)
     return estimators.make(name, model, **settings)
 
 
@@ -325,6 +340,15 @@ def _step_size_rule(config):
             f"to step_size.largest={largest}"
         )
     return first, rule
+
+
+def _numbers(name, text):
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"{name}={text!r}: give a name, or numbers from 0 to 1 with commas"
+        ) from error
 
 
 def _at_least(config, name, least):

@@ -154,8 +154,8 @@ def _parse(argv):
     try:
         return flags.FLAGS(argv)
     except AttributeError as error:
-        reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        return _fail(f"unknown config setting: {reason}", 2)
+        reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
+        return _fail(f"unknown config setting {reason}", 2)
     except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
         return _fail(error, 2)
 

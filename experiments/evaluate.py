@@ -48,7 +48,7 @@ def evaluate(config, model, dataset, trained, workdir):
     results = {
         **_summary([part["test"] for part in parts]),
         "replicates": parts,
-        "epochs": config.num_epochs,
+        "epochs": trained.epochs,
         "steps": trained.step,
         "gradient_evaluations": trained.gradient_evaluations,
         "training_seconds": trained.seconds,

@@ -51,7 +51,7 @@ def run(mode, config, workdir=None, compile_cache=None):
     cli.use_compile_cache(compile_cache)
     dataset = datasets.load(config.dataset, config.data_dir)
     setup = builders.build_training(config, dataset)
-    runs.claim(workdir, config, dataset.digest)
+    runs.claim(workdir, config, dataset.digest, write=mode != "evaluate")
     return _train_and_evaluate(mode, config, setup, dataset, workdir)
 
 

@@ -41,7 +41,7 @@ def prepare(workdir):
         ) from error
 
 
-def claim(workdir, config, data_digest):
+def claim(workdir, config, data_digest, write=True):
     """Writes config.json, or checks that the folder holds this very run.
 
     The settings in `FREE` may change when a run goes on; all others are refused.
@@ -50,6 +50,7 @@ def claim(workdir, config, data_digest):
         workdir: the run's folder.
         config: a checked ConfigDict.
         data_digest: of the data set.
+        write: False to check alone, as an evaluation with other settings does.
 
     Raises:
         ConfigError: where the folder holds a run of another config or other data.
@@ -67,7 +68,7 @@ def claim(workdir, config, data_digest):
                     f"{new.get(name)!r}: choose another --workdir, or run with "
                     f"{name}={old.get(name)!r}"
                 )
-    if is_first():
+    if write and is_first():
         write_json(path, mine)
 
 

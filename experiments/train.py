@@ -22,6 +22,7 @@ class Trained(NamedTuple):
     Attributes:
         state: `TrainState` with a leading axis of R replicates.
         step: training steps made.
+        epochs: epochs made.
         seconds: wall time of training, summed over resumes.
         gradient_evaluations: passes forward and backward through log p(x, z), for
             one replicate.
@@ -29,6 +30,7 @@ class Trained(NamedTuple):
 
     state: Any
     step: int
+    epochs: float
     seconds: float
     gradient_evaluations: int
 
@@ -121,7 +123,7 @@ def train(config, setup, dataset, workdir, evaluate=None):
                 if sharding.any_process(late) or stopping or step == setup.num_steps:
                     checkpointer.save(step, state, wait=stopping)
                     saved_at = time.monotonic()
-                if stopping and step < setup.num_steps:
+                if stopping:
                     raise runs.Stopped(
                         f"Stopped at step {step} of {setup.num_steps}, saved in "
                         f"{workdir}. The same command with --workdir={workdir} goes on "
@@ -206,7 +208,8 @@ def _seconds(workdir):
 def _trained(config, setup, workdir, state):
     step = int(np.max(sharding.fetch(state.step)))
     cost = _gradient_evaluations(config, setup, step)
-    return Trained(state, step, _seconds(Path(workdir)), cost)
+    epochs = step / setup.steps_per_epoch
+    return Trained(state, step, epochs, _seconds(Path(workdir)), cost)
 
 
 def _non_finite(bad_step, saved, workdir):

@@ -19,8 +19,8 @@ from ais_jax import sharding
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "--config=configs/digits.py",
-    "--config.num_epochs=2000",
-    "--config.batch_size=750",
+    "--config.num_epochs=60",
+    "--config.batch_size=30",
     "--config.model.latent_sizes=3,",
     "--config.model.widths=((16,),)",
     "--config.training.checkpoint_seconds=1",

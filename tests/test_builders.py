@@ -1,0 +1,235 @@
+"""Configs and their checks: every bad setting is refused by name, with its mend."""
+
+import importlib
+
+import pytest
+
+from ais_jax import estimators
+from configs import default
+from experiments import builders, runs
+from experiments.builders import ConfigError
+from experiments.datasets import NAMES
+
+each_estimator = pytest.mark.parametrize("estimator", sorted(estimators.ESTIMATORS))
+each_config = pytest.mark.parametrize("name", ["default", *NAMES])
+
+
+def load(name, estimator="ais"):
+    return importlib.import_module(f"configs.{name}").get_config(estimator)
+
+
+def changed(estimator="ais", **settings):
+    """The digits config with other settings; a double underscore stands for a dot."""
+    config = load("digits", estimator)
+    flat = {name.replace("__", "."): value for name, value in settings.items()}
+    config.update_from_flattened_dict(flat)
+    return config
+
+
+def refusal(config):
+    with pytest.raises(ConfigError) as caught:
+        builders.check(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@each_estimator
+def test_a_config_names_the_settings_and_defaults_that_the_estimator_reads(estimator):
+    mine = default.get_config(estimator).estimator.to_dict()
+    theirs = estimators.settings_of(estimator)
+    assert mine.pop("name") == estimator
+    assert mine.keys() == theirs.keys()
+    assert mine.pop("preconditioner", "encoder") == "encoder"
+    assert mine == {k: v for k, v in theirs.items() if k != "preconditioner"}
+
+
+@each_config
+@each_estimator
+def test_each_config_has_the_defaults_shape_and_passes_the_check(name, estimator):
+    config, shape = load(name, estimator), default.get_config(estimator)
+    flat, expected = runs.flatten(config.to_dict()), runs.flatten(shape.to_dict())
+    types = lambda settings: {k: type(v) for k, v in settings.items()}
+    assert types(flat) == types(expected)
+    assert name in ("default", config.dataset)
+    builders.check(config)
+
+
+@each_config
+def test_each_config_refuses_an_unknown_estimator_with_the_nearest_name(name):
+    with pytest.raises(ValueError, match="'dregs' is unknown: did you mean 'dreg'"):
+        load(name, "dregs")
+
+
+@pytest.mark.parametrize("preset", builders.PRESETS)
+def test_a_preset_fills_in_what_is_none_and_only_that(preset):
+    config = changed(evaluation__preset=preset, evaluation__num_chains=3)
+    builders.check(config)
+    settings = builders.evaluation_settings(config)
+    assert settings == {
+        **config.evaluation.to_dict(),
+        **builders.PRESETS[preset],
+        "num_chains": 3,
+    }
+    assert None not in settings.values()
+
+
+@pytest.mark.parametrize(
+    "setting, value, near",
+    [
+        ("dataset", "digit", "digits"),
+        ("dataset", "mnst", "mnist"),
+        ("estimator.schedule", "liner", "linear"),
+        ("estimator.preconditioner", "encodr", "encoder"),
+        ("optimizer.schedule", "cosin", "cosine"),
+        ("model.precision", "float23", "float32"),
+        ("model.force_precision", "bf61", "bf16"),
+        ("evaluation.preset", "standrad", "standard"),
+        ("evaluation.start", "encode", "encoder"),
+        ("evaluation.schedule", "adaptiv", "adaptive"),
+        ("evaluation.preconditioner", "units", "unit"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_valid_one(setting, value, near):
+    message = refusal(changed(**{setting: value}))
+    assert f"{setting.split('.')[-1]}={value!r}" in message
+    assert f"did you mean {near!r}?" in message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "num_replicates",
+        "num_epochs",
+        "batch_size",
+        "estimator.num_samples",
+        "estimator.num_temperatures",
+        "estimator.num_leapfrog",
+        "training.steps_per_row",
+        "training.checkpoint_seconds",
+        "training.block_rows",
+        "sharding.data",
+        "sharding.replicate",
+        "evaluation.num_chains",
+        "evaluation.num_temperatures",
+        "evaluation.num_leapfrog",
+        "evaluation.iwae_samples",
+        "evaluation.num_pilot",
+        "evaluation.chunk_size",
+    ],
+)
+def test_what_must_be_at_least_one_is_refused_below(setting):
+    message = refusal(changed(**{setting: 0}))
+    assert f"{setting.split('.')[-1]}=0" in message
+    assert "use at least 1" in message
+    builders.check(changed(**{setting: 1}))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed",
+        "training.evaluate_epochs",
+        "evaluation.seed",
+        "evaluation.num_examples",
+        "evaluation.num_simulated",
+    ],
+)
+def test_what_may_be_zero_is_refused_below(setting):
+    assert f"{setting}=-1: use at least 0" in refusal(changed(**{setting: -1}))
+    builders.check(changed(**{setting: 0}))
+
+
+@pytest.mark.parametrize(
+    "schedule, reason",
+    [
+        ("0,0.6,0.3,1", "betas[1]=0.6 is followed by betas[2]=0.3"),
+        ("0,0.5,0.9", "betas go from 0 to 0.9"),
+        ("0.1,1", "betas go from 0.1 to 1"),
+        ("0,nan,1", "betas[0]=0 is followed by betas[1]=nan"),
+    ],
+)
+def test_betas_must_rise_from_0_to_1(schedule, reason):
+    message = refusal(changed(estimator__schedule=schedule))
+    assert reason in message
+    assert "from 0 to 1" in message
+
+
+def test_betas_that_rise_from_0_to_1_make_one_move_each():
+    config = changed(estimator__schedule="0,0.25,1", estimator__num_temperatures=2)
+    builders.check(config)
+    model = builders.build_model(config, 1)
+    assert builders.build_estimator(config, model).num_moves == 2
+
+
+@pytest.mark.parametrize(
+    "settings, reason",
+    [
+        ({"smallest": 2.0}, "step_size.smallest=2.0 and step_size.largest=1.5"),
+        ({"largest": 0.001}, "use 0 < smallest <= largest"),
+        ({"smallest": 0.0}, "use 0 < smallest <= largest"),
+        ({"first": 2.0}, "step_size.first=2.0: use a number from"),
+        ({"smallest": 0.5}, "step_size.first=0.2: use a number from"),
+        ({"target": 1.0}, "step_size.target=1.0: use a number in (0, 1)"),
+        ({"target": 0.0}, "step_size.target=0.0: use a number in (0, 1)"),
+        ({"grow": 0.9}, "use 0 < shrink <= 1 <= grow"),
+        ({"shrink": 1.1}, "use 0 < shrink <= 1 <= grow"),
+    ],
+)
+def test_step_sizes_the_wrong_way_round_are_refused(settings, reason):
+    flat = {f"step_size.{name}": value for name, value in settings.items()}
+    assert reason in refusal(changed(**flat))
+
+
+@pytest.mark.parametrize("rates", [(), (1e-3,) * 3, (0.0,), (1e-3, -1e-3)])
+def test_learning_rates_are_one_or_one_for_each_replicate(rates):
+    config = changed(num_replicates=2, optimizer__learning_rate=rates)
+    assert f"optimizer.learning_rate={rates}" in refusal(config)
+
+
+@pytest.mark.parametrize("rates", [(1e-3, 1e-3), (1e-3, 2e-3)])
+def test_one_replicate_has_one_learning_rate(rates):
+    assert "num_replicates=1" in refusal(changed(optimizer__learning_rate=rates))
+
+
+def test_one_learning_rate_serves_all_replicates():
+    config = changed(num_replicates=3, optimizer__learning_rate=(2e-3,))
+    builders.check(config)
+    assert builders.learning_rates(config) == (2e-3,) * 3
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.5, float("nan")])
+def test_the_pilots_target_is_a_probability(value):
+    message = refusal(changed(evaluation__target=value))
+    assert f"evaluation.target={value}: use a number in (0, 1)" in message
+
+
+@pytest.mark.parametrize(
+    "settings, reason",
+    [
+        ({"latent_sizes": (4, 2)}, "give one tuple of widths for each latent size"),
+        ({"widths": ((8,), (8,))}, "give one tuple of widths for each latent size"),
+        ({"latent_sizes": (), "widths": ()}, "latent_sizes=()"),
+        ({"activation": "tan"}, "activation='tan'"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused(settings, reason):
+    flat = {f"model.{name}": value for name, value in settings.items()}
+    assert reason in refusal(changed(**flat))
+
+
+@pytest.mark.parametrize(
+    "estimator, setting",
+    [("ais", "weighting"), ("mh_hmc", "schedule"), ("vae", "num_leapfrog")],
+)
+def test_a_setting_that_the_estimator_does_not_read_is_refused(estimator, setting):
+    config = changed(estimator)
+    config.estimator[setting] = "uniform"
+    message = refusal(config)
+    assert f"estimator.{setting}='uniform' is not read by {estimator!r}" in message
+
+
+def test_a_batch_or_replicates_that_cannot_be_spread_are_refused():
+    assert "batch_size=100 cannot be spread" in refusal(changed(sharding__data=3))
+    message = refusal(changed(sharding__replicate=2))
+    assert "num_replicates=1 cannot be spread over sharding.replicate=2" in message

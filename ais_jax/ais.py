@@ -53,12 +53,7 @@ def anneal(key, path, z0, betas, step_sizes, transition):
     References:
         Neal, Annealed importance sampling, 2001; Ding & Freedman, 2020, Eq. 7.
     """
-    num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
-    if num_moves not in (num_temperatures, num_temperatures - 1):
-        raise ValueError(
-            f"{num_moves} step sizes for {num_temperatures} temperatures: give "
-            f"{num_temperatures} (with the final move) or {num_temperatures - 1}"
-        )
+    _check_step_sizes(betas, step_sizes)
     return _run(key, path, z0, betas, step_sizes, transition)
 
 
@@ -81,12 +76,35 @@ def reverse_anneal(key, path, z_target, betas, step_sizes, transition):
     Returns:
         An `AISResult`, whose log_w estimates -log Z.
 
+    Raises:
+        ValueError: as for `anneal`.
+
     References:
         Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using
         bidirectional Monte Carlo, 2015.
     """
+    _check_step_sizes(betas, step_sizes)
     inner = step_sizes[: betas.shape[0] - 2]
     return _run(key, path, z_target, betas[::-1], inner[::-1], transition)
+
+
+def _check_step_sizes(betas, step_sizes):
+    num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
+    if num_moves not in (num_temperatures, num_temperatures - 1):
+        raise ValueError(
+            f"{num_moves} step sizes for {num_temperatures} temperatures: give "
+            f"{num_temperatures} (with the final move) or {num_temperatures - 1}"
+        )
+
+
+def _add(log_w, delta, ratio):
+    """Adds a weight increment: the sum and its rounding error.
+
+    A point of zero target density has log_ratio = -inf: its weight is zero, and an
+    increment of width zero leaves it as it is.
+    """
+    log_w, error = two_sum(log_w, jnp.where(delta == 0.0, 0.0, delta * ratio))
+    return log_w, jnp.where(jnp.isfinite(log_w), error, 0.0)
 
 
 def _run(key, path, z, betas, step_sizes, transition):
@@ -98,7 +116,7 @@ def _run(key, path, z, betas, step_sizes, transition):
         point, log_w, lost = carry
         t, delta, beta, step_size = xs
         ratio = log_ratio(point)
-        log_w, error = two_sum(log_w, delta * ratio)  # at the old point (Eq. 7)
+        log_w, error = _add(log_w, delta, ratio)  # at the old point (Eq. 7)
         point, info = transition(
             jax.random.fold_in(key, t), path, point, beta, step_size
         )
@@ -112,6 +130,6 @@ def _run(key, path, z, betas, step_sizes, transition):
     )
     if num_moves < deltas.shape[0]:
         ratio = log_ratio(point)
-        log_w, error = two_sum(log_w, deltas[-1] * ratio)
+        log_w, error = _add(log_w, deltas[-1], ratio)
         lost, ratios = lost + error, jnp.append(ratios, ratio)
     return AISResult(point, log_w + lost, accept_prob, ratios)

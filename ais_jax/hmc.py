@@ -74,9 +74,11 @@ def hmc_step(key, path, point, beta, step_size, *, num_leapfrog):
     momentum_key, accept_key = jax.random.split(key)
     momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
     proposal, end = leapfrog(path, point, momentum, beta, step_size, num_leapfrog)
-    energy_error = _energy(proposal, end, beta) - _energy(point, momentum, beta)
+    energy = _energy(proposal, end, beta)
+    energy_error = energy - _energy(point, momentum, beta)
     accept_prob = jnp.exp(jnp.minimum(0.0, -energy_error))
-    accept_prob = jnp.where(jnp.isnan(accept_prob), 0.0, accept_prob)
+    is_sound = jnp.isfinite(energy) & ~jnp.isnan(accept_prob)
+    accept_prob = jnp.where(is_sound, accept_prob, 0.0)
     is_accepted = jax.random.uniform(accept_key) < accept_prob
     point = jax.tree.map(lambda a, b: jnp.where(is_accepted, a, b), proposal, point)
     return point, HMCInfo(accept_prob, is_accepted, energy_error)

@@ -90,7 +90,7 @@ def log_mean_exp_error(log_w, axis=-1):
     """
     num = log_w.shape[axis]
     if num < 2:
-        return jnp.full(jnp.delete(jnp.array(log_w.shape), axis), jnp.nan)
+        return jnp.full_like(jnp.sum(log_w, axis=axis), jnp.nan)
     ratio = num / effective_sample_size(log_w, axis)
     return jnp.sqrt(jnp.maximum(ratio - 1.0, 0.0) / (num - 1))
 

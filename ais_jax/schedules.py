@@ -106,7 +106,7 @@ def check_betas(betas):
 
 def unknown_name(kind, name, known):
     """One line that names an unknown choice, the nearest valid one and all of them."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
+    near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.0)
     return (
         f"{kind}={name!r} is unknown: did you mean {near[0]!r}? "
         f"Choose from {', '.join(sorted(known))}."

@@ -96,7 +96,7 @@ def train(config, setup, dataset, workdir, evaluate=None):
         if saved is not None:
             state = checkpointer.restore(state)
             log.info("Resuming from step %d of %s.", saved, workdir)
-        step, saved_at, started = saved or 0, time.monotonic(), time.monotonic()
+        step, started, saved_at = saved or 0, time.monotonic(), time.monotonic()
         with (
             _metrics_writer(workdir, saved) as write,
             Progress(setup.num_steps, step, "step") as progress,
@@ -106,33 +106,32 @@ def train(config, setup, dataset, workdir, evaluate=None):
                 num = _dispatch_size(config, setup, step)
                 state, means = run_steps(state, keys, rates, data, jnp.int32(num))
                 means = sharding.fetch(means)
-                if np.any(means.bad_step >= 0):
-                    raise runs.NonFiniteLoss(
-                        _non_finite(means.bad_step, checkpointer.latest_step(), workdir)
-                    )
+                _check_finite(means, checkpointer, workdir)
                 step += num
-                step_sizes = sharding.fetch(state.step_sizes)
-                row = _row(config, setup, step, step_sizes, means)
+                row = _row(config, setup, step, state, means)
                 if evaluate is not None and _is_due(config, setup, step):
                     row.update(evaluate(state))
                 seconds = before + time.monotonic() - started
                 write(step, {**row, "seconds": seconds})
                 progress.update(step, _summary(row))
-                late = time.monotonic() - saved_at > config.training.checkpoint_seconds
-                stopping = sharding.any_process(stop.requested)
-                if sharding.any_process(late) or stopping or step == setup.num_steps:
-                    checkpointer.save(step, state, wait=stopping)
+                is_stopping = sharding.any_process(stop.requested)
+                age = time.monotonic() - saved_at
+                is_old = sharding.any_process(age > config.training.checkpoint_seconds)
+                if is_old or is_stopping or step == setup.num_steps:
+                    checkpointer.save(step, state, wait=is_stopping)
                     saved_at = time.monotonic()
-                if stopping:
-                    raise runs.Stopped(
-                        f"Stopped at step {step} of {setup.num_steps}, saved in "
-                        f"{workdir}. The same command with --workdir={workdir} goes on "
-                        "from there."
-                    )
+                if is_stopping:
+                    raise runs.Stopped(_STOPPED.format(step, setup.num_steps, workdir))
     if runs.is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
         plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
     return _trained(config, setup, workdir, state)
+
+
+_STOPPED = (
+    "Stopped at step {0} of {1}, saved in {2}. "
+    "The same command with --workdir={2} goes on from there."
+)
 
 
 def _replicate_keys(config):
@@ -163,7 +162,7 @@ def _is_due(config, setup, step):
     return every and (step % every == 0 or step == setup.num_steps)
 
 
-def _row(config, setup, step, step_sizes, means):
+def _row(config, setup, step, state, means):
     """One row of metrics.jsonl; lists over replicates where there are several."""
     pick = (lambda a: a[0]) if config.num_replicates == 1 else (lambda a: a)
     row = {
@@ -174,7 +173,7 @@ def _row(config, setup, step, step_sizes, means):
     }
     if setup.estimator.num_moves:
         row["accept_prob"] = pick(means.accept_prob)
-        row["step_sizes"] = pick(step_sizes)
+        row["step_sizes"] = pick(sharding.fetch(state.step_sizes))
     return row
 
 
@@ -212,12 +211,16 @@ def _trained(config, setup, workdir, state):
     return Trained(state, step, epochs, _seconds(Path(workdir)), cost)
 
 
-def _non_finite(bad_step, saved, workdir):
-    bad = int(min(step for step in bad_step if step >= 0))
+def _check_finite(means, checkpointer, workdir):
+    """Stops at a loss that is not finite; the state after it is not saved."""
+    bad_steps = [step for step in means.bad_step if step >= 0]
+    if not bad_steps:
+        return
+    saved = checkpointer.latest_step()
     where = f"the last good checkpoint is of step {saved} in {workdir}"
     if saved is None:
         where = "no checkpoint had been saved"
-    return (
-        f"The loss was not finite at step {bad}; {where}. Try a smaller "
+    raise runs.NonFiniteLoss(
+        f"The loss was not finite at step {min(bad_steps)}; {where}. Try a smaller "
         "optimizer.learning_rate or step_size.largest in another --workdir."
     )

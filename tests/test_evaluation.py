@@ -259,9 +259,11 @@ def test_step_sizes_that_adapt_while_chains_are_weighed_are_caught():
     keys = jax.random.split(jax.random.key(0), 300_000)
     frozen = jax.jit(
         jax.vmap(
-            lambda key: evaluation.log_normalizer(
-                key, path, Plan(betas, jnp.full((11,), 0.5)), 1, MOVE
-            ).log_z
+            lambda key: (
+                evaluation.log_normalizer(
+                    key, path, Plan(betas, jnp.full((11,), 0.5)), 1, MOVE
+                ).log_z
+            )
         )
     )(keys)
     mutant = jax.jit(jax.vmap(lambda key: adapting(key, path, betas, 0.5)))(keys)

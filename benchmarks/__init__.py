@@ -1,0 +1,1 @@
+"""Benchmarks: one script each, which prints a table and writes JSON."""

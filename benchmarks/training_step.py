@@ -1,0 +1,106 @@
+"""The whole training step: against its parts, BlackJAX and the authors' PyTorch step.
+
+python -m benchmarks.training_step
+"""
+
+import contextlib
+import itertools
+import statistics
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import common, peers
+
+
+def main():
+    """Measures and reports."""
+    args = common.parse(__doc__)
+    work = common.workload(args)
+    grid = common.QUICK_GRID if args.quick else common.GRID
+    rows = common.collect(measure(work, *row, args.seconds) for row in grid)
+    common.report("training_step", args, {"Training step": rows})
+
+
+def measure(work, num_samples, num_temperatures, seconds):
+    """One row: K chains of T temperatures for each example of a batch."""
+    ours = common.estimator(work, num_samples, num_temperatures)
+    block = common.block_size(num_samples)
+    arguments = common.step_arguments(work, ours)
+    step, program = common.compiled(common.make_step(ours, block), *arguments)
+    functions = {"matrix product": common.matrix_product(), "ours": step}
+    functions["parts"] = parts(work, ours, block)
+    if peers.installed("blackjax"):
+        peer = peers.blackjax_estimator(
+            ours, work.model(), num_temperatures, work.num_leapfrog
+        )
+        peer_step = common.make_step(peer, block)
+        functions["blackjax"] = common.compiled(peer_step, *arguments)[0]
+    with contextlib.ExitStack() as stack:
+        if peers.installed("torch"):
+            build = peers.torch_step, work, num_samples, num_temperatures
+            functions["torch alone"] = stack.enter_context(common.Remote(*build))
+            functions["torch"] = build[0](*build[1:])
+        times = common.interleave(functions, seconds)
+    minimum = minimum_flops(work, num_samples, num_temperatures)
+    against = lambda name: (
+        common.ratio(times, name, "ours") if name in times else "not installed"
+    )
+    median = statistics.median(times["ours"])
+    gradients = num_samples * (2 + work.num_leapfrog * num_temperatures) + 1
+    return {
+        "K": num_samples,
+        "T": num_temperatures,
+        "rounds": len(times["ours"]),
+        "ms": 1e3 * median,
+        "million chain gradients/s": 1e-6 * gradients * work.batch / median,
+        "share of peak": common.peak_fraction(times, "ours", minimum),
+        "step / parts": common.ratio(times, "ours", "parts"),
+        "BlackJAX / ours": against("blackjax"),
+        "PyTorch, own process / ours": against("torch alone"),
+        "PyTorch, same process / ours": against("torch"),
+        "dot FLOPs / minimum": common.dot_flops(program) / minimum,
+    }
+
+
+def parts(work, estimate, block):
+    """The sampler, theta's gradient and phi's gradient as three programs, by turns."""
+    state, key, _, x = common.step_arguments(work, estimate)
+    theta, phi = state.generative.params, state.inference.params
+    sampler = common.make_sampler(estimate, block)
+    sample, program = common.compiled(sampler, key, theta, phi, x, state.step_sizes)
+    samples = program(key, theta, phi, x, state.step_sizes)
+
+    def theta_loss(theta, x, samples):
+        losses = jax.vmap(estimate.theta_loss, (None, 0, 0))
+        return jnp.mean(losses(theta, x, samples))
+
+    def phi_loss(phi, theta, keys, x):
+        losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0))
+        return jnp.mean(losses(phi, theta, keys, x)[0])
+
+    keys = jax.random.split(key, work.batch)
+    theta_grad = common.compiled(jax.grad(theta_loss), theta, x, samples)[0]
+    phi_grad = common.compiled(jax.grad(phi_loss), phi, theta, keys, x)[0]
+    return lambda: (sample(), theta_grad(), phi_grad())
+
+
+def minimum_flops(work, num_samples, num_temperatures):
+    """The sampler's minimum and the matrix products of theta's and phi's gradients.
+
+    For theta: forward, backward in the hidden layers, and in the weights, for each
+    chain. For phi: the encoder forward, backward in its weights and in its hidden
+    layers, and a pass of the decoder in z.
+    """
+    sizes = (work.latent, *work.widths[::-1], work.data_size)
+    decoder = [2 * a * b for a, b in itertools.pairwise(sizes)]
+    theta = 3 * sum(decoder) - decoder[0]
+    first, *hidden = [2 * a * b for a, b in zip(sizes[::-1], sizes[-2::-1])]
+    hidden[-1] *= 2  # the mean's and the scale's heads
+    phi = 2 * first + 3 * sum(hidden) + work.pass_flops()
+    sampler = work.minimum_flops(num_samples, num_temperatures)
+    return sampler + work.batch * (num_samples * theta + phi)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What the compiled programs cost: FLOPs, and memory that does not grow with T and L.
+
+XLA's cost analysis counts a loop's body once, so `benchmarks.common` multiplies: the
+matrix products of the compiled program by its loops' trip counts, and all operations
+from programs whose loops run once.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import common
+
+WORK = common.Workload(batch=8, data_size=196, latent=20, widths=(64, 48))
+
+
+def compiled_sampler(work, num_samples, num_temperatures, block=None):
+    estimate = common.estimator(work, num_samples, num_temperatures)
+    arguments = common.sampler_arguments(work, num_temperatures)
+    return common.compiled(common.make_sampler(estimate, block), *arguments)[1]
+
+
+def encoder_flops(work):
+    sizes = (work.data_size, *work.widths, 2 * work.latent)
+    return work.batch * 2 * sum(a * b for a, b in itertools.pairwise(sizes))
+
+
+def compiled_step(num_samples, num_temperatures, num_leapfrog):
+    work = WORK._replace(num_leapfrog=num_leapfrog)
+    estimate = common.estimator(work, num_samples, num_temperatures)
+    arguments = common.step_arguments(work, estimate)
+    return common.compiled(common.make_step(estimate, None), *arguments)[1]
+
+
+def test_matrix_products_in_loops_are_counted_by_their_trips():
+    a, b = jnp.ones((3, 4)), jnp.ones((4, 4))
+    inner = lambda _, a: jnp.tanh(a @ b)
+    outer = lambda _, a: jnp.tanh(jax.lax.fori_loop(0, 7, inner, a) @ b)
+    program = common.compiled(lambda a: jax.lax.fori_loop(0, 5, outer, a), a)[1]
+    assert common.dot_flops(program) == 5 * (7 + 1) * 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize("num_samples, block", [(1, None), (4, None), (4, 4)])
+def test_the_sampler_makes_the_fewest_matrix_products(num_samples, block):
+    num_temperatures = 3
+    program = compiled_sampler(WORK, num_samples, num_temperatures, block)
+    least = WORK.minimum_flops(num_samples, num_temperatures) + encoder_flops(WORK)
+    assert common.dot_flops(program) == pytest.approx(least, rel=0.01)
+
+
+@pytest.mark.parametrize("num_samples", [1, 5])
+def test_xla_counts_little_beside_the_minimum(num_samples):
+    work = common.Workload(batch=4)
+    num_temperatures = 11
+    flops = common.xla_sampler_flops(work, num_samples, num_temperatures)
+    assert 1.0 < flops / work.minimum_flops(num_samples, num_temperatures) < 1.05
+
+
+def temporary_bytes(**settings):
+    return compiled_step(**settings).memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_number_of_leapfrog_steps():
+    settings = {"num_samples": 4, "num_temperatures": 4}
+    short = temporary_bytes(**settings, num_leapfrog=4)
+    assert 0 < temporary_bytes(**settings, num_leapfrog=64) <= short
+
+
+def test_memory_grows_with_temperatures_by_an_acceptance_of_each_chain_alone():
+    settings = {"num_samples": 4, "num_leapfrog": 4}
+    short = temporary_bytes(**settings, num_temperatures=4)
+    long = temporary_bytes(**settings, num_temperatures=64)
+    acceptances = 4 * WORK.batch * settings["num_samples"] * (64 - 4)
+    assert 0 < long <= short + acceptances
+    assert acceptances < 0.2 * short

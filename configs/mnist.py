@@ -1,6 +1,10 @@
 """MNIST, pixels drawn from their intensities: the paper's one-layer model.
 
-python -m experiments.main --config=configs/mnist.py --config.data_dir=DIR
+    python -m experiments.main --config=configs/mnist.py --config.data_dir=DIR
+
+With --config.num_epochs=10 --config.evaluation.preset=quick it gave test log p(x) =
+-98.48 +- 0.80 nats over 1,000 images (bidirectional gap 0.15 +- 0.11) after 113 s of
+training and 27 s of evaluation on two CPU cores; the default 50 epochs were not run.
 """
 
 from configs import default

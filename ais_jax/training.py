@@ -1,5 +1,6 @@
 """Algorithm 1 as pure functions: the training step and many steps in one dispatch."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from flax.training import train_state
+from jax.flatten_util import ravel_pytree
 
 from ais_jax.adaptation import update_step_sizes
 from ais_jax.numerics import effective_sample_size
@@ -113,7 +115,7 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
         (state, key, learning_rate, images f32[B, X]) -> (state, `Metrics`), B being
         the examples on this device.
     """
-    average = lambda tree: tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+    average = partial(_average, axis_name)
 
     def theta_loss(theta, x, samples):
         return jnp.mean(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
@@ -139,7 +141,11 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
             x,
             block_size=block_size,
         )
-        loss, grads = average(jax.value_and_grad(theta_loss)(theta, x, samples))
+        accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        ess = jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_samples
+        (loss, grads), accept_prob, ess = average(
+            (jax.value_and_grad(theta_loss)(theta, x, samples), accept_prob, ess)
+        )
         generative = _apply(state.generative, grads, learning_rate)
         (phi_value, elbo), grads = average(
             jax.value_and_grad(phi_loss, has_aux=True)(
@@ -147,13 +153,11 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
             )
         )
         inference = _apply(state.inference, grads, learning_rate)
-        accept_prob = average(jnp.mean(samples.accept_prob, axis=0))
-        ess = average(jnp.mean(effective_sample_size(samples.log_w)))
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
         finite = jnp.isfinite(loss) & jnp.isfinite(phi_value)
         metrics = Metrics(
             elbo,
-            ess / estimator.num_samples,
+            ess,
             accept_prob,
             jnp.where(finite, -1, state.step),
         )
@@ -250,6 +254,14 @@ def replicate(run_steps):
         rate and the results; data and number of steps are shared.
     """
     return jax.vmap(run_steps, (0, 0, 0, None, None))
+
+
+def _average(axis_name, tree):
+    """Means over a mesh axis, in one collective for all the leaves."""
+    if axis_name is None:
+        return tree
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.pmean(flat, axis_name))
 
 
 def _apply(state, grads, learning_rate):

@@ -246,7 +246,7 @@ def block_size(config, num_chains):
     """Examples sampled at a time, so that a block's activations stay in the cache."""
     rows = config.training.block_rows
     if rows is None:
-        rows = 1600 if jax.default_backend() == "cpu" else None
+        rows = 800 if jax.default_backend() == "cpu" else None
     return None if rows is None else max(1, rows // num_chains)
 
 

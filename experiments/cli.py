@@ -118,7 +118,7 @@ def use_compile_cache(folder):
 
     if folder:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
-        jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _guarded(main):

@@ -1,6 +1,8 @@
 """Larochelle's fixed binarization of MNIST: the paper's one-layer model.
 
 python -m experiments.main --config=configs/binarized_mnist.py --config.data_dir=DIR
+
+Not run to the end yet, so there is no number to give.
 """
 
 from configs import default

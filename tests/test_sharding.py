@@ -19,7 +19,7 @@ from ais_jax import sharding
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "--config=configs/digits.py",
-    "--config.num_epochs=60",
+    "--config.num_epochs=200",
     "--config.batch_size=30",
     "--config.model.latent_sizes=3,",
     "--config.model.widths=((16,),)",
@@ -154,6 +154,7 @@ def rows_and_results(workdir):
     return rows, json.loads((workdir / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_is_killed_and_one_goes_on_to_the_same_end(
     start, tmp_path
 ):

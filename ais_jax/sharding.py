@@ -153,8 +153,8 @@ def from_first(tree):
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def any_process(flag):
-    """Whether the flag is set on any process; every process must call it."""
+def any_process(flags):
+    """Whether each flag is set on any process; every process must call it."""
     if jax.process_count() == 1:
-        return bool(flag)
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+        return np.asarray(flags)
+    return np.any(multihost_utils.process_allgather(np.asarray(flags)), axis=0)

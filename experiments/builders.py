@@ -102,9 +102,9 @@ def check(config):
     _choice("dataset", config.dataset, datasets.NAMES)
     for name in ("precision", "force_precision"):
         _choice(f"model.{name}", config.model[name], precision.PRECISIONS)
-    for name in ("steps_per_row", "checkpoint_seconds"):
-        _at_least(config, f"training.{name}", 1)
-    _at_least(config, "training.evaluate_epochs", 0)
+    _at_least(config, "training.steps_per_row", 1)
+    for name in ("checkpoint_seconds", "evaluate_epochs"):
+        _at_least(config, f"training.{name}", 0)
     if config.training.block_rows is not None:
         _at_least(config, "training.block_rows", 1)
     if config.seed + config.num_replicates > 2**32:

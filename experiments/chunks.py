@@ -30,11 +30,13 @@ def run_chunks(folder, num, size, examples, function, multiple=1):
     starts = range(0, num, size)
     paths = [folder / f"{a:06d}-{min(a + size, num):06d}.npz" for a in starts]
     parts = [read_arrays(path) for path in paths]
-    is_done = sharding.from_first(np.array([part is not None for part in parts]))
-    done = sum(min(size, num - a) for a, skip in zip(starts, is_done) if skip)
+    is_missing = sharding.any_process([part is None for part in parts])
+    done = sum(
+        min(size, num - a) for a, is_left in zip(starts, is_missing) if not is_left
+    )
     name = f"{folder.parent.name} {folder.name}"
     with Progress(num, done, "example") as progress:
-        for i in np.flatnonzero(~is_done):
+        for i in np.flatnonzero(is_missing):
             indices = np.minimum(np.arange(starts[i], starts[i] + size), num - 1)
             inputs = jax.device_get(examples(indices))
             inputs = inputs if isinstance(inputs, tuple) else (inputs,)

@@ -1,9 +1,12 @@
 """What the command-line programs share: flags, log lines, errors of one line."""
 
+import contextlib
 import logging
 import os
 import re
+import socket
 import sys
+import threading
 from pathlib import Path
 
 from absl import app, flags
@@ -84,7 +87,7 @@ def load_config(flag):
     return flag.value
 
 
-def start_processes(coordinator, num_processes, process_id):
+def start_processes(coordinator, num_processes, process_id, seconds=300):
     """Joins the other processes of a run on many hosts.
 
     Args:
@@ -92,24 +95,79 @@ def start_processes(coordinator, num_processes, process_id):
             cluster (Slurm, Open MPI, Kubernetes, TPU); or host:port of process 0.
         num_processes: how many there are, with host:port.
         process_id: which one this is, from 0, with host:port.
+        seconds: the process ends with status 2 where the others did not start in them.
 
     Raises:
-        InputError: where host:port comes without the other two.
+        InputError: where the flags are wrong, or JAX cannot start with them.
     """
     import jax
 
+    _check_processes(coordinator, num_processes, process_id)
     if coordinator is None:
         return
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    elif num_processes is None or process_id is None:
+    given = () if coordinator == "auto" else (coordinator, num_processes, process_id)
+    missing = (
+        f"--coordinator={coordinator}: the processes did not all start within "
+        f"--start_seconds={seconds}: start each with its own --process_id, and see "
+        "that process 0 can be reached at this address"
+    )
+    with _time_limit(seconds, missing):
+        try:
+            jax.distributed.initialize(*given, initialization_timeout=seconds + 60)
+        except Exception as error:  # of any cluster's detection
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"--coordinator={coordinator}: JAX cannot start ({reason}): give the "
+                "address of process 0 and a free port there"
+            ) from error
+        is_first = jax.process_index() == 0
+    if not is_first:
+        logging.getLogger("experiments").setLevel(logging.WARNING)
+
+
+def _check_processes(coordinator, num_processes, process_id):
+    """Refuses flags with which JAX would wait for minutes, or abort."""
+    counts = (num_processes, process_id)
+    if coordinator in (None, "auto"):
+        if counts != (None, None):
+            raise InputError(
+                "--num_processes and --process_id are for --coordinator=host:port"
+            )
+        return
+    if None in counts:
         raise InputError(
             f"--coordinator={coordinator} needs --num_processes and --process_id"
         )
-    else:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    if jax.process_index() > 0:
-        logging.getLogger("experiments").setLevel(logging.WARNING)
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"--process_id={process_id}: use 0 to {num_processes - 1}, a different one "
+            f"in each of --num_processes={num_processes}"
+        )
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, OverflowError, ValueError) as error:
+        raise InputError(
+            f"--coordinator={coordinator} is no address of process 0 ({error}): give "
+            "host:port"
+        ) from error
+
+
+@contextlib.contextmanager
+def _time_limit(seconds, message):
+    """Ends the process, which JAX holds, with one line; JAX itself would abort it."""
+
+    def give_up():
+        _print_error(message)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def use_compile_cache(folder):
@@ -133,13 +191,12 @@ def _guarded(main):
         _fail(end, end.status)
     except Exception as error:
         if not _is_lost_peer(error):
+            _leave_soon(1)
             raise
-        print(
-            "Error: another process of this run stopped answering "
+        _print_error(
+            "another process of this run stopped answering "
             f"({str(error).splitlines()[0][:200]}). Start all of them again with the "
-            "same command: training goes on from the newest checkpoint.",
-            file=sys.stderr,
-            flush=True,
+            "same command: training goes on from the newest checkpoint."
         )
         os._exit(4)  # an orderly exit would wait for the lost process
 
@@ -147,7 +204,18 @@ def _guarded(main):
 def _is_lost_peer(error):
     import jax
 
-    return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
+    is_shared = jax.distributed.is_initialized()
+    return is_shared and isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _leave_soon(status, seconds=5.0):
+    """Bounds the exit of a process that fails alone, which waits for the others."""
+    import jax
+
+    if jax.distributed.is_initialized():
+        timer = threading.Timer(seconds, os._exit, [status])
+        timer.daemon = True
+        timer.start()
 
 
 def _parse(argv):
@@ -165,5 +233,11 @@ def _fail(message, status):
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):  # of a config file
         lines = [re.sub(r"^[\w.]+: ", "", lines[-1])]
-    print("Error:", " ".join(lines), file=sys.stderr)
+    _print_error(" ".join(lines))
+    if "jax" in sys.modules:
+        _leave_soon(status)
     sys.exit(status)
+
+
+def _print_error(line):
+    print("Error:", line, file=sys.stderr, flush=True)

@@ -197,7 +197,7 @@ def _plan(evaluator, params, folder):
     """The frozen plan: read back, or tuned in a pilot and saved."""
     path = folder / "plan.npz"
     saved = read_arrays(path)
-    if not sharding.from_first(np.array(saved is not None)):
+    if sharding.any_process(saved is None):
         log.info("Pilot: tuning temperatures and step sizes.")
         saved = jax.device_get(evaluator.tune(params)._asdict())
         saved = sharding.from_first(saved)
@@ -212,7 +212,8 @@ def _folder(config, settings, dataset, trained, workdir):
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = Path(workdir) / "evaluation" / f"step_{trained.step}-{digest[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", settings)
+    if runs.is_first():
+        write_json(folder / "settings.json", settings)
     return folder
 
 

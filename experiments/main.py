@@ -17,7 +17,9 @@ MODES = ("train_and_evaluate", "train", "evaluate")
 def main(config_flag):
     """Runs the mode that the flags ask for."""
     args = flags.FLAGS
-    cli.start_processes(args.coordinator, args.num_processes, args.process_id)
+    cli.start_processes(
+        args.coordinator, args.num_processes, args.process_id, args.start_seconds
+    )
     if args.mode == "evaluate":
         config = _saved_config(args.workdir)
     else:
@@ -97,6 +99,9 @@ def _define_flags():
     )
     flags.DEFINE_integer("num_processes", None, "With host:port.")
     flags.DEFINE_integer("process_id", None, "With host:port; from 0.")
+    flags.DEFINE_integer(
+        "start_seconds", 300, "How long to wait for the other processes.", 1
+    )
     return cli.define_config("digits.py")
 
 

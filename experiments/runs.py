@@ -1,15 +1,20 @@
 """The folder of a run: its config, provenance, and stopping in good order."""
 
+import hashlib
+import json
 import platform
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 import ais_jax
+from ais_jax import sharding
 from experiments.builders import ConfigError
 from experiments.cli import Ended
 from experiments.metrics import read_json, write_json
@@ -18,7 +23,15 @@ FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
 
 
 def default_workdir(config):
-    """A fresh folder name under runs/, for a run without --workdir."""
+    """A fresh folder name under runs/, for a run of one process without --workdir.
+
+    Raises:
+        ConfigError: where there are several processes, which would differ in it.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError(
+            "several processes need --workdir, a folder that all of them share"
+        )
     name = f"{config.dataset}-{config.estimator.name}"
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
@@ -29,11 +42,10 @@ def prepare(workdir):
     Raises:
         ConfigError: where it cannot be.
     """
-    probe = Path(workdir) / ".writable"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
         raise ConfigError(
             f"workdir={workdir} cannot be written ({error.strerror}): choose another "
@@ -53,10 +65,12 @@ def claim(workdir, config, data_digest, write=True):
         write: False to check alone, as an evaluation with other settings does.
 
     Raises:
-        ConfigError: where the folder holds a run of another config or other data.
+        ConfigError: where the folder holds a run of another config or other data, or
+            where the processes of a run differ in theirs.
     """
     path = Path(workdir) / "config.json"
     mine = {"config": plain(config), "data_digest": data_digest}
+    _check_same_everywhere(mine)
     if path.exists():
         saved = read_json(path)
         old, new = flatten(saved["config"]), flatten(mine["config"])
@@ -70,6 +84,19 @@ def claim(workdir, config, data_digest, write=True):
                 )
     if write and is_first():
         write_json(path, mine)
+
+
+def _check_same_everywhere(mine):
+    """Refuses processes of other settings, whose collectives would not fit."""
+    settings = {k: v for k, v in flatten(mine).items() if k != "config.data_dir"}
+    text = json.dumps(settings, sort_keys=True)
+    identity = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    first = sharding.from_first(identity)
+    if sharding.any_process(np.any(identity != first)):
+        raise ConfigError(
+            "the processes of this run differ in their --config or their data: give "
+            "all of them the same"
+        )
 
 
 def saved_config(workdir, overrides):

@@ -114,9 +114,10 @@ def train(config, setup, dataset, workdir, evaluate=None):
                 seconds = before + time.monotonic() - started
                 write(step, {**row, "seconds": seconds})
                 progress.update(step, _summary(row))
-                is_stopping = sharding.any_process(stop.requested)
                 age = time.monotonic() - saved_at
-                is_old = sharding.any_process(age > config.training.checkpoint_seconds)
+                is_stopping, is_old = sharding.any_process(
+                    [stop.requested, age > config.training.checkpoint_seconds]
+                )
                 if is_old or is_stopping or step == setup.num_steps:
                     checkpointer.save(step, state, wait=is_stopping)
                     saved_at = time.monotonic()

@@ -144,13 +144,15 @@ def _check_processes(coordinator, num_processes, process_id):
             f"in each of --num_processes={num_processes}"
         )
     host, _, port = coordinator.rpartition(":")
-    try:
-        socket.getaddrinfo(host.strip("[]"), int(port))
-    except (OSError, OverflowError, ValueError) as error:
+    known = False
+    if host and port.isdecimal() and 0 < int(port) < 2**16:
+        with contextlib.suppress(OSError):
+            known = bool(socket.getaddrinfo(host.strip("[]"), int(port)))
+    if not known:
         raise InputError(
-            f"--coordinator={coordinator} is no address of process 0 ({error}): give "
-            "host:port"
-        ) from error
+            f"--coordinator={coordinator}: give host:port of process 0, a host that is "
+            "known here and a port from 1 to 65535"
+        )
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ class Evaluator:
         self.ais = self._jit(self._ais)
         self.encoder = self._jit(self._encoder)
         self.bounds = self._jit(self._bounds)
+        self._tune = jax.jit(self._pilot)
         self.simulate = jax.jit(
             lambda theta, keys: jax.vmap(lambda key: model.simulate(key, theta))(keys)
         )
@@ -117,17 +118,17 @@ class Evaluator:
         if self.dataset.valid is not None:
             images = self.dataset.valid
         pilot = np.arange(min(self.settings["num_pilot"], len(images)))
+        return self._tune(params, self._binarize(images, pilot))
+
+    def _pilot(self, params, xs):
         first, _, _ = builders.STEP_SIZES[self.settings["preconditioner"]]
-        plan = jax.jit(
-            lambda params, xs: evaluation.tune(
-                self.keys["pilot"],
-                lambda x: self.path(*params, x),
-                xs,
-                num_temperatures=self.settings["num_temperatures"],
-                schedule=self.settings["schedule"],
-                transition=self.transition,
-                target=self.settings["target"],
-                first_step_size=first,
-            )
+        return evaluation.tune(
+            self.keys["pilot"],
+            lambda x: self.path(*params, x),
+            xs,
+            num_temperatures=self.settings["num_temperatures"],
+            schedule=self.settings["schedule"],
+            transition=self.transition,
+            target=self.settings["target"],
+            first_step_size=first,
         )
-        return plan(params, self._binarize(images, pilot))

@@ -199,7 +199,7 @@ def _thin(source, target):
 
 
 def _departures(run):
-    """What a run does otherwise than the authors, as text; for a table's row only."""
+    """What a run does otherwise than the authors, as text."""
     from experiments import builders, runs, variants
 
     found = run.results and tables.match(run.results["config"])

@@ -1,5 +1,6 @@
 """Algorithm 1 as pure functions: the training step and many steps in one dispatch."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -77,8 +78,9 @@ def map_examples(function, *args, block_size=None):
     Args:
         function: of one example.
         *args: arrays with a leading axis of B examples.
-        block_size: None for one `vmap`; or the number of examples that are taken at a
-            time, so that a block's activations stay in the processor's cache.
+        block_size: None for one `vmap`; or the most examples that are taken at a time,
+            so that a block's activations stay in the processor's cache. Blocks are as
+            even as can be, since a smaller last one is a program of its own.
 
     Returns:
         The results with a leading axis of B.
@@ -89,7 +91,8 @@ def map_examples(function, *args, block_size=None):
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), args)
     shapes, treedef = jax.tree.flatten(jax.eval_shape(function, *one))
     filled = lambda xs: [a for a in jax.tree.leaves(function(*xs)) if a.size]
-    found = iter(jax.lax.map(filled, args, batch_size=block_size))
+    even = math.ceil(batch / math.ceil(batch / block_size))
+    found = iter(jax.lax.map(filled, args, batch_size=even))
     empty = lambda s: jnp.zeros((batch, *s.shape), s.dtype)  # lax.map divides by size
     return treedef.unflatten([next(found) if s.size else empty(s) for s in shapes])
 

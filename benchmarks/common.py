@@ -92,7 +92,7 @@ def estimator(work, num_samples, num_temperatures):
 
 def block_size(num_samples):
     """The launcher's own choice of examples to sample at a time."""
-    return builders.block_size(get_config(), num_samples)
+    return builders.block_size(get_config(), Workload().data_size, num_samples)
 
 
 def make_sampler(estimate, block):

@@ -75,7 +75,7 @@ def get_config(estimator="ais"):
     config.training.steps_per_row = 100  # steps in one dispatch, one row of metrics
     config.training.checkpoint_seconds = 60.0  # 0: after every row
     config.training.evaluate_epochs = 0  # test log p(x) every so many epochs; 0: never
-    config.training.block_rows = placeholder(int)  # CPU: 800; else all at once
+    config.training.block_rows = placeholder(int)  # CPU: by the cache; else all
 
     config.sharding = ConfigDict()
     config.sharding.data = 1  # devices over which each batch is spread

@@ -58,6 +58,10 @@ PRESETS = {
         "num_simulated": 100,
     },
 }
+BLOCK_BYTES = (
+    2_560_000  # of the widest activations of a block on a CPU: 816 rows of 784
+)
+SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
 STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
 
 
@@ -226,7 +230,7 @@ def build_training(config, dataset):
         estimator,
         rule,
         binarize=not dataset.is_binary,
-        block_size=block_size(config, estimator.num_samples),
+        block_size=block_size(config, data_size, estimator.num_samples),
         axis_name=sharding.DATA,
     )
     return Training(
@@ -242,12 +246,25 @@ def build_training(config, dataset):
     )
 
 
-def block_size(config, num_chains):
-    """Examples sampled at a time, so that a block's activations stay in the cache."""
+def block_size(config, data_size, num_chains):
+    """Examples computed at a time, so that a block's activations stay in the cache.
+
+    Args:
+        config: a ConfigDict.
+        data_size: X, the number of pixels.
+        num_chains: of each example, each a row of the matrix products.
+
+    Returns:
+        int, or None for all at once, which is best on a GPU.
+    """
     rows = config.training.block_rows
     if rows is None:
-        rows = 800 if jax.default_backend() == "cpu" else None
-    return None if rows is None else max(1, rows // num_chains)
+        if jax.default_backend() != "cpu":
+            return None
+        hidden = [width for layer in config.model.widths for width in layer]
+        widest = max(data_size, *hidden, *config.model.latent_sizes)
+        rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
+    return max(1, rows // num_chains)
 
 
 def evaluation_settings(config):

@@ -142,6 +142,7 @@ def _evaluate_one(evaluator, params, folder):
         np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
         / evaluator.num_examples
     )
+    test["log_p"]["per_example"] = [round(float(v), 4) for v in ais["log_p"]]
     test |= {
         name: _moments(encoder[name]) for name in ("elbo", "iwae", "iwae_ess", "kl")
     }

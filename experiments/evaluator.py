@@ -10,6 +10,7 @@ from ais_jax.training import example_keys, map_examples
 from experiments import builders
 
 KL_SAMPLES = 100
+SAMPLES_AT_A_TIME = 100  # of the IWAE bound
 
 
 class Evaluator:
@@ -37,17 +38,18 @@ class Evaluator:
         self.num_examples = min(
             settings["num_examples"] or len(dataset.test), len(dataset.test)
         )
-        self.ais = self._jit(self._ais)
-        self.encoder = self._jit(self._encoder)
-        self.bounds = self._jit(self._bounds)
+        self.ais = self._jit(self._ais, settings["num_chains"])
+        self.encoder = self._jit(self._encoder, SAMPLES_AT_A_TIME)
+        self.bounds = self._jit(self._bounds, settings["num_chains"])
         self._tune = jax.jit(self._pilot)
         self.simulate = jax.jit(
             lambda theta, keys: jax.vmap(lambda key: model.simulate(key, theta))(keys)
         )
 
-    def _jit(self, function):
+    def _jit(self, function, num_chains):
         """Compiles a function of one example for a chunk: (params, args, indices)."""
-        block = builders.block_size(self.config, self.settings["num_chains"])
+        pixels = self.dataset.test.shape[1]
+        block = builders.block_size(self.config, pixels, num_chains)
 
         def chunk(params, shared, indices, *examples):
             one = lambda index, *xs: function(params, shared, index, *xs)
@@ -76,7 +78,7 @@ class Evaluator:
         path = builders.STARTS["encoder"](self.model, theta, phi, x)
         key = jax.random.fold_in(self.keys["iwae"], index)
         log_w = evaluation.importance_log_weights(
-            key, path, self.settings["iwae_samples"]
+            key, path, self.settings["iwae_samples"], SAMPLES_AT_A_TIME
         )
         z = jax.vmap(q.sample)(
             chain_keys(jax.random.fold_in(self.keys["kl"], index), KL_SAMPLES)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import cli, tables
+from experiments import cli, differences, tables
 from experiments.cli import InputError
 
 FILES = ("results.json", "config.json", "variant.json")
@@ -26,6 +26,12 @@ NEUTRAL = (  # settings that make no other result, or are reported by themselves
 )
 MAX_ROWS = 500  # of an exported metrics.jsonl
 MAX_BYTES = 300_000  # of an exported plot
+_DIFFERENCES = """
+## Differences
+
+Test log p(x) of a line's run less that of a column's, in nats, over the test images
+they share: ± the standard error over images (paired) and replicates together.
+"""
 
 
 class Run(NamedTuple):
@@ -121,6 +127,11 @@ def write(found, out):
         writer.writerows(whole)
     figures = _figures(found, made, out)
     text = tables.markdown(whole)
+    pairs = differences.markdown(
+        [(run.name, run.results) for run in found if run.results]
+    )
+    if pairs:
+        text += _DIFFERENCES + "\n".join(pairs) + "\n"
     if figures:
         text += "\n## Figures\n\n" + "\n".join(f"![{f}]({f})" for f in figures) + "\n"
     (out / "report.md").write_text(text, encoding="utf-8")
@@ -199,7 +210,7 @@ def _thin(source, target):
 
 
 def _departures(run):
-    """What a run does otherwise than the authors, as text; for a table's row only."""
+    """What a run does otherwise than the authors, as text."""
     from experiments import builders, runs, variants
 
     found = run.results and tables.match(run.results["config"])

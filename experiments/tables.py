@@ -101,15 +101,19 @@ def match(config):
         config: the run's config as nested dicts.
 
     Returns:
-        (`Row`, reading of T or None), or None where it is no row.
+        (`Row`, reading of T or None). A run that has the paper's settings otherwise,
+        but a K, T or method that is in neither table, is a row of its own. None where
+        it is no such run.
     """
     estimator = dict(config["estimator"])
     estimator.pop("preconditioner", None)
-    for table in TABLES:
-        for row in rows(table, config["dataset"]):
-            for reading in READINGS if row.num_temperatures else (None,):
-                if estimator_settings(row, reading) == estimator:
-                    return row, reading
+    dataset = config["dataset"]
+    own = (estimator[name] for name in ("name", "num_samples"))
+    own = Row(dataset, *own, estimator.get("num_temperatures"))
+    for row in (*rows(1, dataset), *rows(2, dataset), own):
+        for reading in READINGS if row.num_temperatures else (None,):
+            if estimator_settings(row, reading) == estimator:
+                return row, reading
     return None
 
 

@@ -233,3 +233,16 @@ def test_a_batch_or_replicates_that_cannot_be_spread_are_refused():
     assert "batch_size=100 cannot be spread" in refusal(changed(sharding__data=3))
     message = refusal(changed(sharding__replicate=2))
     assert "num_replicates=1 cannot be spread over sharding.replicate=2" in message
+
+
+def test_blocks_fit_the_cache_by_the_widest_layer():
+    config = changed(**{"model.widths": ((200, 200),), "model.latent_sizes": (50,)})
+    paper = builders.block_size(config, 784, 50)
+    assert paper == builders.BLOCK_BYTES // (4 * 784) // 50
+    assert builders.block_size(config, 4 * 784, 50) == paper // 4
+    wide = changed(**{"model.widths": ((200, 4 * 784),)})
+    assert builders.block_size(wide, 784, 50) == paper // 4
+    assert builders.block_size(config, 10**6, 1) == builders.SMALLEST_BLOCK
+    assert builders.block_size(config, 784, 2750) == 1
+    asked = changed(**{"training.block_rows": 64})
+    assert builders.block_size(asked, 784, 5) == 12

@@ -68,6 +68,7 @@ def test_results_are_the_moments_of_the_examples(evaluated):
     test = results["replicates"][0]["test"]
     log_p = found["ais"]["log_p"].astype(np.float64)
     assert log_p.shape == (12,)
+    np.testing.assert_allclose(test["log_p"]["per_example"], log_p, atol=1e-4)
     assert test["log_p"]["mean"] == pytest.approx(np.mean(log_p))
     error = np.std(log_p, ddof=1) / np.sqrt(12)
     assert test["log_p"]["standard_error"] == pytest.approx(error)

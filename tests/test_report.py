@@ -139,10 +139,12 @@ def test_matched_cost_is_named_instead_of_the_epochs(tmp_path):
 
 
 def test_runs_of_no_row_come_last(tmp_path):
-    save(tmp_path / "a", results(**{"estimator.num_temperatures": 7}))
+    save(tmp_path / "a", results(**{"estimator.num_temperatures": 7, "num_epochs": 2}))
     made = report.write(report.collect([tmp_path]), tmp_path / "out")
     assert made[-1]["table"] is None and made[-1]["log_p"] == -103.0
-    assert "## Other runs, omniglot" in (tmp_path / "out" / "report.md").read_text()
+    assert made[-1]["departures"] == "num_epochs 2 for 3280"
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| AIS K=5 T=7 |" in text.split("## Other runs, omniglot")[1]
 
 
 def test_digits_get_a_table_of_their_own(tmp_path):

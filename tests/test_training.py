@@ -138,6 +138,18 @@ def test_map_examples_maps_every_argument_in_blocks():
         np.testing.assert_array_equal(result["sum"], expected)
 
 
+@pytest.mark.parametrize("block_size", [10, 11, 19])
+def test_blocks_are_even_so_that_the_last_one_needs_no_program_of_its_own(block_size):
+    traces = []
+
+    def function(x):
+        traces.append(x)
+        return x
+
+    training.map_examples(function, jnp.arange(20.0), block_size=block_size)
+    assert len(traces) == 2  # the shapes and one block
+
+
 class Pixels(NamedTuple):
     """An estimator of nothing whose ELBO is the mean of the pixels it was given."""
 

@@ -156,7 +156,7 @@ def calibrate(config):
     dataset = config.datasets[0]
     rows = tables.Row(dataset, "dreg", 1), tables.Row(dataset, "ais", 5, 5)
     small, large = (_variant(config, row) for row in rows)
-    seconds = [seconds_per_step(v.config) for v in (small, large)]
+    seconds = [_seconds_per_step(v.config) for v in (small, large)]
     flops = [v.train_flops / v.steps for v in (small, large)]
     per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)
     per_flop = per_flop or seconds[1] / flops[1]
@@ -277,7 +277,7 @@ def _evaluation_flops(run, num_weights):
     return num_weights * (4.0 * gradients + 2.0 * images * settings["iwae_samples"])
 
 
-def seconds_per_step(run):
+def _seconds_per_step(run):
     """Seconds that a training step takes, all replicates in it."""
     import jax
     import jax.numpy as jnp

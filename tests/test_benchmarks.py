@@ -11,7 +11,7 @@ from ais_jax.numerics import log_mean_exp
 from benchmarks import common, peers
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("sampler", "training_step", "scaling", "memory", "startup")
+SCRIPTS = ("sampler", "training_step", "scaling", "memory", "startup", "predicted")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

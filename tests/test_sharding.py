@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ais_jax import sharding
+from experiments import cli
 
 ROOT = Path(__file__).parents[1]
 HOST_DEVICES = "--xla_force_host_platform_device_count"
@@ -252,6 +253,39 @@ def test_the_others_end_when_process_0_is_killed(start, tmp_path):
     assert killed[0] == -signal.SIGKILL
     assert status in (4, -signal.SIGABRT), log  # JAX's own abort may come first
     assert "another process of this run" in log or "another task died" in log
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("localhost:1", None, None), "needs --num_processes and --process_id"),
+        (("localhost:1", 2, 2), "--process_id=2: use 0 to 1"),
+        (("localhost", 2, 1), "--coordinator=localhost: give host:port"),
+        (("localhost:99999", 2, 1), "a port from 1 to 65535"),
+        ((None, 2, 1), "are for --coordinator=host:port"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_starts(flags, message):
+    with pytest.raises(cli.InputError, match=message):
+        cli.start_processes(*flags)
+
+
+def test_a_coordinator_that_does_not_answer_is_one_line(start, tmp_path):
+    address = f"--coordinator=localhost:{free_port()}", "--num_processes=2"
+    args = *SMALL[:1], *address, "--process_id=1", "--start_seconds=1"
+    [(status, log)] = ends([start(tmp_path / "run", *args)])
+    assert status == 2, log
+    assert log.startswith("Error: --coordinator=localhost:")
+    assert log.count("\n") == 1
+
+
+def test_processes_of_different_settings_are_refused(start, tmp_path):
+    address = f"--coordinator=localhost:{free_port()}", "--num_processes=2"
+    shared = *SMALL, *mesh(2), *address
+    own = [("--process_id=0",), ("--process_id=1", "--config.seed=3")]
+    for status, log in ends([start(tmp_path / "run", *shared, *one) for one in own]):
+        assert status == 2, log
+        assert "Error: the processes of this run differ" in log
 
 
 def test_sizes_that_do_not_divide_are_refused_with_the_nearest_that_do():

@@ -115,7 +115,7 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
         try:
             jax.distributed.initialize(*given, initialization_timeout=seconds + 60)
         except Exception as error:  # of any cluster's detection
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"--coordinator={coordinator}: JAX cannot start ({reason}): give the "
                 "address of process 0 and a free port there"

@@ -106,7 +106,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_valid_one(setting, value, n
         "estimator.num_temperatures",
         "estimator.num_leapfrog",
         "training.steps_per_row",
-        "training.checkpoint_seconds",
         "training.block_rows",
         "sharding.data",
         "sharding.replicate",
@@ -129,6 +128,7 @@ def test_what_must_be_at_least_one_is_refused_below(setting):
     "setting",
     [
         "seed",
+        "training.checkpoint_seconds",
         "training.evaluate_epochs",
         "evaluation.seed",
         "evaluation.num_examples",

@@ -98,7 +98,7 @@ def spread_examples(function, mesh):
     Returns:
         The same function; C must be a multiple of the number of devices.
     """
-    rows = P((REPLICATE, DATA))
+    rows = by_row(mesh).spec
 
     def spread(params, shared, indices, *examples):
         return jax.shard_map(
@@ -115,6 +115,11 @@ def spread_examples(function, mesh):
 def by_replicate(mesh):
     """The sharding of arrays with a leading axis of replicates."""
     return NamedSharding(mesh, P(REPLICATE))
+
+
+def by_row(mesh):
+    """The sharding of arrays whose leading axis is spread over all devices."""
+    return NamedSharding(mesh, P((REPLICATE, DATA)))
 
 
 def place_rows(rows, mesh):

@@ -78,8 +78,8 @@ def get_config(estimator="ais"):
     config.training.block_rows = placeholder(int)  # CPU: by the cache; else all
 
     config.sharding = ConfigDict()
-    config.sharding.data = 1  # devices over which each batch is spread
-    config.sharding.replicate = 1  # devices over which replicates are spread
+    config.sharding.data = placeholder(int)  # devices of a batch; CPU: cores, else 1
+    config.sharding.replicate = placeholder(int)  # of the replicates; likewise
 
     config.evaluation = ConfigDict()
     config.evaluation.preset = "standard"  # quick, standard, paper: for every None here

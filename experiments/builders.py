@@ -62,6 +62,7 @@ BLOCK_BYTES = (
     2_560_000  # of the widest activations of a block on a CPU: 816 rows of 784
 )
 SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
+ROWS_PER_CORE = 64  # chains at least; fewer do not pay for averaging the gradients
 STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
 
 
@@ -140,9 +141,8 @@ def check(config):
 
 def build_mesh(config):
     """The mesh of `config.sharding`, over which batch and replicates must divide."""
-    data, replicate = config.sharding.data, config.sharding.replicate
-    _at_least(config, "sharding.data", 1)
-    _at_least(config, "sharding.replicate", 1)
+    is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
+    replicate, data = mesh_shape(config, jax.device_count() if is_cpu else 1)
     try:
         sharding.check_divides("batch_size", config.batch_size, data, "sharding.data")
         sharding.check_divides(
@@ -151,6 +151,41 @@ def build_mesh(config):
         return sharding.make_mesh(data, replicate)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def mesh_shape(config, num_cores):
+    """Devices on the mesh's axes, those that are None chosen for the cores of a CPU.
+
+    Small matrix products do not gain by a second core, but each core can compute some
+    of the replicates, or of the batch, by itself.
+
+    Args:
+        config: a ConfigDict.
+        num_cores: devices to spread over, each a core; 1 elsewhere.
+
+    Returns:
+        (replicate, data).
+
+    Raises:
+        ConfigError: for a setting below 1.
+    """
+    given = config.sharding
+    for name in ("data", "replicate"):
+        if given[name] is not None:
+            _at_least(config, f"sharding.{name}", 1)
+    replicate, data = given.replicate, given.data
+    if replicate is None:
+        replicate = _largest_divisor(config.num_replicates, num_cores // (data or 1))
+    if data is None:
+        rows = config.batch_size * config.estimator.num_samples
+        most = min(num_cores // replicate, rows // ROWS_PER_CORE)
+        data = _largest_divisor(config.batch_size, most)
+    return replicate, data
+
+
+def _largest_divisor(number, most):
+    """The largest divisor that is at most `most`, at least 1."""
+    return max(d for d in range(1, max(1, most) + 1) if number % d == 0)
 
 
 def learning_rates(config):

@@ -120,7 +120,10 @@ class Evaluator:
         if self.dataset.valid is not None:
             images = self.dataset.valid
         pilot = np.arange(min(self.settings["num_pilot"], len(images)))
-        return self._tune(params, self._binarize(images, pilot))
+        xs = self._binarize(images, pilot)
+        if jax.process_count() == 1 and len(pilot) % self.mesh.size == 0:
+            xs = jax.device_put(xs, sharding.by_row(self.mesh))
+        return self._tune(params, xs)
 
     def _pilot(self, params, xs):
         first, _, _ = builders.STEP_SIZES[self.settings["preconditioner"]]

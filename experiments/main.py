@@ -24,6 +24,8 @@ def main(config_flag):
         config = _saved_config(args.workdir)
     else:
         config = cli.load_config(config_flag)
+    if args.coordinator is None:
+        cli.use_cores([config])
     run(args.mode, config, args.workdir, args.compile_cache)
 
 

@@ -23,6 +23,7 @@ def main(config_flag):
     args = flags.FLAGS
     config = cli.load_config(config_flag)
     found = select(config, args.shard, args.only)
+    cli.use_cores([variant.config for variant in found])
     if args.dry_run:
         cli.use_compile_cache(args.compile_cache)
         print(listing(config, found, args.workdir))

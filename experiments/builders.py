@@ -102,6 +102,7 @@ def check(config):
     _choice("dataset", config.dataset, datasets.NAMES)
     for name in ("precision", "force_precision"):
         _choice(f"model.{name}", config.model[name], precision.PRECISIONS)
+    _choice("model.kernel", config.model.kernel, models.KERNELS)
     for name in ("steps_per_row", "checkpoint_seconds"):
         _at_least(config, f"training.{name}", 1)
     _at_least(config, "training.evaluate_epochs", 0)
@@ -171,6 +172,7 @@ def build_model(config, data_size, output_bias=None):
         output_bias=output_bias,
         precision=settings.precision,
         force_precision=settings.force_precision,
+        kernel=settings.kernel,
     )
 
 

@@ -60,6 +60,15 @@ class Rows(NamedTuple):
     momentum: Any
 
 
+def decoder_layers(params):
+    """The layers of a `models.BernoulliNet`'s parameters, for `make_trajectory`."""
+    layers = params["params"]
+    hidden = [f"Dense_{i}" for i in range(len(layers) - 1)]
+    return [
+        (layers[name]["kernel"], layers[name]["bias"]) for name in (*hidden, "logits")
+    ]
+
+
 def make_trajectory(layers, x, base, blocks=None):
     """Builds the inner leapfrog steps of one chain on the path from `base` to p(x, z).
 

@@ -327,10 +327,7 @@ class _Networks(NamedTuple):
     def fused_trajectory(self, theta, x, base):
         from ais_jax import fused  # needs Triton, which not every jaxlib has
 
-        params = theta[0]["params"]
-        hidden = [f"Dense_{i}" for i in range(len(self.decoder.widths))]
-        layers = [(params[n]["kernel"], params[n]["bias"]) for n in (*hidden, "logits")]
-        return fused.make_trajectory(layers, x, base)
+        return fused.make_trajectory(fused.decoder_layers(theta[0]), x, base)
 
     def prior(self, theta):
         nets = [(net, theta[i + 1]) for i, net in enumerate(self.priors)][::-1]

@@ -3,7 +3,6 @@
 Off a GPU it runs in Pallas's interpreter; on one, the same tests run the kernel itself.
 """
 
-import itertools
 from functools import partial
 
 import jax
@@ -12,14 +11,14 @@ import numpy as np
 import pytest
 
 from ais_jax import adaptation, estimators, optimizers, training
-from ais_jax.fused import Blocks, make_trajectory
+from ais_jax.fused import Blocks, decoder_layers, make_trajectory
 from ais_jax.models import Distribution, bernoulli_model, posterior_path, prior_path
 from ais_jax.path import force_at
 
 CUSTOM_CALL = "__gpu$xla.gpu.triton"
 SHAPES = {  # pixels, latents, hidden widths
-    "even": (128, 16, (32, 32)),
-    "odd": (131, 5, (150, 20, 3)),
+    "even": (128, 16, (32,)),
+    "odd": (131, 5, (20, 3)),
     "few": (7, 2, (4,)),
     "linear": (40, 3, ()),
 }
@@ -117,8 +116,7 @@ def test_no_inner_step_leaves_everything_as_it_is():
 
 def test_how_the_work_is_cut_does_not_matter():
     theta, _, x, z, momentum = start("odd")
-    params = theta[0]["params"]
-    layers = [(layer["kernel"], layer["bias"]) for _, layer in sorted(params.items())]
+    layers = decoder_layers(theta[0])
     base = Distribution(None, None, jnp.zeros(5), jnp.ones(5))
     found = [
         make_trajectory(layers, x, base, blocks)(z, momentum, 0.5, 0.05, 3)
@@ -128,6 +126,11 @@ def test_how_the_work_is_cut_does_not_matter():
 
 
 NUM = {"replicate": 2, "example": 3, "chain": 5}
+ORDERS = [
+    ("replicate", "example", "chain"),
+    ("example", "chain", "replicate"),
+    ("chain", "replicate", "example"),
+]
 HAS_AXIS = {  # of theta, phi, x, z, momentum, beta and step size
     "replicate": (0, 0, None, 0, 0, None, 0),
     "example": (None, None, 0, 0, 0, None, None),
@@ -152,7 +155,7 @@ def advance(theta, phi, x, z, momentum, beta, step_size):
     return path.trajectory(z, momentum, beta, step_size * path.scale, 2)
 
 
-@pytest.mark.parametrize("order", [*itertools.permutations(NUM)], ids="-".join)
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_nested_batches_equal_single_chains(order):
     arguments = batched_start(order)
     function = advance

@@ -97,8 +97,10 @@ def on_gpu():
 
 
 def forces(args):
-    """The forces to measure: all on a GPU and in smoke tests, else float32."""
-    return tuple(FORCES) if on_gpu() or args.quick else ("float32",)
+    """The forces to measure: all on a GPU, elsewhere float32; two in smoke tests."""
+    if args.quick:
+        return "float32", "bf16"
+    return tuple(FORCES) if on_gpu() else ("float32",)
 
 
 def estimator(work, num_samples, num_temperatures):

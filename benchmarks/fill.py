@@ -31,7 +31,7 @@ def measure(work, args):
     """Rows by the number of chains; `filled` is the rate as a share of the largest."""
     most = MOST_CHAINS if common.on_gpu() else MOST_CHAINS_CPU
     grid = list(itertools.product(*GRID.values()))
-    grid = grid[:2] if args.quick else grid
+    grid = [(1, work.batch, 1), (1, work.batch, 2)] if args.quick else grid
     shapes = sorted((k * b * r, k, b, r) for k, b, r in grid if k * b * r <= most)
     rows = common.collect(row(work, args.seconds, *shape) for shape in shapes)
     best = max(found["million chain gradients/s"] for found in rows)

@@ -46,10 +46,8 @@ def in_process(flags, args):
     """Rows of `measure` from a process with these XLA flags."""
     command = [sys.executable, "-m", "benchmarks.launches", "--worker"]
     command += ["--quick"] if args.quick else [f"--seconds={args.seconds}"]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
-    }
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    environment = {**os.environ, "XLA_FLAGS": flags}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )

@@ -114,8 +114,8 @@ def test_leapfrog_reverses_to_rounding_with_any_force(name, paths):
     z, momentum = jax.random.normal(jax.random.key(5), (2, 64, 2))
     end, back, again = there_and_back(z, momentum)
     assert np.median(np.abs(end - z)) > 0.5
-    np.testing.assert_allclose(back, z, atol=1e-5)
-    np.testing.assert_allclose(again, momentum, atol=1e-5)
+    np.testing.assert_allclose(back, z, atol=5e-4)
+    np.testing.assert_allclose(again, momentum, atol=5e-4)
 
 
 @each_force

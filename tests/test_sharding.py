@@ -93,7 +93,11 @@ ON_EIGHT_DEVICES = """
 """
 
 
-@pytest.mark.parametrize("settings", [{}, KERNEL], ids=["xla", "pallas"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param(KERNEL, marks=pytest.mark.slow)],
+    ids=["xla", "pallas"],
+)
 def test_eight_devices_and_a_two_by_four_mesh_equal_one_device(settings):
     flags = "--xla_force_host_platform_device_count=8"
     script = textwrap.dedent(ON_EIGHT_DEVICES).replace("SETTINGS", repr(settings))

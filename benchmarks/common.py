@@ -229,19 +229,26 @@ def ratio(times, name, base):
 def peak_shares(times, name, flops):
     """Median rate of `name` as a share of each peak in its round: columns of a row."""
     whole = 2 * _peak_size() ** 3
-    share = lambda product: flops / whole / ratio(times, name, product)
     return {
-        "share of peak" if peak == "float32" else f"share of {peak} peak": share(
-            product
-        )
+        f"share of {_peak_name(peak)}": flops / whole / ratio(times, name, product)
         for peak, product in PEAKS.items()
         if product in times
     }
 
 
-def peak_rate(times, product="matrix product"):
-    """GFLOP/s of a matrix product."""
-    return 2e-9 * _peak_size() ** 3 / statistics.median(times[product])
+def peak_rates(times):
+    """GFLOP/s of the matrix products: columns of a row."""
+    return {
+        f"{_peak_name(peak)} GFLOP/s": 2e-9
+        * _peak_size() ** 3
+        / statistics.median(times[product])
+        for peak, product in PEAKS.items()
+        if product in times
+    }
+
+
+def _peak_name(peak):
+    return "peak" if peak == "float32" else f"{peak} peak"
 
 
 class Remote:

@@ -65,7 +65,7 @@ def measure(work, num_samples, num_temperatures, seconds):
         "million chain gradients/s": 1e-6
         * gradients
         / statistics.median(times["ours"]),
-        "peak GFLOP/s": common.peak_rate(times),
+        **common.peak_rates(times),
         **common.peak_shares(times, "ours", minimum),
         "BlackJAX / ours": common.ratio(times, "blackjax", "ours")
         if "blackjax" in times

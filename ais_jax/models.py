@@ -18,9 +18,11 @@ from ais_jax.numerics import (
 )
 from ais_jax.path import AnnealingPath
 from ais_jax.precision import dot_general
+from ais_jax.schedules import unknown_name
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "softplus": nn.softplus}
 PRECONDITIONERS = ("unit", "encoder")
+KERNELS = ("xla", "pallas")
 
 
 class Distribution(NamedTuple):
@@ -53,6 +55,8 @@ class LatentVariableModel(NamedTuple):
         simulate: (key, theta) -> (x, z), an exact draw from p(x, z).
         force: like log_joint, or None. Its gradient in z drives HMC in place of
             log_joint's (see `AnnealingPath.force`).
+        trajectory: (theta, x, base `Distribution`) -> `AnnealingPath.trajectory`, or
+            None. It may count on the bases of this model's paths.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
@@ -62,6 +66,7 @@ class LatentVariableModel(NamedTuple):
     decode: Callable[[Any, jax.Array], jax.Array]
     simulate: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]]
     force: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    trajectory: Callable[[Any, jax.Array, Distribution], Callable] | None = None
 
 
 def posterior_path(model, theta, phi, x, preconditioner="unit"):
@@ -102,7 +107,8 @@ def prior_path(model, theta, phi, x, preconditioner="unit"):
 def _path(model, theta, x, base, scale):
     bind = lambda log_p: None if log_p is None else lambda z: log_p(theta, x, z)
     target, force = bind(model.log_joint), bind(model.force)
-    return AnnealingPath(base.sample, base.log_prob, target, scale, force)
+    steps = None if model.trajectory is None else model.trajectory(theta, x, base)
+    return AnnealingPath(base.sample, base.log_prob, target, scale, force, steps)
 
 
 def _scale(proposal, preconditioner):
@@ -178,6 +184,7 @@ def bernoulli_model(
     output_bias=None,
     precision="float32",
     force_precision="float32",
+    kernel="xla",
 ):
     """The deep latent Gaussian models of the IWAE study, of any number of layers.
 
@@ -193,13 +200,15 @@ def bernoulli_model(
         output_bias: f32[X] to start the decoder's output bias from, or None for zeros.
         precision: of the matrix products, one of `precision.PRECISIONS`.
         force_precision: of those in the gradient that drives HMC, likewise.
+        kernel: 'xla', or 'pallas' for leapfrog trajectories in one GPU kernel
+            (`fused.py`): one stochastic layer, tanh and a 'bf16' force only.
 
     Returns:
         A `LatentVariableModel` with X = data_size, D = sum(latent_sizes).
 
     Raises:
         ValueError: where `latent_sizes` and `widths` do not match, or for an unknown
-            activation or precision.
+            activation, precision or kernel, or where the kernel cannot run the model.
     """
     if len(latent_sizes) != len(widths) or not latent_sizes:
         raise ValueError(
@@ -208,6 +217,10 @@ def bernoulli_model(
         )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: choose from {list(ACTIVATIONS)}")
+    if kernel not in KERNELS:
+        raise ValueError(unknown_name("kernel", kernel, KERNELS))
+    if kernel == "pallas":
+        _check_fused(latent_sizes, activation, force_precision)
     nets = _Networks.build(
         data_size,
         latent_sizes,
@@ -227,7 +240,21 @@ def bernoulli_model(
         nets.decode,
         nets.simulate,
         force,
+        nets.fused_trajectory if kernel == "pallas" else None,
     )
+
+
+def _check_fused(latent_sizes, activation, force_precision):
+    """Refuses a model that the fused kernel cannot run."""
+    for name, value, is_able, need in (
+        ("latent_sizes", tuple(latent_sizes), len(latent_sizes) == 1, "one size"),
+        ("activation", activation, activation == "tanh", "'tanh'"),
+        ("force_precision", force_precision, force_precision == "bf16", "'bf16'"),
+    ):
+        if not is_able:
+            raise ValueError(
+                f"kernel='pallas' with {name}={value!r}: use {need}, or kernel='xla'"
+            )
 
 
 class _Networks(NamedTuple):
@@ -296,6 +323,11 @@ class _Networks(NamedTuple):
     def log_joint(self, theta, x, z):
         logits = self.logits(theta, self.split(z)[0])
         return self.log_prior(theta, z) + bernoulli_log_prob(logits, x)
+
+    def fused_trajectory(self, theta, x, base):
+        from ais_jax import fused  # needs Triton, which not every jaxlib has
+
+        return fused.make_trajectory(fused.decoder_layers(theta[0]), x, base)
 
     def prior(self, theta):
         nets = [(net, theta[i + 1]) for i, net in enumerate(self.priors)][::-1]

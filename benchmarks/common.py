@@ -28,9 +28,15 @@ from configs.default import get_config
 from experiments import builders
 
 RESULTS = Path(__file__).parent / "results"
-PEAK_SIZE = 2048  # of the square product that gives the matrix-product peak
 GRID = ((1, 5), (1, 11), (5, 5), (5, 11), (50, 5), (50, 11))  # (K, T) of the paper
-QUICK_GRID = ((1, 2), (3, 2))
+QUICK_GRID = ((3, 2),)
+FORCES = {  # of HMC, and what computes it
+    "float32": {},
+    "tf32": {"force_precision": "tf32"},
+    "bf16": {"force_precision": "bf16"},
+    "bf16, fused": {"force_precision": "bf16", "kernel": "pallas"},
+}
+PEAKS = {"float32": "matrix product", "tf32": "TF32 product", "bf16": "bf16 product"}
 
 
 class Workload(NamedTuple):
@@ -42,6 +48,7 @@ class Workload(NamedTuple):
         latent: D.
         widths: hidden widths of the encoder.
         num_leapfrog: L.
+        force: of `FORCES`.
     """
 
     batch: int = 128
@@ -49,11 +56,15 @@ class Workload(NamedTuple):
     latent: int = 50
     widths: tuple = (200, 200)
     num_leapfrog: int = 5
+    force: str = "float32"
 
     def model(self):
         """The `LatentVariableModel`."""
         return models.bernoulli_model(
-            self.data_size, latent_sizes=(self.latent,), widths=(self.widths,)
+            self.data_size,
+            latent_sizes=(self.latent,),
+            widths=(self.widths,),
+            **FORCES[self.force],
         )
 
     def images(self):
@@ -78,6 +89,18 @@ SMALL = Workload(batch=4, data_size=12, latent=3, widths=(8, 6), num_leapfrog=2)
 def workload(args):
     """The paper's workload, or the small one with --quick."""
     return SMALL if args.quick else Workload()
+
+
+def on_gpu():
+    """Whether the benchmarks run on a GPU."""
+    return jax.default_backend() == "gpu"
+
+
+def forces(args):
+    """The forces to measure: all on a GPU, elsewhere float32; two in smoke tests."""
+    if args.quick:
+        return "float32", "bf16"
+    return tuple(FORCES) if on_gpu() else ("float32",)
 
 
 def estimator(work, num_samples, num_temperatures):
@@ -127,6 +150,17 @@ def step_arguments(work, estimate):
     return state, jax.random.key(2), jnp.float32(1e-3), work.images()
 
 
+def replicated_step(work, num_samples, num_temperatures, replicates):
+    """A training step of several replicates in one program, ready to call."""
+    estimate = estimator(work, num_samples, num_temperatures)
+    step = jax.vmap(make_step(estimate, block_size(num_samples)), (0, 0, None, None))
+    keys = jax.random.split(jax.random.key(0), replicates)
+    optimizer = optimizers.make("constant", 1)
+    init = lambda key: training.init(key, work.model(), estimate, optimizer, 0.1)
+    arguments = jax.vmap(init)(keys), keys, jnp.float32(1e-3), work.images()
+    return compiled(step, *arguments)[0]
+
+
 def compiled(function, *args):
     """Compiles a function: (callable of no arguments that waits, executable)."""
     program = jax.jit(function).lower(*args).compile()
@@ -137,10 +171,29 @@ def _wait(program, args):
     return jax.block_until_ready(program(*args))
 
 
-def matrix_product():
-    """The 2048^3 float32 product that stands for the machine's peak."""
-    a = jax.random.normal(jax.random.key(0), (PEAK_SIZE, PEAK_SIZE))
-    return compiled(partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), a, a)[0]
+def matrix_products():
+    """The square products that stand for the machine's peaks, by their names in PEAKS.
+
+    Elsewhere than on a GPU all precisions run at the rate of float32, the only one.
+    """
+    names = PEAKS if on_gpu() else ("float32",)
+    return {PEAKS[name]: _matrix_product(name) for name in names}
+
+
+def _peak_size():
+    return 8192 if on_gpu() else 2048  # of the square products
+
+
+def _matrix_product(name):
+    dtype = jnp.bfloat16 if name == "bf16" else jnp.float32
+    a = jax.random.normal(jax.random.key(0), (_peak_size(),) * 2, dtype)
+    full, fast = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
+    product = partial(
+        jnp.matmul,
+        precision=full if name == "float32" else fast,  # fast is TF32 on a GPU
+        preferred_element_type=jnp.float32,
+    )
+    return compiled(product, a, a)[0]
 
 
 def interleave(functions, seconds):
@@ -173,14 +226,29 @@ def ratio(times, name, base):
     return statistics.median(a / b for a, b in zip(times[name], times[base]))
 
 
-def peak_fraction(times, name, flops):
-    """Median rate of `name` as a fraction of the matrix product's in its round."""
-    return flops / (2 * PEAK_SIZE**3) / ratio(times, name, "matrix product")
+def peak_shares(times, name, flops):
+    """Median rate of `name` as a share of each peak in its round: columns of a row."""
+    whole = 2 * _peak_size() ** 3
+    return {
+        f"share of {_peak_name(peak)}": flops / whole / ratio(times, name, product)
+        for peak, product in PEAKS.items()
+        if product in times
+    }
 
 
-def peak_rate(times):
-    """GFLOP/s of the matrix product."""
-    return 2e-9 * PEAK_SIZE**3 / statistics.median(times["matrix product"])
+def peak_rates(times):
+    """GFLOP/s of the matrix products: columns of a row."""
+    return {
+        f"{_peak_name(peak)} GFLOP/s": 2e-9
+        * _peak_size() ** 3
+        / statistics.median(times[product])
+        for peak, product in PEAKS.items()
+        if product in times
+    }
+
+
+def _peak_name(peak):
+    return "peak" if peak == "float32" else f"{peak} peak"
 
 
 class Remote:
@@ -219,6 +287,11 @@ def _serve(pipe, build, args):
             pipe.send(None)
     except EOFError:
         pass
+
+
+def counts_flops(work):
+    """Whether XLA's text and cost analysis show the FLOPs: on a CPU, unless fused."""
+    return jax.default_backend() == "cpu" and "fused" not in work.force
 
 
 def dot_flops(program):

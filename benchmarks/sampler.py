@@ -22,7 +22,11 @@ def main():
     args = common.parse(__doc__)
     work = common.workload(args)
     grid = common.QUICK_GRID if args.quick else common.GRID
-    rows = common.collect(measure(work, *row, args.seconds) for row in grid)
+    rows = common.collect(
+        measure(work._replace(force=force), *row, args.seconds)
+        for row in grid
+        for force in common.forces(args)
+    )
     evaluations = [measure_evaluation(work, args)]
     tables = {"AIS sampling": rows, "Evaluation beside training": evaluations}
     common.report("sampler", args, tables)
@@ -42,29 +46,32 @@ def measure(work, num_samples, num_temperatures, seconds):
         name: common.compiled(common.make_sampler(estimate, block), *arguments)
         for name, estimate in samplers.items()
     }
-    functions = {"matrix product": common.matrix_product()}
+    functions = common.matrix_products()
     functions |= {name: function for name, (function, _) in programs.items()}
     times = common.interleave(functions, seconds)
     minimum = work.minimum_flops(num_samples, num_temperatures)
-    flops = common.xla_sampler_flops(work, num_samples, num_temperatures)
-    dots = common.dot_flops(programs["ours"][1])
+    flops = dots = "-"
+    if common.counts_flops(work):
+        flops = common.xla_sampler_flops(work, num_samples, num_temperatures) / minimum
+        dots = common.dot_flops(programs["ours"][1]) / minimum
     gradients = minimum / work.pass_flops()
     return {
         "K": num_samples,
         "T": num_temperatures,
+        "force": work.force,
         "block": min(block or work.batch, work.batch),
         "rounds": len(times["ours"]),
         "ms": 1e3 * statistics.median(times["ours"]),
         "million chain gradients/s": 1e-6
         * gradients
         / statistics.median(times["ours"]),
-        "peak GFLOP/s": common.peak_rate(times),
-        "share of peak": common.peak_fraction(times, "ours", minimum),
+        **common.peak_rates(times),
+        **common.peak_shares(times, "ours", minimum),
         "BlackJAX / ours": common.ratio(times, "blackjax", "ours")
         if "blackjax" in times
         else "not installed",
-        "XLA FLOPs / minimum": flops / minimum,
-        "dot FLOPs / minimum": dots / minimum,
+        "XLA FLOPs / minimum": flops,
+        "dot FLOPs / minimum": dots,
     }
 
 

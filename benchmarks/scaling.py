@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ais_jax import adaptation, evaluation, optimizers, schedules, training
+from ais_jax import evaluation, schedules, training
 from ais_jax.hmc import hmc_step
 from ais_jax.models import posterior_path
 from benchmarks import common
@@ -77,17 +77,7 @@ def step(work, axis, value):
 
 def replicates(work, _, num):
     """A training step of several replicates in one program."""
-    estimate = common.estimator(work, BASE["K"], BASE["T"])
-    block = common.block_size(estimate.num_samples)
-    rule, optimizer = adaptation.StepSizeRule(), optimizers.make("constant", 1)
-    train_step = training.make_train_step(
-        estimate, rule, binarize=True, block_size=block
-    )
-    keys = jax.random.split(jax.random.key(0), num)
-    init = lambda key: training.init(key, work.model(), estimate, optimizer, 0.1)
-    function = jax.vmap(train_step, (0, 0, None, None))
-    arguments = jax.vmap(init)(keys), keys, jnp.float32(1e-3), work.images()
-    return common.compiled(function, *arguments)[0]
+    return common.replicated_step(work, BASE["K"], BASE["T"], num)
 
 
 def test_set(work, _, num):

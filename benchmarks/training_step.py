@@ -18,7 +18,11 @@ def main():
     args = common.parse(__doc__)
     work = common.workload(args)
     grid = common.QUICK_GRID if args.quick else common.GRID
-    rows = common.collect(measure(work, *row, args.seconds) for row in grid)
+    rows = common.collect(
+        measure(work._replace(force=force), *row, args.seconds)
+        for row in grid
+        for force in common.forces(args)
+    )
     common.report("training_step", args, {"Training step": rows})
 
 
@@ -28,7 +32,7 @@ def measure(work, num_samples, num_temperatures, seconds):
     block = common.block_size(num_samples)
     arguments = common.step_arguments(work, ours)
     step, program = common.compiled(common.make_step(ours, block), *arguments)
-    functions = {"matrix product": common.matrix_product(), "ours": step}
+    functions = {**common.matrix_products(), "ours": step}
     functions["parts"] = parts(work, ours, block)
     if peers.installed("blackjax"):
         peer = peers.blackjax_estimator(
@@ -51,15 +55,18 @@ def measure(work, num_samples, num_temperatures, seconds):
     return {
         "K": num_samples,
         "T": num_temperatures,
+        "force": work.force,
         "rounds": len(times["ours"]),
         "ms": 1e3 * median,
         "million chain gradients/s": 1e-6 * gradients * work.batch / median,
-        "share of peak": common.peak_fraction(times, "ours", minimum),
+        **common.peak_shares(times, "ours", minimum),
         "step / parts": common.ratio(times, "ours", "parts"),
         "BlackJAX / ours": against("blackjax"),
         "PyTorch, own process / ours": against("torch alone"),
         "PyTorch, same process / ours": against("torch"),
-        "dot FLOPs / minimum": common.dot_flops(program) / minimum,
+        "dot FLOPs / minimum": common.dot_flops(program) / minimum
+        if common.counts_flops(work)
+        else "-",
     }
 
 

@@ -107,6 +107,7 @@ def check(config):
     _choice("dataset", config.dataset, datasets.NAMES)
     for name in ("precision", "force_precision"):
         _choice(f"model.{name}", config.model[name], precision.PRECISIONS)
+    _choice("model.kernel", config.model.kernel, models.KERNELS)
     _at_least(config, "training.steps_per_row", 1)
     for name in ("checkpoint_seconds", "evaluate_epochs"):
         _at_least(config, f"training.{name}", 0)
@@ -210,6 +211,7 @@ def build_model(config, data_size, output_bias=None):
         output_bias=output_bias,
         precision=settings.precision,
         force_precision=settings.force_precision,
+        kernel=settings.kernel,
     )
 
 

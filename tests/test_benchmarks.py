@@ -11,7 +11,8 @@ from ais_jax.numerics import log_mean_exp
 from benchmarks import common, peers
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("sampler", "training_step", "scaling", "memory", "startup", "predicted")
+MEASURED = (*("sampler", "training_step", "scaling", "memory", "startup", "predicted"),)
+SCRIPTS = (*MEASURED, "fill", "kernel", "launches")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -28,7 +29,7 @@ def test_a_quick_run_prints_and_writes_its_tables(script, tmp_path):
     assert {"commit", "device", "date", "jax"} <= result["environment"].keys()
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", MEASURED)
 def test_the_committed_results_have_a_commit_and_a_device(script):
     result = json.loads((common.RESULTS / f"{script}.json").read_text())
     assert result["environment"]["commit"] != "unknown"

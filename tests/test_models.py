@@ -234,6 +234,16 @@ def test_force_precision_drives_the_leapfrog_alone():
         ({"latent_sizes": (2, 1)}, r"latent_sizes=\(2, 1\) and widths="),
         ({"latent_sizes": (), "widths": ()}, r"latent_sizes=\(\)"),
         ({"activation": "tanhh"}, "activation='tanhh'"),
+        ({"kernel": "cuda"}, "kernel='cuda'"),
+        ({"kernel": "pallas"}, "kernel='pallas' with force_precision='float32': use"),
+        (
+            {"kernel": "pallas", "force_precision": "bf16", "activation": "relu"},
+            "kernel='pallas' with activation='relu': use 'tanh', or kernel='xla'",
+        ),
+        (
+            {"kernel": "pallas", "latent_sizes": (2, 1), "widths": ((4,), (3,))},
+            r"kernel='pallas' with latent_sizes=\(2, 1\): use one size",
+        ),
     ],
 )
 def test_invalid_settings_are_refused(settings, message):

@@ -53,7 +53,7 @@ SIGNALS_ITSELF = """
     Checkpointer.save = save_and_signal
     runpy.run_module("experiments.main", run_name="__main__")
 """
-
+KERNEL = {"force_precision": "bf16", "kernel": "pallas"}
 ON_EIGHT_DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
     from ais_jax import adaptation, estimators, evaluation, optimizers, sharding
@@ -61,7 +61,7 @@ ON_EIGHT_DEVICES = """
     from ais_jax.models import bernoulli_model, posterior_path
     from ais_jax.training import map_examples
 
-    model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),))
+    model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),), **SETTINGS)
     estimator = estimators.make("ais", model, num_samples=2, num_temperatures=3)
     optimizer = optimizers.make("constant", 100)
     data = np.array(jax.random.uniform(jax.random.key(0), (37, 12)))
@@ -115,10 +115,16 @@ ON_EIGHT_DEVICES = """
 """
 
 
-def test_eight_devices_and_a_two_by_four_mesh_equal_one_device():
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param(KERNEL, marks=pytest.mark.slow)],
+    ids=["xla", "pallas"],
+)
+def test_eight_devices_and_a_two_by_four_mesh_equal_one_device(settings):
     flags = "--xla_force_host_platform_device_count=8"
+    script = textwrap.dedent(ON_EIGHT_DEVICES).replace("SETTINGS", repr(settings))
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(ON_EIGHT_DEVICES)],
+        [sys.executable, "-c", script],
         env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
+from configs import default
 from experiments.builders import ConfigError
 from experiments.cli import Ended
 from experiments.metrics import read_json, write_json
@@ -73,7 +74,7 @@ def claim(workdir, config, data_digest, write=True):
     _check_same_everywhere(mine)
     if path.exists():
         saved = read_json(path)
-        old, new = flatten(saved["config"]), flatten(mine["config"])
+        old, new = flatten(complete(saved["config"])), flatten(mine["config"])
         old["data_digest"], new["data_digest"] = saved["data_digest"], data_digest
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name) and not name.startswith(FREE):
@@ -117,7 +118,7 @@ def saved_config(workdir, overrides):
         raise ConfigError(
             f"workdir={workdir} holds no run: --mode=evaluate needs one's --workdir"
         )
-    config = ConfigDict(_tuples(read_json(path)["config"]))
+    config = ConfigDict(_tuples(complete(read_json(path)["config"])))
     for name, value in overrides.items():
         if not name.startswith(FREE):
             raise ConfigError(
@@ -126,6 +127,24 @@ def saved_config(workdir, overrides):
             )
         config.update_from_flattened_dict({name: value})
     return config
+
+
+def complete(saved):
+    """A saved config with the settings that later versions added, at their defaults.
+
+    Args:
+        saved: the config as nested dicts.
+
+    Returns:
+        Nested dicts of `configs/default.py`'s shape.
+    """
+
+    def merge(defaults, own):
+        both = {k: (defaults[k], own[k]) for k in defaults.keys() & own.keys()}
+        inner = {k: merge(*v) for k, v in both.items() if isinstance(v[0], dict)}
+        return {**defaults, **own, **inner}
+
+    return merge(plain(default.get_config(saved["estimator"]["name"])), saved)
 
 
 def plain(config):

@@ -205,7 +205,8 @@ def _differences(saved, config):
     from experiments import runs
 
     ignored = tuple(name for name in runs.FREE if name != "evaluation")
-    old, new = runs.flatten(saved), runs.flatten(runs.plain(config))
+    old = runs.flatten(runs.complete(saved))
+    new = runs.flatten(runs.plain(config))
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())

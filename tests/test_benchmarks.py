@@ -12,7 +12,7 @@ from benchmarks import common, peers
 
 ROOT = Path(__file__).parents[1]
 MEASURED = (*("sampler", "training_step", "scaling", "memory", "startup", "predicted"),)
-SCRIPTS = (*MEASURED, "fill", "kernel", "launches")
+SCRIPTS = (*MEASURED, "fill", "kernel", "launches", "cores")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -247,3 +247,27 @@ def test_blocks_fit_the_cache_by_the_widest_layer():
     assert builders.block_size(config, 784, 2750) == 1
     asked = changed(**{"training.block_rows": 64})
     assert builders.block_size(asked, 784, 5) == 12
+
+
+@pytest.mark.parametrize(
+    "num_cores, settings, expected",
+    [
+        (1, {}, (1, 1)),
+        (2, {}, (1, 2)),
+        (2, {"num_replicates": 2}, (2, 1)),
+        (2, {"num_replicates": 3}, (1, 2)),
+        (4, {"num_replicates": 2, "estimator.num_samples": 5}, (2, 2)),
+        (3, {"batch_size": 128, "estimator.num_samples": 5}, (1, 2)),
+        (8, {"batch_size": 128, "estimator.num_samples": 1}, (1, 2)),
+        (8, {"batch_size": 128, "estimator.num_samples": 50}, (1, 8)),
+        (2, {"batch_size": 20}, (1, 1)),
+        (2, {"sharding.data": 1, "num_replicates": 2}, (2, 1)),
+        (8, {"sharding.data": 4, "num_replicates": 8}, (2, 4)),
+        (1, {"sharding.data": 4, "sharding.replicate": 2}, (2, 4)),
+    ],
+)
+def test_replicates_and_the_batch_are_spread_over_the_cores(
+    num_cores, settings, expected
+):
+    settings = {"batch_size": 128, **settings}
+    assert builders.mesh_shape(changed(**settings), num_cores) == expected

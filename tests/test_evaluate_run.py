@@ -184,6 +184,24 @@ def test_a_checkpoint_of_another_models_shape_is_refused(workdir):
             main.run(mode, config, workdir)
 
 
+def test_a_run_of_a_version_that_had_fewer_settings_goes_on(workdir, cache):
+    identity = read_json(workdir / "config.json")
+    for name in ("kernel", "force_precision"):
+        del identity["config"]["model"][name]
+    write_json(workdir / "config.json", identity)
+    before = read_json(workdir / "results.json")["test_log_p"]
+    for mode in ("evaluate", "train_and_evaluate"):
+        config = runs.saved_config(workdir, {})
+        assert config.model.kernel == "xla"
+        assert main.run(mode, config, workdir, cache)["test_log_p"] == before
+    identity["config"]["model"]["force_precision"] = "bf16"
+    write_json(workdir / "config.json", identity)
+    with pytest.raises(
+        ConfigError, match=r"model\.force_precision='bf16', not 'float32'"
+    ):
+        main.run("train", make_config(**EVALUATION), workdir, cache)
+
+
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(workdir):
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(CheckpointError, match="no checkpoint"):

@@ -229,10 +229,11 @@ def test_results_say_what_was_measured_and_how(uninterrupted):
     assert 0.1 < log_p["standard_error"] < 2.0
     assert 0.0 < test["log_p"]["monte_carlo"] < log_p["standard_error"]
     assert results["evaluation"] == builders.evaluation_settings(make_config())
-    provenance = runs.provenance()
-    assert {k: results[k] for k in provenance} == provenance | {
-        "commit": results["commit"]
-    }
+    provenance = runs.provenance() | {"commit": results["commit"]}
+    cores = len(os.sched_getaffinity(0))  # each a device of the launcher's
+    assert provenance.pop("device") == "1 x cpu (cpu)"
+    assert results["device"] == f"{cores} x cpu (cpu)"
+    assert {k: results[k] for k in provenance} == provenance
     assert (results["steps"], results["epochs"]) == (STEPS, STEPS // 15)
     per_example = 1 * (2 + 2 * 3) + 1
     assert results["gradient_evaluations"] == STEPS * 100 * per_example

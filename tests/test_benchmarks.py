@@ -15,7 +15,8 @@ MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
     "cores",
 )
-SCRIPTS = (*MEASURED, "fill", "kernel", "launches")
+FOR_GPUS = ("fill", "kernel", "launches")
+SCRIPTS = (*MEASURED, *(pytest.param(n, marks=pytest.mark.slow) for n in FOR_GPUS))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

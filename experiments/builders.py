@@ -93,7 +93,7 @@ class Training(NamedTuple):
 
 
 def check(config):
-    """Checks every setting that can be checked without the data.
+    """Checks every setting that can be checked without the data and the devices.
 
     Args:
         config: a ConfigDict of `configs/default.py`'s shape.
@@ -137,18 +137,18 @@ def check(config):
     except ValueError as error:
         raise ConfigError(str(error)) from error
     evaluation_settings(config)
-    build_mesh(config)
+    mesh_shape(config, 1)
 
 
 def build_mesh(config):
-    """The mesh of `config.sharding`, over which batch and replicates must divide."""
+    """The mesh of `config.sharding`; it makes JAX look for its devices.
+
+    Raises:
+        ConfigError: where there are fewer devices.
+    """
     is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
     replicate, data = mesh_shape(config, jax.device_count() if is_cpu else 1)
     try:
-        sharding.check_divides("batch_size", config.batch_size, data, "sharding.data")
-        sharding.check_divides(
-            "num_replicates", config.num_replicates, replicate, "sharding.replicate"
-        )
         return sharding.make_mesh(data, replicate)
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -168,7 +168,7 @@ def mesh_shape(config, num_cores):
         (replicate, data).
 
     Raises:
-        ConfigError: for a setting below 1.
+        ConfigError: for a setting below 1, or that does not divide what it spreads.
     """
     given = config.sharding
     for name in ("data", "replicate"):
@@ -181,6 +181,13 @@ def mesh_shape(config, num_cores):
         rows = config.batch_size * config.estimator.num_samples
         most = min(num_cores // replicate, rows // ROWS_PER_CORE)
         data = _largest_divisor(config.batch_size, most)
+    try:
+        sharding.check_divides("batch_size", config.batch_size, data, "sharding.data")
+        sharding.check_divides(
+            "num_replicates", config.num_replicates, replicate, "sharding.replicate"
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return replicate, data
 
 

@@ -48,6 +48,7 @@ def run(mode, config, workdir=None, compile_cache=None):
     from experiments import builders, datasets, runs
 
     builders.check(config)
+    builders.build_mesh(config)
     datasets.check_available(config.dataset, config.data_dir)
     workdir = Path(workdir or runs.default_workdir(config))
     runs.prepare(workdir)

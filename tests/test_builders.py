@@ -1,6 +1,11 @@
 """Configs and their checks: every bad setting is refused by name, with its mend."""
 
 import importlib
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -264,7 +269,7 @@ def test_blocks_fit_the_cache_by_the_widest_layer():
         (2, {"batch_size": 20}, (1, 1)),
         (2, {"sharding.data": 1, "num_replicates": 2}, (2, 1)),
         (8, {"sharding.data": 4, "num_replicates": 8}, (2, 4)),
-        (1, {"sharding.data": 4, "sharding.replicate": 2}, (2, 4)),
+        (1, {"sharding.data": 4, "sharding.replicate": 1}, (1, 4)),
     ],
 )
 def test_replicates_and_the_batch_are_spread_over_the_cores(
@@ -272,3 +277,21 @@ def test_replicates_and_the_batch_are_spread_over_the_cores(
 ):
     settings = {"batch_size": 128, **settings}
     assert builders.mesh_shape(changed(**settings), num_cores) == expected
+
+
+def test_a_sweeps_checks_leave_the_devices_to_be_chosen():
+    script = """
+        import jax
+        from configs import table1
+        from experiments import cli, sweep
+        config = table1.get_config("digits")
+        found = sweep.select(config)
+        cli.use_cores([variant.config for variant in found])
+        print(len(found), jax.device_count())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    cores = len(os.sched_getaffinity(0))
+    assert done.stdout.split() == ["9", str(cores)], done.stderr[-2000:]

@@ -256,7 +256,7 @@ def _count(run):
         )
     model = builders.build_model(run, data_size)
     estimator = builders.build_estimator(run, model)
-    theta, _ = jax.eval_shape(model.init, jax.random.key(0))
+    theta, _ = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     num_weights = sum(a.size for a in jax.tree.leaves(theta) if len(a.shape) == 2)
     images = num_train // run.batch_size * run.batch_size
     return images * estimator.gradient_evaluations, num_weights

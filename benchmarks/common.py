@@ -226,6 +226,16 @@ def ratio(times, name, base):
     return statistics.median(a / b for a, b in zip(times[name], times[base]))
 
 
+def blackjax_ratios(times, base):
+    """Times of `peers.blackjax_estimators` over those of `base`: columns of a row."""
+    return {
+        f"{name} / {base}": ratio(times, name, base)
+        if name in times
+        else "not installed"
+        for name in ("BlackJAX", "BlackJAX, our densities")
+    }
+
+
 def peak_shares(times, name, flops):
     """Median rate of `name` as a share of each peak in its round: columns of a row."""
     whole = 2 * _peak_size() ** 3

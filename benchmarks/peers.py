@@ -3,12 +3,16 @@
 import importlib.util
 import itertools
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.scipy.stats import norm
 
 from ais_jax import schedules
 from ais_jax.models import posterior_path
+from ais_jax.path import AnnealingPath
 from ais_jax.proposals import WeightedSamples, chain_keys
 
 TORCH_THREADS = 2  # on a CPU
@@ -19,12 +23,8 @@ def installed(name):
     return importlib.util.find_spec(name) is not None
 
 
-def blackjax_estimator(estimate, model, num_temperatures, num_leapfrog):
+def blackjax_estimators(estimate, model, num_temperatures, num_leapfrog):
     """Our AIS estimator with its chains run by BlackJAX's HMC kernel.
-
-    The path, schedule, step sizes and weights are ours. The kernel is built for each
-    temperature from the mixed log-density, as BlackJAX's users do, so every
-    temperature starts with an evaluation of its own.
 
     Args:
         estimate: the `Estimator` to copy.
@@ -33,7 +33,37 @@ def blackjax_estimator(estimate, model, num_temperatures, num_leapfrog):
         num_leapfrog: L.
 
     Returns:
-        An `Estimator`.
+        dict of name to `Estimator`: with log-densities as JAX's users write them, and
+        with ours, whose derivatives are written by hand.
+    """
+    paths = {"BlackJAX": plain_path, "BlackJAX, our densities": posterior_path}
+    make = partial(_blackjax_estimator, estimate, model, num_temperatures, num_leapfrog)
+    return {name: make(path) for name, path in paths.items()}
+
+
+def plain_path(model, theta, phi, x):
+    """`posterior_path` of a model of one layer, by SciPy's and Optax's densities."""
+    q = model.proposal(phi, x)
+    *hidden, output = theta[0]["params"].values()
+    apply = lambda layer, z: z @ layer["kernel"] + layer["bias"]
+    log_normal = lambda *args: jnp.sum(norm.logpdf(*args))
+
+    def log_joint(z):
+        log_prior = log_normal(z)
+        for layer in hidden:
+            z = jnp.tanh(apply(layer, z))
+        losses = optax.sigmoid_binary_cross_entropy(apply(output, z), x)
+        return log_prior - jnp.sum(losses)
+
+    log_base = lambda z: log_normal(z, q.mean, q.scale)
+    return AnnealingPath(q.sample, log_base, log_joint, 1.0, None, None)
+
+
+def _blackjax_estimator(estimate, model, num_temperatures, num_leapfrog, make_path):
+    """The path, schedule, step sizes and weights are ours.
+
+    The kernel is built for each temperature from the mixed log-density, as BlackJAX's
+    users do, so every temperature starts with an evaluation of its own.
     """
     import blackjax
 
@@ -62,7 +92,7 @@ def blackjax_estimator(estimate, model, num_temperatures, num_leapfrog):
         return z, log_w, accept_prob
 
     def sample(key, theta, phi, x, step_sizes):
-        path = posterior_path(model, theta, phi, x)
+        path = make_path(model, theta, phi, x)
         keys = chain_keys(key, estimate.num_samples)
         run = lambda key: chain(key, path, step_sizes)
         z, log_w, accept_prob = jax.vmap(run)(keys)

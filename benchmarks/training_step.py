@@ -35,11 +35,12 @@ def measure(work, num_samples, num_temperatures, seconds):
     functions = {**common.matrix_products(), "ours": step}
     functions["parts"] = parts(work, ours, block)
     if peers.installed("blackjax"):
-        peer = peers.blackjax_estimator(
+        estimates = peers.blackjax_estimators(
             ours, work.model(), num_temperatures, work.num_leapfrog
         )
-        peer_step = common.make_step(peer, block)
-        functions["blackjax"] = common.compiled(peer_step, *arguments)[0]
+        for name, estimate in estimates.items():
+            peer_step = common.make_step(estimate, block)
+            functions[name] = common.compiled(peer_step, *arguments)[0]
     with contextlib.ExitStack() as stack:
         if peers.installed("torch"):
             build = peers.torch_step, work, num_samples, num_temperatures
@@ -61,7 +62,7 @@ def measure(work, num_samples, num_temperatures, seconds):
         "million chain gradients/s": 1e-6 * gradients * work.batch / median,
         **common.peak_shares(times, "ours", minimum),
         "step / parts": common.ratio(times, "ours", "parts"),
-        "BlackJAX / ours": against("blackjax"),
+        **common.blackjax_ratios(times, "ours"),
         "PyTorch, own process / ours": against("torch alone"),
         "PyTorch, same process / ours": against("torch"),
         "dot FLOPs / minimum": common.dot_flops(program) / minimum

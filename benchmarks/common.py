@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,6 @@ import jax
 import jax.numpy as jnp
 
 from ais_jax import adaptation, estimators, models, optimizers, training
-from ais_jax.path import evaluate
 from ais_jax.proposals import chain_keys
 from configs.default import get_config
 from experiments import builders
@@ -226,23 +224,24 @@ def ratio(times, name, base):
     return statistics.median(a / b for a, b in zip(times[name], times[base]))
 
 
-def blackjax_ratios(times, base):
-    """Times of `peers.blackjax_estimators` over those of `base`: columns of a row."""
-    return {
-        f"{name} / {base}": ratio(times, name, base)
-        if name in times
-        else "not installed"
-        for name in ("BlackJAX", "BlackJAX, our densities")
-    }
+def against_peer(times, name, ours="ours"):
+    """`ratio` of a peer's times to ours, or '-' where one of them was not measured."""
+    return ratio(times, name, ours) if {name, ours} <= times.keys() else "-"
 
 
 def peak_shares(times, name, flops):
-    """Median rate of `name` as a share of each peak in its round: columns of a row."""
+    """Median rate of `name` as a share of each peak in its round: columns of a row.
+
+    The columns of another than 'ours' bear its name; none where it was not measured.
+    """
     whole = 2 * _peak_size() ** 3
+    which = "" if name == "ours" else f", {name}"
     return {
-        f"share of {_peak_name(peak)}": flops / whole / ratio(times, name, product)
+        f"share of {_peak_name(peak)}{which}": flops
+        / whole
+        / ratio(times, name, product)
         for peak, product in PEAKS.items()
-        if product in times
+        if {name, product} <= times.keys()
     }
 
 
@@ -297,122 +296,6 @@ def _serve(pipe, build, args):
             pipe.send(None)
     except EOFError:
         pass
-
-
-def counts_flops(work):
-    """Whether XLA's text and cost analysis show the FLOPs: on a CPU, unless fused."""
-    return jax.default_backend() == "cpu" and "fused" not in work.force
-
-
-def dot_flops(program):
-    """Matrix-product FLOPs of a compiled program, loops times their trip counts.
-
-    XLA's own cost analysis counts the body of a loop once, whatever its trip count.
-
-    Args:
-        program: a compiled JAX program.
-
-    Returns:
-        An int.
-
-    Raises:
-        ValueError: for a loop whose trip count XLA does not know.
-    """
-    bodies = _computations(program.as_text())
-    return _dots_in(bodies, bodies["ENTRY"])
-
-
-_CALLED = re.compile(r"(?:calls|body|condition|to_apply)=%?([\w.\-]+)")
-_LHS_DIMS = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-
-
-def _computations(text):
-    """HLO text -> dict of computation name to its lines; the entry is 'ENTRY'."""
-    bodies, name = {}, None
-    for line in text.splitlines():
-        head = re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line)
-        if head and not line.startswith((" ", "HloModule")):
-            name = "ENTRY" if head[1] else head[2]
-            bodies[name] = []
-        elif name:
-            bodies[name].append(line)
-    return bodies
-
-
-def _dots_in(bodies, lines):
-    shapes = dict(re.findall(r"%?([\w.\-]+) = \w+\[([\d,]*)\]", "\n".join(lines)))
-    total = 0
-    for line in lines:
-        if dot := re.search(r"= \w+\[([\d,]*)\].* dot\((.*?)\)", line):
-            operand = re.findall(r"%?([\w.\-]+)(?:,|$)", dot[2])[0]
-            lhs = _sizes(shapes[operand])
-            depth = _product(lhs[i] for i in _sizes(_LHS_DIMS.search(line)[1]))
-            total += 2 * depth * _product(_sizes(dot[1]))
-        inner = sum(_dots_in(bodies, bodies[n]) for n in _CALLED.findall(line))
-        if inner and " while(" in line:
-            if not (trips := _TRIPS.search(line)):
-                raise ValueError(f"unknown trip count: {line.strip()[:80]}")
-            inner *= int(trips[1])
-        total += inner
-    return total
-
-
-def _sizes(text):
-    return [int(size) for size in text.split(",") if size]
-
-
-def _product(values):
-    total = 1
-    for value in values:
-        total *= value
-    return total
-
-
-def xla_sampler_flops(work, num_samples, num_moves):
-    """FLOPs of the sampler by XLA's cost analysis, all kinds of operations counted.
-
-    XLA counts a loop's body once. So it is asked about three programs whose loops run
-    at most once: the first evaluation, one move of L = 1 and one move of L = 2. Their
-    differences are the cost of a move and of a leapfrog step.
-
-    Args:
-        work: a `Workload`.
-        num_samples: K.
-        num_moves: M.
-
-    Returns:
-        A float.
-    """
-    start = _xla_flops(work, _start_only(work, num_samples), 0)
-    one, two = (_xla_flops(work, _one_move(work, num_samples, n), 1) for n in (1, 2))
-    return start + num_moves * ((one - start) + (work.num_leapfrog - 1) * (two - one))
-
-
-def _xla_flops(work, function, num_moves):
-    arguments = sampler_arguments(work, num_moves)
-    return compiled(function, *arguments)[1].cost_analysis()["flops"]
-
-
-def _one_move(work, num_samples, num_leapfrog):
-    work = work._replace(num_leapfrog=num_leapfrog)
-    return make_sampler(estimator(work, num_samples, 1), None)
-
-
-def _start_only(work, num_samples):
-    """The first evaluation of every chain."""
-    model = work.model()
-
-    def one(key, theta, phi, x):
-        path = models.posterior_path(model, theta, phi, x)
-        start = lambda key: evaluate(path, path.sample_base(key))
-        return jax.vmap(start)(chain_keys(key, num_samples))
-
-    def start(key, theta, phi, x, step_sizes):
-        keys = chain_keys(key, len(x))
-        return jax.vmap(one, (0, None, None, 0))(keys, theta, phi, x)
-
-    return start
 
 
 def parse(description, **options):

@@ -3,19 +3,17 @@
 python -m benchmarks.sampler
 """
 
+import contextlib
 import statistics
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
-from ais_jax import evaluation, schedules, sharding, training
+from ais_jax import evaluation, schedules, training
 from ais_jax.hmc import hmc_step
 from ais_jax.models import posterior_path
-from benchmarks import common, peers
-from configs.default import get_config
-from experiments import builders, cli
+from benchmarks import common, flops, launched, peers
 
 EVALUATION = (16, 100, 10)  # chains, temperatures, leapfrog steps
 
@@ -51,15 +49,19 @@ def measure(work, num_samples, num_temperatures, seconds):
     }
     functions = common.matrix_products()
     functions |= {name: function for name, (function, _) in programs.items()}
-    with common.Remote(as_launched, work, num_samples, num_temperatures) as launched:
-        times = common.interleave({**functions, "launched": launched}, seconds)
+    with contextlib.ExitStack() as stack:
+        if not common.on_gpu():
+            build = launched.sampler, work, num_samples, num_temperatures
+            functions["as launched"] = stack.enter_context(common.Remote(*build))
+        times = common.interleave(functions, seconds)
     minimum = work.minimum_flops(num_samples, num_temperatures)
-    flops = dots = "-"
-    if common.counts_flops(work):
-        flops = common.xla_sampler_flops(work, num_samples, num_temperatures) / minimum
-        dots = common.dot_flops(programs["ours"][1]) / minimum
+    all_flops = dot_flops = "-"
+    if flops.counts_flops(work):
+        counted = flops.xla_sampler_flops(work, num_samples, num_temperatures)
+        all_flops = counted / minimum
+        dot_flops = flops.dot_flops(programs["ours"][1]) / minimum
     gradients = minimum / work.pass_flops()
-    launched_share = common.peak_shares(times, "launched", minimum)
+    against = partial(common.against_peer, times)
     return {
         "K": num_samples,
         "T": num_temperatures,
@@ -72,36 +74,13 @@ def measure(work, num_samples, num_temperatures, seconds):
         / statistics.median(times["ours"]),
         **common.peak_rates(times),
         **common.peak_shares(times, "ours", minimum),
-        **{f"{name}, as launched": share for name, share in launched_share.items()},
-        **common.blackjax_ratios(times, "ours"),
-        "BlackJAX / ours, as launched": common.ratio(times, "BlackJAX", "launched")
-        if "BlackJAX" in times
-        else "not installed",
-        "XLA FLOPs / minimum": flops,
-        "dot FLOPs / minimum": dots,
+        **common.peak_shares(times, "as launched", minimum),
+        "BlackJAX / ours": against("BlackJAX"),
+        "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
+        "BlackJAX / ours, as launched": against("BlackJAX", "as launched"),
+        "XLA FLOPs / minimum": all_flops,
+        "dot FLOPs / minimum": dot_flops,
     }
-
-
-def as_launched(work, num_samples, num_temperatures):
-    """Our sampler on the launcher's mesh: on a CPU, a device for each core."""
-    config = get_config("ais")
-    config.batch_size = work.batch
-    cli.use_cores([config])
-    mesh = builders.build_mesh(config)
-    block = common.block_size(num_samples)
-    sample = common.make_sampler(
-        common.estimator(work, num_samples, num_temperatures), block
-    )
-    spread = jax.shard_map(
-        lambda keys, *args: sample(keys[0], *args),
-        mesh=mesh,
-        in_specs=(P(sharding.DATA), P(), P(), P(sharding.DATA), P()),
-        out_specs=P(sharding.DATA),
-        check_vma=False,
-    )
-    key, *rest = common.sampler_arguments(work, num_temperatures)
-    keys = jax.random.split(key, mesh.shape[sharding.DATA])
-    return common.compiled(spread, keys, *rest)[0]
 
 
 def measure_evaluation(work, args):

@@ -4,13 +4,13 @@ python -m benchmarks.training_step
 """
 
 import contextlib
-import itertools
 import statistics
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import common, peers
+from benchmarks import common, flops, launched, peers
 
 
 def main():
@@ -44,13 +44,14 @@ def measure(work, num_samples, num_temperatures, seconds):
     with contextlib.ExitStack() as stack:
         if peers.installed("torch"):
             build = peers.torch_step, work, num_samples, num_temperatures
-            functions["torch alone"] = stack.enter_context(common.Remote(*build))
-            functions["torch"] = build[0](*build[1:])
+            functions["PyTorch"] = stack.enter_context(common.Remote(*build))
+            functions["PyTorch, same process"] = build[0](*build[1:])
+        if not common.on_gpu():
+            build = launched.step, work, "ais", num_samples, num_temperatures, 1
+            functions["as launched"] = stack.enter_context(common.Remote(*build))
         times = common.interleave(functions, seconds)
-    minimum = minimum_flops(work, num_samples, num_temperatures)
-    against = lambda name: (
-        common.ratio(times, name, "ours") if name in times else "not installed"
-    )
+    minimum = flops.step_minimum(work, num_samples, num_temperatures)
+    against = partial(common.against_peer, times)
     median = statistics.median(times["ours"])
     gradients = num_samples * (2 + work.num_leapfrog * num_temperatures) + 1
     return {
@@ -61,12 +62,15 @@ def measure(work, num_samples, num_temperatures, seconds):
         "ms": 1e3 * median,
         "million chain gradients/s": 1e-6 * gradients * work.batch / median,
         **common.peak_shares(times, "ours", minimum),
+        **common.peak_shares(times, "as launched", minimum),
         "step / parts": common.ratio(times, "ours", "parts"),
-        **common.blackjax_ratios(times, "ours"),
-        "PyTorch, own process / ours": against("torch alone"),
-        "PyTorch, same process / ours": against("torch"),
-        "dot FLOPs / minimum": common.dot_flops(program) / minimum
-        if common.counts_flops(work)
+        "BlackJAX / ours": against("BlackJAX"),
+        "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
+        "PyTorch / ours": against("PyTorch"),
+        "PyTorch, same process / ours": against("PyTorch, same process"),
+        "PyTorch / ours, as launched": against("PyTorch", "as launched"),
+        "dot FLOPs / minimum": flops.dot_flops(program) / minimum
+        if flops.counts_flops(work)
         else "-",
     }
 
@@ -91,23 +95,6 @@ def parts(work, estimate, block):
     theta_grad = common.compiled(jax.grad(theta_loss), theta, x, samples)[0]
     phi_grad = common.compiled(jax.grad(phi_loss), phi, theta, keys, x)[0]
     return lambda: (sample(), theta_grad(), phi_grad())
-
-
-def minimum_flops(work, num_samples, num_temperatures):
-    """The sampler's minimum and the matrix products of theta's and phi's gradients.
-
-    For theta: forward, backward in the hidden layers, and in the weights, for each
-    chain. For phi: the encoder forward, backward in its weights and in its hidden
-    layers, and a pass of the decoder in z.
-    """
-    sizes = (work.latent, *work.widths[::-1], work.data_size)
-    decoder = [2 * a * b for a, b in itertools.pairwise(sizes)]
-    theta = 3 * sum(decoder) - decoder[0]
-    first, *hidden = [2 * a * b for a, b in zip(sizes[::-1], sizes[-2::-1])]
-    hidden[-1] *= 2  # the mean's and the scale's heads
-    phi = 2 * first + 3 * sum(hidden) + work.pass_flops()
-    sampler = work.minimum_flops(num_samples, num_temperatures)
-    return sampler + work.batch * (num_samples * theta + phi)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the compiled programs cost: FLOPs, and memory that does not grow with T and L.
 
-XLA's cost analysis counts a loop's body once, so `benchmarks.common` multiplies: the
+XLA's cost analysis counts a loop's body once, so `benchmarks.flops` multiplies: the
 matrix products of the compiled program by its loops' trip counts, and all operations
 from programs whose loops run once.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import common
+from benchmarks import common, flops
 
 WORK = common.Workload(batch=8, data_size=196, latent=20, widths=(64, 48))
 
@@ -39,7 +39,7 @@ def test_matrix_products_in_loops_are_counted_by_their_trips():
     inner = lambda _, a: jnp.tanh(a @ b)
     outer = lambda _, a: jnp.tanh(jax.lax.fori_loop(0, 7, inner, a) @ b)
     program = common.compiled(lambda a: jax.lax.fori_loop(0, 5, outer, a), a)[1]
-    assert common.dot_flops(program) == 5 * (7 + 1) * 2 * 3 * 4 * 4
+    assert flops.dot_flops(program) == 5 * (7 + 1) * 2 * 3 * 4 * 4
 
 
 @pytest.mark.parametrize("num_samples, block", [(1, None), (4, None), (4, 4)])
@@ -47,15 +47,15 @@ def test_the_sampler_makes_the_fewest_matrix_products(num_samples, block):
     num_temperatures = 3
     program = compiled_sampler(WORK, num_samples, num_temperatures, block)
     least = WORK.minimum_flops(num_samples, num_temperatures) + encoder_flops(WORK)
-    assert common.dot_flops(program) == pytest.approx(least, rel=0.01)
+    assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
 
 
 @pytest.mark.parametrize("num_samples", [1, 5])
 def test_xla_counts_little_beside_the_minimum(num_samples):
     work = common.Workload(batch=4)
     num_temperatures = 11
-    flops = common.xla_sampler_flops(work, num_samples, num_temperatures)
-    assert 1.0 < flops / work.minimum_flops(num_samples, num_temperatures) < 1.05
+    counted = flops.xla_sampler_flops(work, num_samples, num_temperatures)
+    assert 1.0 < counted / work.minimum_flops(num_samples, num_temperatures) < 1.05
 
 
 def temporary_bytes(**settings):

@@ -195,6 +195,11 @@ def use_cores(configs):
         return
     cores = len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", cores)
+    # Otherwise XLA aborts where devices wait a minute, as after a suspension.
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if patience not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {patience}=1000000".strip()
     if all(math.prod(builders.mesh_shape(c, cores)) == cores for c in configs):
         os.environ.setdefault("NPROC", "1")  # XLA's threads for each operation
 

@@ -178,13 +178,14 @@ def matrix_products():
     return {PEAKS[name]: _matrix_product(name) for name in names}
 
 
-def _peak_size():
-    return 8192 if on_gpu() else 2048  # of the square products
+def peak_size():
+    """The size of the square products."""
+    return 8192 if on_gpu() else 2048
 
 
 def _matrix_product(name):
     dtype = jnp.bfloat16 if name == "bf16" else jnp.float32
-    a = jax.random.normal(jax.random.key(0), (_peak_size(),) * 2, dtype)
+    a = jax.random.normal(jax.random.key(0), (peak_size(),) * 2, dtype)
     full, fast = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
     product = partial(
         jnp.matmul,
@@ -234,7 +235,7 @@ def peak_shares(times, name, flops):
 
     The columns of another than 'ours' bear its name; none where it was not measured.
     """
-    whole = 2 * _peak_size() ** 3
+    whole = 2 * peak_size() ** 3
     which = "" if name == "ours" else f", {name}"
     return {
         f"share of {_peak_name(peak)}{which}": flops
@@ -249,7 +250,7 @@ def peak_rates(times):
     """GFLOP/s of the matrix products: columns of a row."""
     return {
         f"{_peak_name(peak)} GFLOP/s": 2e-9
-        * _peak_size() ** 3
+        * peak_size() ** 3
         / statistics.median(times[product])
         for peak, product in PEAKS.items()
         if product in times

@@ -3,6 +3,8 @@
 On a CPU each core is a device there, which must be settled before JAX starts.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,18 @@ from ais_jax import adaptation, estimators, sharding, training
 from benchmarks import common
 from configs.default import get_config
 from experiments import builders, cli
+
+
+def matrix_product():
+    """The square product of the peak, its rows spread over the devices."""
+    spread = jax.shard_map(
+        partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST),
+        mesh=_mesh(common.Workload(), "ais"),
+        in_specs=(P(sharding.DATA), P()),
+        out_specs=P(sharding.DATA),
+    )
+    a = jax.random.normal(jax.random.key(0), (common.peak_size(),) * 2)
+    return common.compiled(spread, a, a)[0]
 
 
 def sampler(work, num_samples, num_temperatures):

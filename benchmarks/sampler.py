@@ -53,6 +53,8 @@ def measure(work, num_samples, num_temperatures, seconds):
         if not common.on_gpu():
             build = launched.sampler, work, num_samples, num_temperatures
             functions["as launched"] = stack.enter_context(common.Remote(*build))
+            product = common.Remote(launched.matrix_product)
+            functions["product as launched"] = stack.enter_context(product)
         times = common.interleave(functions, seconds)
     minimum = work.minimum_flops(num_samples, num_temperatures)
     all_flops = dot_flops = "-"
@@ -75,6 +77,7 @@ def measure(work, num_samples, num_temperatures, seconds):
         **common.peak_rates(times),
         **common.peak_shares(times, "ours", minimum),
         **common.peak_shares(times, "as launched", minimum),
+        "peak as launched / peak": against("matrix product", "product as launched"),
         "BlackJAX / ours": against("BlackJAX"),
         "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
         "BlackJAX / ours, as launched": against("BlackJAX", "as launched"),

@@ -178,8 +178,10 @@ def use_cores(configs):
     """On a machine without an accelerator, makes each core a device of its own.
 
     Matrix products as small as those of one chain an image run no faster on two cores
-    than on one; two devices, each on its core, run twice as fast. It must come before
-    JAX's first computation. Devices asked for by XLA_FLAGS are left as they are.
+    than on one; on two devices, each on its core, they do. It must come before JAX's
+    first computation. Devices asked for by XLA_FLAGS are left as they are. It
+    also lets devices wait for each other without end: XLA by itself aborts a process
+    that was suspended for a minute.
 
     Args:
         configs: the ConfigDicts that this process runs.
@@ -195,7 +197,6 @@ def use_cores(configs):
         return
     cores = len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", cores)
-    # Otherwise XLA aborts where devices wait a minute, as after a suspension.
     patience = "--xla_cpu_collective_call_terminate_timeout_seconds"
     flags = os.environ.get("XLA_FLAGS", "")
     if patience not in flags:

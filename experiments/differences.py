@@ -19,8 +19,9 @@ def paired(first, second):
     Returns:
         (difference, standard error), nats. The error is that over images of the
         difference of the replicates' means and, where a run has several replicates,
-        that over its replicates, added in squares. None where the runs do not share
-        their test images.
+        that over its replicates, added in squares; a single replicate adds nothing,
+        which leaves out what another seed would change. None where the runs do not
+        share their test images.
     """
     if _identity(first) != _identity(second):
         return None
@@ -44,9 +45,12 @@ def markdown(runs):
         runs: list of (label, results.json), in the order of the table.
 
     Returns:
-        Lines of Markdown; none where no two runs share their test images.
+        Lines of Markdown; none where no two runs share their test images. Runs of one
+        replicate are marked.
     """
     lines = []
+    mark = lambda r: "" if len(r["replicates"]) > 1 else " (one seed)"
+    runs = [(name + mark(results), results) for name, results in runs]
     for dataset in dict.fromkeys(r["config"]["dataset"] for _, r in runs):
         theirs = [(n, r) for n, r in runs if r["config"]["dataset"] == dataset]
         pairs = {

@@ -30,7 +30,8 @@ _DIFFERENCES = """
 ## Differences
 
 Test log p(x) of a line's run less that of a column's, in nats, over the test images
-they share: ± the standard error over images (paired) and replicates together.
+they share: ± the standard error over images (paired) and replicates together. Of a run
+of one seed, what another seed would change is not in the error.
 """
 
 

@@ -296,3 +296,32 @@ def test_a_sweeps_checks_leave_the_devices_to_be_chosen():
     )
     cores = len(os.sched_getaffinity(0))
     assert done.stdout.split() == ["9", str(cores)], done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_device_may_be_late_for_longer_than_xla_would_wait():
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core makes one device, which waits for none")
+    script = """
+        import time
+        import jax, jax.numpy as jnp, numpy as np
+        from jax.sharding import PartitionSpec as P
+        from experiments import cli
+        from tests.test_builders import changed
+        cli.use_cores([changed(batch_size=256)])
+        mesh = jax.make_mesh((2,), "i", (jax.sharding.AxisType.Auto,))
+        def late(i):
+            time.sleep(70 if i == 0 else 0)  # XLA's own limit is 60 s
+            return np.float32(1.0)
+        def total(x):
+            one, i = jax.ShapeDtypeStruct((), jnp.float32), jax.lax.axis_index("i")
+            return jax.lax.psum(jax.pure_callback(late, one, i), "i")
+        specs = dict(in_specs=P("i"), out_specs=P(), check_vma=False)
+        total = jax.shard_map(total, mesh=mesh, **specs)
+        print(float(jax.jit(total)(jnp.ones(2))))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["2.0"], done.stderr[-2000:]

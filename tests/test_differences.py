@@ -58,14 +58,15 @@ def test_runs_that_kept_no_images_are_left_out():
     assert differences.markdown([("old", old), ("new", new)]) == []
 
 
-def test_the_table_has_a_row_and_a_column_for_each_run():
-    runs = [("a", results([[-1.0, -2.0]])), ("b", results([[-2.0, -4.0]]))]
+def test_the_table_has_a_row_and_a_column_for_each_run_and_marks_single_seeds():
+    pair = results([[-1.0, -2.0], [-1.0, -2.0]])
+    runs = [("a", pair), ("b", results([[-2.0, -4.0]]))]
     assert differences.markdown(runs) == [
         "",
         "### omniglot",
         "",
-        "| less | a | b |",
+        "| less | a | b (one seed) |",
         "| --- | --- | --- |",
         "| a |  | +1.50 ± 0.50 |",
-        "| b | -1.50 ± 0.50 |  |",
+        "| b (one seed) | -1.50 ± 0.50 |  |",
     ]

@@ -27,6 +27,7 @@ class Estimator(NamedTuple):
         theta_loss: (theta, x, samples) -> f32[]; minus its gradient is Eq. 8.
         phi_loss: (phi, theta, key, x) -> (f32[], elbo f32[]).
         num_samples: K.
+        num_phi_samples: draws of q for each example in `phi_loss`.
         num_moves: M, the length of the step sizes.
         gradient_evaluations: passes forward and backward through log p(x, z) that one
             example costs a training step, those for theta and phi counted in.
@@ -36,6 +37,7 @@ class Estimator(NamedTuple):
     theta_loss: Callable[..., jax.Array]
     phi_loss: Callable[..., tuple[jax.Array, jax.Array]]
     num_samples: int
+    num_phi_samples: int
     num_moves: int
     gradient_evaluations: int
 
@@ -280,6 +282,7 @@ def _without_moves(model, num_samples, phi_loss, uniform=False):
         partial(weighted_loss, model),
         partial(phi_loss, model, num_samples),
         num_samples,
+        num_phi_samples=num_samples,
         num_moves=0,
         gradient_evaluations=2 * num_samples,
     )
@@ -305,7 +308,8 @@ def _with_moves(
         partial(weighted_loss, model),
         partial(elbo_loss, model, 1),
         num_samples,
-        num_moves,
+        num_phi_samples=1,
+        num_moves=num_moves,
         gradient_evaluations=num_samples * (2 + num_leapfrog * num_moves) + 1,
     )
 

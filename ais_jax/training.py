@@ -78,23 +78,50 @@ def map_examples(function, *args, block_size=None):
     Args:
         function: of one example.
         *args: arrays with a leading axis of B examples.
-        block_size: None for one `vmap`; or the most examples that are taken at a time,
-            so that a block's activations stay in the processor's cache. Blocks are as
-            even as can be, since a smaller last one is a program of its own.
+        block_size: as for `sum_blocks`.
 
     Returns:
         The results with a leading axis of B.
     """
+    map_block = lambda *block: ((), jax.vmap(function)(*block))
+    return sum_blocks(map_block, *args, block_size=block_size)[1]
+
+
+def sum_blocks(function, *args, block_size=None):
+    """Applies a function of a batch to blocks of it and adds up its first result.
+
+    Args:
+        function: (arrays with a leading axis of examples) -> (total, each), a pytree
+            that is summed over the examples and one with a leading axis of examples.
+        *args: arrays with a leading axis of B examples.
+        block_size: None for the whole batch at once; or the most examples that are
+            taken at a time, so that a block's activations stay in the processor's
+            cache. Blocks are as even as can be, since a smaller last one is a program
+            of its own.
+
+    Returns:
+        (total, each with a leading axis of B).
+    """
     batch = jax.tree.leaves(args)[0].shape[0]
     if block_size is None or block_size >= batch:
-        return jax.vmap(function)(*args)
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), args)
-    shapes, treedef = jax.tree.flatten(jax.eval_shape(function, *one))
-    filled = lambda xs: [a for a in jax.tree.leaves(function(*xs)) if a.size]
+        return function(*args)
     even = math.ceil(batch / math.ceil(batch / block_size))
-    found = iter(jax.lax.map(filled, args, batch_size=even))
-    empty = lambda s: jnp.zeros((batch, *s.shape), s.dtype)  # lax.map divides by size
-    return treedef.unflatten([next(found) if s.size else empty(s) for s in shapes])
+    whole = batch - batch % even
+    cut = lambda a: a[:whole].reshape(whole // even, even, *a.shape[1:])
+    blocks = jax.tree.map(cut, args)
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], blocks))[0]
+
+    def add_block(total, block):
+        term, each = function(*block)
+        return jax.tree.map(jnp.add, total, term), each
+
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    total, each = jax.lax.scan(add_block, zeros, blocks)
+    each = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), each)
+    if whole < batch:
+        total, rest = add_block(total, jax.tree.map(lambda a: a[whole:], args))
+        each = jax.tree.map(lambda *parts: jnp.concatenate(parts), each, rest)
+    return total, each
 
 
 def example_keys(key, indices):
@@ -109,7 +136,7 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
         estimator: an `Estimator`.
         rule: an `adaptation.StepSizeRule`.
         binarize: whether to draw the pixels from their intensities at each visit.
-        block_size: examples that are sampled at a time (see `map_examples`).
+        block_size: examples that are computed at a time (see `sum_blocks`).
         axis_name: mesh axis over which the batch is spread, or None. Gradients and
             metrics are averaged over it, and examples keep the keys of their places
             in the whole batch.
@@ -119,42 +146,51 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
         the examples on this device.
     """
     average = partial(_average, axis_name)
+    phi_block = block_size and block_size * estimator.num_samples
+    phi_block = phi_block and max(1, phi_block // estimator.num_phi_samples)
 
     def theta_loss(theta, x, samples):
-        return jnp.mean(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
+        return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
 
     def phi_loss(phi, theta, keys, x):
         losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0))
-        loss, elbo = losses(phi, theta, keys, x)
-        return jnp.mean(loss), jnp.mean(elbo)
+        return jax.tree.map(jnp.sum, losses(phi, theta, keys, x))
+
+    def theta_step(theta, phi, step_sizes, keys, x):
+        sample = lambda key, x: estimator.sample(key, theta, phi, x, step_sizes)
+        samples = jax.vmap(sample)(keys, x)
+        sums = jax.value_and_grad(theta_loss)(theta, x, samples)
+        return sums, (samples.accept_prob, samples.log_w)
 
     def train_step(state, key, learning_rate, images):
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         num = images.shape[0]
         first = 0 if axis_name is None else num * jax.lax.axis_index(axis_name)
         keys = lambda key: example_keys(key, first + jnp.arange(num))
+        mean = partial(jax.tree.map, lambda total: total / num)
         x = images
         if binarize:
             draw = lambda k, p: jax.random.bernoulli(k, p).astype(images.dtype)
             x = jax.vmap(draw)(keys(pixel_key), images)
         theta, phi = state.generative.params, state.inference.params
-        samples = map_examples(
-            lambda k, x: estimator.sample(k, theta, phi, x, state.step_sizes),
+        sums, (accept_prob, log_w) = sum_blocks(
+            partial(theta_step, theta, phi, state.step_sizes),
             keys(sample_key),
             x,
             block_size=block_size,
         )
-        accept_prob = jnp.mean(samples.accept_prob, axis=0)
-        ess = jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_samples
-        (loss, grads), accept_prob, ess = average(
-            (jax.value_and_grad(theta_loss)(theta, x, samples), accept_prob, ess)
-        )
+        accept_prob = jnp.mean(accept_prob, axis=0)
+        ess = jnp.mean(effective_sample_size(log_w)) / estimator.num_samples
+        (loss, grads), accept_prob, ess = average((mean(sums), accept_prob, ess))
         generative = _apply(state.generative, grads, learning_rate)
-        (phi_value, elbo), grads = average(
-            jax.value_and_grad(phi_loss, has_aux=True)(
-                phi, generative.params, keys(phi_key), x
-            )
+        phi_step = jax.value_and_grad(phi_loss, has_aux=True)
+        sums, _ = sum_blocks(
+            lambda keys, x: (phi_step(phi, generative.params, keys, x), ()),
+            keys(phi_key),
+            x,
+            block_size=phi_block,
         )
+        (phi_value, elbo), grads = average(mean(sums))
         inference = _apply(state.inference, grads, learning_rate)
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
         finite = jnp.isfinite(loss) & jnp.isfinite(phi_value)

@@ -12,20 +12,25 @@ from benchmarks import common
 
 
 def step_minimum(work, num_samples, num_temperatures):
-    """The sampler's minimum and the matrix products of theta's and phi's gradients.
+    """The sampler's minimum and that of theta's and phi's gradients."""
+    sampler = work.minimum_flops(num_samples, num_temperatures)
+    return sampler + gradient_minimum(work, num_samples, 1)
+
+
+def gradient_minimum(work, num_samples, num_phi_samples):
+    """The matrix products of theta's and phi's gradients for a batch.
 
     For theta: forward, backward in the hidden layers, and in the weights, for each
-    chain. For phi: the encoder forward, backward in its weights and in its hidden
-    layers, and a pass of the decoder in z.
+    sample. For phi: the encoder forward, backward in its weights and in its hidden
+    layers, and a pass of the decoder in z for each sample.
     """
     sizes = (work.latent, *work.widths[::-1], work.data_size)
     decoder = [2 * a * b for a, b in itertools.pairwise(sizes)]
     theta = 3 * sum(decoder) - decoder[0]
     first, *hidden = [2 * a * b for a, b in zip(sizes[::-1], sizes[-2::-1])]
     hidden[-1] *= 2  # the mean's and the scale's heads
-    phi = 2 * first + 3 * sum(hidden) + work.pass_flops()
-    sampler = work.minimum_flops(num_samples, num_temperatures)
-    return sampler + work.batch * (num_samples * theta + phi)
+    phi = 2 * first + 3 * sum(hidden) + num_phi_samples * work.pass_flops()
+    return work.batch * (num_samples * theta + phi)
 
 
 def counts_flops(work):

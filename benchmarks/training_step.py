@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from ais_jax import training
 from benchmarks import common, flops, launched, peers
 
 
@@ -84,17 +85,20 @@ def parts(work, estimate, block):
     samples = program(key, theta, phi, x, state.step_sizes)
 
     def theta_loss(theta, x, samples):
-        losses = jax.vmap(estimate.theta_loss, (None, 0, 0))
-        return jnp.mean(losses(theta, x, samples))
+        return jnp.sum(jax.vmap(estimate.theta_loss, (None, 0, 0))(theta, x, samples))
+
+    def theta_grad(theta, x, samples):
+        gradient = lambda *block: (jax.grad(theta_loss)(theta, *block), ())
+        return training.sum_blocks(gradient, x, samples, block_size=block)[0]
 
     def phi_loss(phi, theta, keys, x):
         losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0))
-        return jnp.mean(losses(phi, theta, keys, x)[0])
+        return jnp.sum(losses(phi, theta, keys, x)[0])
 
     keys = jax.random.split(key, work.batch)
-    theta_grad = common.compiled(jax.grad(theta_loss), theta, x, samples)[0]
-    phi_grad = common.compiled(jax.grad(phi_loss), phi, theta, keys, x)[0]
-    return lambda: (sample(), theta_grad(), phi_grad())
+    theta_part = common.compiled(theta_grad, theta, x, samples)[0]
+    phi_part = common.compiled(jax.grad(phi_loss), phi, theta, keys, x)[0]
+    return lambda: (sample(), theta_part(), phi_part())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ais_jax import estimators
 from benchmarks import common, flops
 
 WORK = common.Workload(batch=8, data_size=196, latent=20, widths=(64, 48))
@@ -47,6 +48,14 @@ def test_the_sampler_makes_the_fewest_matrix_products(num_samples, block):
     num_temperatures = 3
     program = compiled_sampler(WORK, num_samples, num_temperatures, block)
     least = WORK.minimum_flops(num_samples, num_temperatures) + encoder_flops(WORK)
+    assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
+
+
+def test_importance_weights_come_from_the_forward_pass_of_the_gradient_for_theta():
+    estimate = estimators.dreg(WORK.model(), num_samples=4)
+    step = common.make_step(estimate, None)
+    program = common.compiled(step, *common.step_arguments(WORK, estimate))[1]
+    least = flops.gradient_minimum(WORK, 4, num_phi_samples=4)
     assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
 
 

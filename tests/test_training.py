@@ -129,6 +129,30 @@ def test_block_size_does_not_change_a_step(ais_run, images):
     assert_trees_close(jax.jit(blocked)(*args), ais_run.step(*args))
 
 
+def test_blocks_do_not_change_a_step_whose_phi_takes_every_sample(small_model, images):
+    estimator = short("dreg", small_model)
+    init = training.init(jax.random.key(0), small_model, estimator, OPTIMIZER, 0.2)
+    args = init, jax.random.key(3), jnp.float32(0.1), images[:BATCH]
+    whole, blocked = (
+        jax.jit(training.make_train_step(estimator, RULE, binarize=True, block_size=n))
+        for n in (None, 3)
+    )
+    assert_trees_close(blocked(*args), whole(*args))
+
+
+def test_sum_blocks_adds_and_stacks():
+    x = jnp.arange(7.0)
+    for block_size in (None, 1, 3, 7, 100):
+        total, each = training.sum_blocks(
+            lambda x: ({"sum": jnp.sum(x)}, (2 * x, jnp.zeros((len(x), 0)))),
+            x,
+            block_size=block_size,
+        )
+        assert total["sum"] == 21.0
+        np.testing.assert_array_equal(each[0], 2 * np.arange(7.0))
+        assert each[1].shape == (7, 0)
+
+
 def test_map_examples_maps_every_argument_in_blocks():
     x, y = jnp.arange(7.0), jnp.arange(14.0).reshape(7, 2)
     function = lambda x, y: {"sum": x + jnp.sum(y)}

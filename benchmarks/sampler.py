@@ -81,6 +81,9 @@ def measure(work, num_samples, num_temperatures, seconds):
         "BlackJAX / ours": against("BlackJAX"),
         "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
         "BlackJAX / ours, as launched": against("BlackJAX", "as launched"),
+        "BlackJAX, our densities / ours, as launched": against(
+            "BlackJAX, our densities", "as launched"
+        ),
         "XLA FLOPs / minimum": all_flops,
         "dot FLOPs / minimum": dot_flops,
     }

@@ -67,6 +67,10 @@ def measure(work, num_samples, num_temperatures, seconds):
         "step / parts": common.ratio(times, "ours", "parts"),
         "BlackJAX / ours": against("BlackJAX"),
         "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
+        "BlackJAX / ours, as launched": against("BlackJAX", "as launched"),
+        "BlackJAX, our densities / ours, as launched": against(
+            "BlackJAX, our densities", "as launched"
+        ),
         "PyTorch / ours": against("PyTorch"),
         "PyTorch, same process / ours": against("PyTorch, same process"),
         "PyTorch / ours, as launched": against("PyTorch", "as launched"),

@@ -23,7 +23,7 @@ def paired(first, second):
         which leaves out what another seed would change. None where the runs do not
         share their test images.
     """
-    if _identity(first) != _identity(second):
+    if identity(first) != identity(second):
         return None
     values = [_values(results) for results in (first, second)]
     num = min(array.shape[1] for array in values)
@@ -69,7 +69,7 @@ def markdown(runs):
     return lines
 
 
-def _identity(results):
+def identity(results):
     """What decides which pixels were evaluated."""
     dataset = results["config"]["dataset"]
     return dataset, results["data"]["digest"], results["evaluation"]["seed"]

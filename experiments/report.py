@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import cli, differences, tables
+from experiments import cli, differences, pooling, tables
 from experiments.cli import InputError
 
 FILES = ("results.json", "config.json", "variant.json")
@@ -104,7 +104,7 @@ def collect(paths):
 
 
 def write(found, out):
-    """Writes report.md, tables.csv and the figures.
+    """Writes report.md, tables.csv and the figures; runs of other seeds are pooled.
 
     Args:
         found: list of `Run`.
@@ -117,6 +117,7 @@ def write(found, out):
 
     runs.prepare(out)
     out = Path(out)
+    found = pooling.pool(found, NEUTRAL)
     made = [
         tables.line(run.name, run.results, run.variant, _departures(run))
         for run in found

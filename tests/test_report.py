@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import table1
-from experiments import builders, cli, report, runs, tables, variants
+from experiments import builders, cli, pooling, report, runs, tables, variants
 from experiments.metrics import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,25 @@ def test_one_replicate_has_no_error_over_replicates():
     found = tables.moments(results())
     assert found["error_over_replicates"] is None
     assert found["error_over_images"] == 0.2
+
+
+def test_runs_of_other_seeds_are_one_line(tmp_path):
+    """Their replicates are pooled; a run that shares a seed stays by itself."""
+    save(tmp_path / "a", results(means=(-103.0, -101.0)), curve=(-120.0, -110.0))
+    save(tmp_path / "b", results(means=(-102.5,), seed=2), curve=(-114.0,))
+    save(tmp_path / "c", results(means=(-99.0,), seed=1))
+    save(tmp_path / "d", results(means=(-99.0,), seed=3, num_epochs=9))
+    found = report.collect([tmp_path])
+    made = report.write(found, tmp_path / "out")
+    entries = of_row(tmp_path / "out", ROW)
+    assert [entry["run"] for entry in entries] == ["a + b", "c", "d"]
+    assert [entry["num_replicates"] for entry in entries] == ["3", "1", "1"]
+    assert float(entries[0]["log_p"]) == pytest.approx(-306.5 / 3)
+    assert float(entries[0]["training_seconds"]) == 2 * 7200.0
+    joined, *_ = pooling.pool(found, report.NEUTRAL)
+    (row,) = joined.curve
+    assert row["test_log_p"] == [-120.0, -114.0] and row["step"] == 3000
+    assert len(made) == 30 + 2 + 2  # the row is in both tables
 
 
 def test_rows_that_were_not_run_say_so(tmp_path):

@@ -146,8 +146,10 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
         the examples on this device.
     """
     average = partial(_average, axis_name)
-    phi_block = block_size and block_size * estimator.num_samples
-    phi_block = phi_block and max(1, phi_block // estimator.num_phi_samples)
+    phi_block = block_size
+    if block_size is not None:
+        rows = block_size * estimator.num_samples
+        phi_block = max(1, rows // estimator.num_phi_samples)
 
     def theta_loss(theta, x, samples):
         return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))

@@ -46,6 +46,6 @@ setup(
         "cuda13": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "bench": ["blackjax>=1.2", "torch>=2.2", "psutil"],
-        "test": ["pytest>=8", "ruff==0.17.6", "scikit-learn>=1.3"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6", "scikit-learn>=1.3"],
     },
 )

@@ -129,6 +129,31 @@ def example_keys(key, indices):
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
+def theta_gradient(estimator, theta, phi, step_sizes, keys, x):
+    """Samples from a batch's posteriors, and the gradient that they give theta.
+
+    Args:
+        estimator: an `Estimator`.
+        theta: parameters of the generative model.
+        phi: parameters of the encoder.
+        step_sizes: f32[M].
+        keys: key[B], one an example.
+        x: f32[B, X].
+
+    Returns:
+        ((loss f32[], its gradient), (accept_prob f32[B, M], log_w f32[B, K])), the
+        first two summed over the batch, as `sum_blocks` takes it.
+    """
+
+    def loss(theta, samples):
+        return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
+
+    sample = lambda key, x: estimator.sample(key, theta, phi, x, step_sizes)
+    samples = jax.vmap(sample)(keys, x)
+    sums = jax.value_and_grad(loss)(theta, samples)
+    return sums, (samples.accept_prob, samples.log_w)
+
+
 def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=None):
     """Builds one step of Algorithm 1: theta first, then phi at the updated theta.
 
@@ -151,18 +176,9 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
         rows = block_size * estimator.num_samples
         phi_block = max(1, rows // estimator.num_phi_samples)
 
-    def theta_loss(theta, x, samples):
-        return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
-
     def phi_loss(phi, theta, keys, x):
         losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0))
         return jax.tree.map(jnp.sum, losses(phi, theta, keys, x))
-
-    def theta_step(theta, phi, step_sizes, keys, x):
-        sample = lambda key, x: estimator.sample(key, theta, phi, x, step_sizes)
-        samples = jax.vmap(sample)(keys, x)
-        sums = jax.value_and_grad(theta_loss)(theta, x, samples)
-        return sums, (samples.accept_prob, samples.log_w)
 
     def train_step(state, key, learning_rate, images):
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
@@ -176,7 +192,7 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
             x = jax.vmap(draw)(keys(pixel_key), images)
         theta, phi = state.generative.params, state.inference.params
         sums, (accept_prob, log_w) = sum_blocks(
-            partial(theta_step, theta, phi, state.step_sizes),
+            partial(theta_gradient, estimator, theta, phi, state.step_sizes),
             keys(sample_key),
             x,
             block_size=block_size,

@@ -115,9 +115,7 @@ def saved_config(workdir, overrides):
     """
     path = Path(workdir or "") / "config.json"
     if not workdir or not path.exists():
-        raise ConfigError(
-            f"workdir={workdir} holds no run: --mode=evaluate needs one's --workdir"
-        )
+        raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")
     config = ConfigDict(_tuples(complete(read_json(path)["config"])))
     for name, value in overrides.items():
         if not name.startswith(FREE):

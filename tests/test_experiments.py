@@ -492,7 +492,7 @@ def test_learning_curves_hold_the_test_log_p_at_the_epochs_asked_for(cache, tmp_
         (["--config.batch_size=0"], "batch_size=0: use at least 1"),
         (["--config.dataset=digit"], "did you mean 'digits'?"),
         (["--mode=tarin"], "mode=tarin"),
-        (["--mode=evaluate"], "needs one's --workdir"),
+        (["--mode=evaluate"], "give the --workdir of one"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(tmp_path, arguments, reason):

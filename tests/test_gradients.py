@@ -1,0 +1,57 @@
+"""Noise and bias of gradients at a trained model."""
+
+import numpy as np
+import pytest
+import test_experiments as launcher
+from test_experiments import SHORT, main, make_config
+
+from experiments import gradients
+from experiments.cli import InputError
+from experiments.metrics import read_json
+
+cache = launcher.cache
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory):
+    """A short training run: its workdir."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    main.run("train", make_config(**SHORT), workdir, cache)
+    return workdir
+
+
+def test_noise_and_bias_of_gaussian_gradients_are_recovered():
+    rng = np.random.default_rng(0)
+    draw = lambda scale: scale * rng.normal(size=(100, 500))
+    batch = draw(1.0)
+    exact, again = batch + draw(1.7), batch + draw(1.7)
+    found = gradients.compare(batch + draw(1.5) + 0.2, exact, again)
+    assert found["noise"] == pytest.approx(2.25, abs=3 * found["noise_error"])
+    assert found["bias"] == pytest.approx(0.04, abs=3 * found["bias_error"])
+    assert found["noise_error"] < 0.2
+    assert found["bias_error"] < 0.01
+
+
+def test_more_chains_are_less_noisy_and_an_encoders_draws_are_biased(trained):
+    names = ["mh_hmc-K8-T5", "mh_hmc-K1-T5", "vae-K8"]
+    results = gradients.run(trained, names, num_batches=30)
+    many, one, encoder, exact = results["rows"]
+    assert exact["name"] == gradients.EXACT
+    difference = one["noise"] - many["noise"]
+    assert difference > 3 * np.hypot(one["noise_error"], many["noise_error"])
+    assert encoder["bias"] > many["bias"] + 3 * encoder["bias_error"]
+    assert abs(exact["bias"]) < 3 * exact["bias_error"]
+    assert read_json(trained / "gradients.json")["rows"] == results["rows"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dreg", "write it as in"),
+        ("dreg-K0", "at least 1"),
+        ("airs-K1", "did you mean"),
+    ],
+)
+def test_a_wrong_name_is_refused(trained, name, message):
+    with pytest.raises(InputError, match=message):
+        gradients.run(trained, [name])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.flatten_util import ravel_pytree
+from ml_collections import config_flags
 
 from ais_jax import estimators, sharding, training
 from ais_jax.adaptation import StepSizeRule, update_step_sizes
@@ -38,13 +39,14 @@ ADAPTATION_STEPS = 50
 FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 
 
-def run(workdir, names=ESTIMATORS, num_batches=100):
+def run(workdir, names=ESTIMATORS, num_batches=100, overrides=None):
     """Measures at the newest checkpoint of a run, its first replicate.
 
     Args:
         workdir: the run's folder, which gets a gradients.json.
         names: estimators to measure, as `build` reads them.
         num_batches: R, at least 3.
+        overrides: as for `runs.saved_config`; of use is `data_dir`.
 
     Returns:
         The contents of gradients.json.
@@ -52,7 +54,7 @@ def run(workdir, names=ESTIMATORS, num_batches=100):
     Raises:
         cli.InputError: for bad input, before any long work.
     """
-    config = runs.saved_config(workdir, {})
+    config = runs.saved_config(workdir, overrides or {})
     datasets.check_available(config.dataset, config.data_dir)
     dataset = datasets.load(config.dataset, config.data_dir)
     setup = builders.build_training(config, dataset)
@@ -219,9 +221,16 @@ def _gradients(config, estimator, params, x, step_size, seed):
     return np.stack(grads), np.mean(ess)
 
 
+def main():
+    """Measures the run that the flags name."""
+    args = flags.FLAGS
+    overrides = config_flags.get_override_values(args["config"])
+    run(args.workdir, args.estimators, args.num_batches, overrides)
+
+
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_list("estimators", ESTIMATORS, "What to measure.")
     flags.DEFINE_integer("num_batches", 100, "Batches to average over.", 3)
-    args = flags.FLAGS
-    cli.run(lambda: run(args.workdir, args.estimators, args.num_batches))
+    cli.define_config("digits.py")
+    cli.run(main)

@@ -149,17 +149,12 @@ def compare(grads, exact, again):
     """
     apart = grads - exact
     products = [a @ b.T for a, b in ((grads, grads), (exact, again), (apart, apart))]
-    noise, bias = _statistics(products)
     num = len(grads)
     drop = lambda a, i: np.delete(np.delete(a, i, 0), i, 1)
     left = [_statistics([drop(a, i) for a in products]) for i in range(num)]
-    noise_error, bias_error = np.std(left, axis=0) * np.sqrt(num - 1)
-    return {
-        "noise": float(noise),
-        "noise_error": float(noise_error),
-        "bias": float(bias),
-        "bias_error": float(bias_error),
-    }
+    errors = np.std(left, axis=0) * np.sqrt(num - 1)
+    names = ("noise", "bias", "noise_error", "bias_error")
+    return dict(zip(names, map(float, (*_statistics(products), *errors))))
 
 
 def _statistics(products):

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from ais_jax import adaptation, estimators, models, optimizers, training
 from ais_jax.proposals import chain_keys
 from configs.default import get_config
-from experiments import builders
+from experiments.run import build
+from experiments.run.settings import resolve
 
 RESULTS = Path(__file__).parent / "results"
 GRID = ((1, 5), (1, 11), (5, 5), (5, 11), (50, 5), (50, 11))  # (K, T) of the paper
@@ -113,7 +114,7 @@ def estimator(work, num_samples, num_temperatures):
 
 def block_size(num_samples):
     """The launcher's own choice of examples to sample at a time."""
-    return builders.block_size(get_config(), Workload().data_size, num_samples)
+    return build.block_size(resolve(get_config()), Workload().data_size, num_samples)
 
 
 def make_sampler(estimate, block):

@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 from ais_jax import adaptation, estimators, sharding, training
 from benchmarks import common
 from configs.default import get_config
-from experiments import builders, cli
+from experiments.run import build, launch
+from experiments.run.settings import resolve
 
 
 def matrix_product():
@@ -81,5 +82,5 @@ def _mesh(work, method, num_replicates=1, one_device=False):
     config = get_config(method)
     config.batch_size, config.num_replicates = work.batch, num_replicates
     if not one_device:
-        cli.use_cores([config])
-    return builders.build_mesh(config)
+        launch.use_cores([config])
+    return build.build_mesh(resolve(config))

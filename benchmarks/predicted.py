@@ -2,7 +2,7 @@
 
 python -m benchmarks.predicted
 
-A step's FLOPs are counted by `experiments.variants`; its memory and what it sends are
+A step's FLOPs are counted by `experiments.paper.cost`; its memory and what it sends are
 read off the program that the launcher would run, compiled for 1 and for 4 devices. Its
 time comes from results/training_step.json: AIS as measured there; IWAE-DReG, which is
 not, by the line through the cheapest and the dearest step (its constant part is that of
@@ -20,8 +20,10 @@ import numpy as np
 from ais_jax import sharding
 from benchmarks import common
 from configs import table1
-from experiments import builders, train, variants
-from experiments.datasets import Dataset
+from experiments.data.catalogue import CATALOGUE
+from experiments.paper import cost, variants
+from experiments.run import build, train
+from experiments.run.settings import resolve
 
 DEVICES = 4
 LARGE_WIDTHS = ((13_750, 13_750),)
@@ -48,8 +50,8 @@ def seconds_per_step(variant):
     table = json.loads((common.RESULTS / "training_step.json").read_text())["tables"]
     measured = {(r["K"], r["T"]): r["ms"] / 1e3 for r in table["Training step"]}
     row = variant.row
-    if row.num_temperatures:
-        return measured[row.num_samples, row.num_temperatures]
+    if row.printed_temperatures:
+        return measured[row.num_samples, row.printed_temperatures]
     ends = common.GRID[0], common.GRID[-1]
     flops = [common.Workload().minimum_flops(*end) for end in ends]
     seconds = [measured[end] for end in ends]
@@ -68,7 +70,7 @@ def row(variant):
     """
     seconds = seconds_per_step(variant)
     hours = variant.steps * seconds / 3600
-    images = variants.IMAGES["omniglot"][0] / variants.IMAGES["mnist"][0]
+    images = CATALOGUE["omniglot"].num_train / CATALOGUE["mnist"].num_train
     return {
         "row": variant.name,
         **step_cost(variant.config, variant.train_flops / variant.steps),
@@ -82,7 +84,7 @@ def larger(variant):
     """The cost of a row with a model of `LARGE_WIDTHS`, at the row's rate."""
     config = variant.config.copy_and_resolve_references()
     config.model.widths = LARGE_WIDTHS
-    weights = [number_of_weights(c) for c in (variant.config, config)]
+    weights = [cost.number_of_weights(resolve(c)) for c in (variant.config, config)]
     flops = variant.train_flops / variant.steps
     seconds = seconds_per_step(variant) * weights[1] / weights[0]
     return {
@@ -91,13 +93,6 @@ def larger(variant):
         "seconds": seconds,
         "MNIST hours": variant.steps * seconds / 3600,
     }
-
-
-def number_of_weights(config):
-    """Of the decoder's matrices, which every pass multiplies by."""
-    model = builders.build_model(config, variants.IMAGES[config.dataset][2])
-    theta, _ = jax.eval_shape(model.init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(theta) if len(leaf.shape) == 2)
 
 
 def step_cost(config, flops):
@@ -114,7 +109,7 @@ def step_cost(config, flops):
     """
     one, several = (compiled(config, num) for num in (1, DEVICES))
     memory = one.memory_analysis()
-    data = 8 * config.batch_size * variants.IMAGES[config.dataset][2] * 4
+    data = 8 * config.batch_size * CATALOGUE[config.dataset].num_pixels * 4
     held = memory.argument_size_in_bytes - data + memory.temp_size_in_bytes
     return {
         "batch": config.batch_size,
@@ -136,19 +131,18 @@ def compiled(config, num_devices):
     """
     config = config.copy_and_resolve_references()
     config.sharding.data = num_devices
-    pixels = variants.IMAGES[config.dataset][2]
-    images = np.zeros((8 * config.batch_size, pixels), np.float32)
-    data = Dataset(config.dataset, images, images, None, (1, pixels), False, "", "")
-    setup = builders.build_training(config, data)
+    settings = resolve(config)
+    dataset = cost.random_dataset(settings)
+    setup = build.build_training(settings, dataset)
     replicated = sharding.by_replicate(setup.mesh)
-    state = jax.eval_shape(lambda: train.initial_state(config, setup))
+    state = train.template(setup)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     rates = jax.ShapeDtypeStruct((1,), jnp.float32)
     place = lambda tree: jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated), tree
     )
     run = sharding.spread_training(setup.run_steps, setup.mesh)
-    rows = sharding.place_rows(images, setup.mesh)
+    rows = sharding.place_rows(dataset.train, setup.mesh)
     return run.lower(*place((state, keys, rates)), rows, jnp.int32(100)).compile()
 
 

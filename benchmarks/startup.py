@@ -67,10 +67,10 @@ def first_step():
     import jax
 
     from benchmarks import common
-    from experiments import cli
+    from experiments.system import devices
 
     mark()
-    cli.use_compile_cache(cache)
+    devices.use_compile_cache(cache)
     work = common.SMALL if quick else common.Workload()
     estimate = common.estimator(work, num_samples, num_temperatures)
     arguments = common.step_arguments(work, estimate)

@@ -5,7 +5,7 @@
 The argument after the colon picks the estimator (ais, dreg, iwae, mh_hmc, stl, vae),
 and with it the settings of `config.estimator`. A setting that the estimator does not
 read does not exist, so a mistyped one is an error. None means: chosen from the other
-settings, as the comment says.
+settings (`configs/presets.py`) or, in `sharding` and `block_rows`, for the machine.
 """
 
 import difflib
@@ -47,7 +47,6 @@ def get_config(estimator="ais"):
     config.model.data_mean_bias = True  # the decoder starts at the mean image
     config.model.precision = "float32"  # or tf32_x3, bf16_x6: its emulations on GPUs
     config.model.force_precision = "float32"  # of HMC's force; tf32, bf16 are faster
-    config.model.kernel = "xla"  # or pallas: GPUs, a bf16 force, one layer, tanh
 
     config.estimator = ConfigDict()
     config.estimator.name = estimator
@@ -58,12 +57,12 @@ def get_config(estimator="ais"):
         config.estimator.preconditioner = "encoder"
 
     config.step_size = ConfigDict()  # of HMC in training
-    config.step_size.first = placeholder(float)  # 0.1; encoder: 0.2
+    config.step_size.first = placeholder(float)  # by estimator.preconditioner
     config.step_size.target = 0.6  # acceptance
     config.step_size.grow = 1.002
     config.step_size.shrink = 0.998
-    config.step_size.smallest = placeholder(float)  # 0.001; encoder: 0.01
-    config.step_size.largest = placeholder(float)  # 0.3; encoder: 1.5
+    config.step_size.smallest = placeholder(float)  # likewise
+    config.step_size.largest = placeholder(float)  # likewise
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = (1e-3,)  # one, or one for each replicate
@@ -96,6 +95,7 @@ def get_config(estimator="ais"):
     config.evaluation.num_simulated = placeholder(int)  # for the bidirectional gap
     config.evaluation.num_pilot = 32  # examples that tune temperatures and step sizes
     config.evaluation.target = 0.65  # acceptance in the pilot
+    config.evaluation.first_step_size = placeholder(float)  # by the preconditioner
     config.evaluation.gap_threshold = 0.1  # nats; a larger gap prints a warning
     config.evaluation.chunk_size = 100  # examples computed, and saved, at a time
     return config

@@ -16,7 +16,8 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
-from experiments.checkpoint import Checkpointer, CheckpointError
+from experiments.run.checkpoint import Checkpointer
+from experiments.system.errors import CheckpointError
 
 ROOT = Path(__file__).parents[1]
 
@@ -217,7 +218,7 @@ def _run(script, directory, **kwargs):
 
 SAVE_FOREVER = """
 import sys, jax.numpy as jnp, numpy as np
-from experiments.checkpoint import Checkpointer
+from experiments.run.checkpoint import Checkpointer
 def state(step):
     values = np.random.default_rng(step).normal(size=300_000).astype(np.float32)
     return {"step": jnp.int32(step), "w": jnp.asarray(values)}
@@ -254,13 +255,13 @@ def test_killed_process_leaves_its_newest_checkpoint_whole(tmp_path):
 
 SAVE_ON_FOUR = """
 import sys, jax, jax.numpy as jnp
-import experiments.checkpoint
+import experiments.run.checkpoint
 assert not any(name.startswith("orbax") for name in sys.modules)
 mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 split, copied = (jax.NamedSharding(mesh, p) for p in (jax.P("data"), jax.P()))
 x = jax.device_put(jnp.arange(24.0).reshape(8, 3), split)
 state = {"x": x, "y": jax.device_put(jnp.int32(5), copied)}
-with experiments.checkpoint.Checkpointer(sys.argv[1]) as c:
+with experiments.run.checkpoint.Checkpointer(sys.argv[1]) as c:
     c.save(2, state)
     back = c.restore(state)
     assert [back[k].sharding for k in state] == [split, copied]

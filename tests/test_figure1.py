@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs.figure1 import get_config
-from experiments import cli, figure1
-from experiments.metrics import read_json
+from experiments.paper import figure1
+from experiments.system.errors import InputError
+from experiments.system.files import read_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,7 +119,7 @@ BAD = {
 
 @pytest.mark.parametrize("message", BAD)
 def test_bad_settings_are_named(tmp_path, message):
-    with pytest.raises(cli.InputError, match=message):
+    with pytest.raises(InputError, match=message):
         figure1.run(changed(**BAD[message]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -126,7 +127,7 @@ def test_bad_settings_are_named(tmp_path, message):
 def test_a_missing_setting_is_named():
     config = get_config()
     del config.bandwidth
-    with pytest.raises(cli.InputError, match=r"bandwidth=None: give one like 0\.5"):
+    with pytest.raises(InputError, match=r"bandwidth=None: give one like 0\.5"):
         figure1.plan(config)
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import test_experiments as launcher
-from test_experiments import SHORT, main, make_config
+import test_launch as launcher
+from test_launch import SHORT, make_config
 
-from experiments import gradients
-from experiments.cli import InputError
-from experiments.metrics import read_json
+from experiments.paper import gradients
+from experiments.run.launch import train_and_evaluate
+from experiments.system.errors import InputError
+from experiments.system.files import read_json
 
 cache = launcher.cache
 
@@ -16,7 +17,7 @@ cache = launcher.cache
 def trained(cache, tmp_path_factory):
     """A short training run: its workdir."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    main.run("train", make_config(**SHORT), workdir, cache)
+    train_and_evaluate(make_config(**SHORT), workdir, mode="train", compile_cache=cache)
     return workdir
 
 

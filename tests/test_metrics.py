@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.metrics import MetricsWriter, read_json, read_metrics, write_json
+from experiments.run.metrics import MetricsWriter, read_metrics
+from experiments.system.files import read_json, write_json
 
 
 def read_events(workdir):

@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from experiments import plots
+from experiments.run import plots
 
 BLUE = np.array([0x00, 0x72, 0xB2]) / 255
 ORANGE = np.array([0xD5, 0x5E, 0x00]) / 255
@@ -187,7 +187,7 @@ def test_bad_series_are_named(tmp_path, series, message):
 
 DRAW = """
 import sys
-from experiments import plots
+from experiments.run import plots
 assert "matplotlib" not in sys.modules
 plots.line_plot({"a": ([1], [1], None)}, sys.argv[1], xlabel="x", ylabel="y")
 assert "matplotlib.pyplot" not in sys.modules

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from ais_jax import sharding
-from experiments import cli
+from experiments.system import devices
+from experiments.system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 HOST_DEVICES = "--xla_force_host_platform_device_count"
@@ -38,7 +39,7 @@ SMALL = [
 # does not go on before, and the others cannot go on without it, so nothing races.
 SIGNALS_ITSELF = """
     import os, pathlib, runpy, sys, time
-    from experiments.checkpoint import Checkpointer
+    from experiments.run.checkpoint import Checkpointer
 
     save, signals = Checkpointer.save, [int(sys.argv.pop(1))]
     checkpoints = pathlib.Path(sys.argv[1].removeprefix("--workdir="), "checkpoints")
@@ -272,8 +273,8 @@ def test_the_others_end_when_process_0_is_killed(start, tmp_path):
     ],
 )
 def test_wrong_flags_are_refused_before_anything_starts(flags, message):
-    with pytest.raises(cli.InputError, match=message):
-        cli.start_processes(*flags)
+    with pytest.raises(InputError, match=message):
+        devices.start_processes(*flags)
 
 
 def test_a_coordinator_that_does_not_answer_is_one_line(start, tmp_path):

@@ -5,9 +5,15 @@ from collections import Counter
 
 import pytest
 
-from configs import table1, table2
-from experiments import builders, cli, datasets, runs, sweep, tables, variants
-from experiments.metrics import read_json
+from configs import presets, table1, table2
+from experiments.data import load
+from experiments.data.catalogue import CATALOGUE
+from experiments.paper import sweep, tables, variants
+from experiments.run import build, evaluate
+from experiments.run.settings import plain
+from experiments.system import files
+from experiments.system.errors import Ended, InputError, NonFiniteLoss, Stopped
+from experiments.system.files import read_json
 
 
 def tiny(structure="digits"):
@@ -47,7 +53,7 @@ def test_the_tables_are_25_models(both):
 def test_shared_rows_are_the_same_run(both):
     configs = {}
     for variant in both:
-        mine = runs.plain(variant.config)
+        mine = plain(variant.config)
         assert configs.setdefault(variant.name, mine) == mine
 
 
@@ -64,7 +70,8 @@ def test_every_variant_follows_the_released_protocol(both):
         if variant.row.method != "dreg":
             assert config.estimator.preconditioner == "unit"
             assert config.estimator.num_leapfrog == 5
-    assert builders.STEP_SIZES["unit"] == (0.1, 0.001, 0.3)
+    sizes = presets.STEP_SIZES["unit"]
+    assert sizes == {"first": 0.1, "smallest": 0.001, "largest": 0.3}
 
 
 @pytest.mark.parametrize(("reading", "moves"), [("increments", 11), ("released", 10)])
@@ -74,12 +81,12 @@ def test_both_readings_of_t(reading, moves, method):
     config.reading = reading
     found = [v for v in variants.expand(config) if v.row[1:] == (method, 50, 11)]
     (variant,) = found
-    model = builders.build_model(variant.config, 784)
-    assert builders.build_estimator(variant.config, model).num_moves == moves
+    model = build.build_model(variant.settings, 784)
+    assert build.build_estimator(variant.settings, model).num_moves == moves
     assert variant.identity["num_moves"] == moves
     assert variant.identity["reading"] == reading
     assert variant.name.endswith("-released") == (reading == "released")
-    assert tables.match(runs.plain(variant.config)) == (variant.row, reading)
+    assert tables.match(plain(variant.config)) == (variant.row, reading)
 
 
 def test_structures_restrict():
@@ -134,9 +141,10 @@ def test_matched_cost_gives_all_the_same_number_of_gradient_evaluations():
 
 
 def test_digits_have_the_counted_images():
-    data = datasets.load("digits")
+    data = load.load("digits")
     sizes = len(data.train), len(data.test), data.train.shape[1]
-    assert variants.IMAGES["digits"] == sizes
+    entry = CATALOGUE["digits"]
+    assert (entry.num_train, entry.num_test, entry.num_pixels) == sizes
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
@@ -152,12 +160,12 @@ def test_shards_are_a_balanced_partition(both, count):
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b", "1/0", "-1/2"])
 def test_bad_shards_are_refused(text):
-    with pytest.raises(cli.InputError, match="shard"):
+    with pytest.raises(InputError, match="shard"):
         sweep.select(table1.get_config("digits"), text)
 
 
 def test_an_unknown_variant_names_the_nearest():
-    with pytest.raises(cli.InputError, match="mean 'digits-dreg-K50'"):
+    with pytest.raises(InputError, match="mean 'digits-dreg-K50'"):
         sweep.select(table1.get_config("digits"), only=["digit-dreg-K50"])
 
 
@@ -176,7 +184,7 @@ def test_an_unknown_variant_names_the_nearest():
 def test_bad_settings_are_one_line(name, value, message):
     config = table1.get_config()
     config.update_from_flattened_dict({name: value})
-    with pytest.raises(cli.InputError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         variants.expand(config)
     assert "\n" not in str(error.value)
 
@@ -184,7 +192,7 @@ def test_bad_settings_are_one_line(name, value, message):
 def test_a_config_of_the_launcher_is_refused():
     from configs import digits
 
-    with pytest.raises(cli.InputError, match="no sweep's"):
+    with pytest.raises(InputError, match="no sweep's"):
         variants.expand(digits.get_config())
 
 
@@ -198,13 +206,11 @@ def test_a_sweep_trains_skips_and_resumes(tmp_path, capsys, monkeypatch):
     assert identity["method"] == "dreg" and identity["failure"] is None
 
     def stop(*_):
-        raise runs.Stopped("stopped")
-
-    from experiments import evaluate
+        raise Stopped("stopped")
 
     with monkeypatch.context() as patched:
         patched.setattr(evaluate, "evaluate", stop)
-        with pytest.raises(runs.Stopped):
+        with pytest.raises(Stopped):
             sweep.run(pair, tmp_path)
     assert sweep.status(pair[1], tmp_path / second) == "unfinished"
     written = (tmp_path / first / "results.json").stat().st_mtime_ns
@@ -215,7 +221,7 @@ def test_a_sweep_trains_skips_and_resumes(tmp_path, capsys, monkeypatch):
     assert [sweep.status(v, tmp_path / v.name) for v in pair] == ["finished"] * 2
     assert (tmp_path / first / "results.json").stat().st_mtime_ns == written
     config.optimizer.b1 = 0.8
-    with pytest.raises(cli.InputError, match=r"optimizer.b1=0.9, not 0.8"):
+    with pytest.raises(InputError, match=r"optimizer.b1=0.9, not 0.8"):
         sweep.run(sweep.select(config), tmp_path)
 
 
@@ -224,17 +230,15 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
 ):
     done = []
 
-    def fake(mode, config, folder, cache):
+    def fake(config, folder, compile_cache):
         done.append(folder.name)
         if "K5" in folder.name:
-            raise runs.NonFiniteLoss("The loss was not finite at step 3")
+            raise NonFiniteLoss("The loss was not finite at step 3")
 
-    monkeypatch.setattr(sweep.launcher, "run", fake)
+    monkeypatch.setattr(sweep.launch, "train_and_evaluate", fake)
     names = ["digits-dreg-K1", "digits-dreg-K5", "digits-ais-K1-T5"]
     found = sweep.select(tiny(), only=names)
-    with pytest.raises(
-        cli.Ended, match="1 of 3 variants failed: digits-dreg-K5"
-    ) as end:
+    with pytest.raises(Ended, match="1 of 3 variants failed: digits-dreg-K5") as end:
         sweep.run(found, tmp_path)
     assert end.value.status == 1 and done == names
     identity = read_json(tmp_path / "digits-dreg-K5" / "variant.json")
@@ -243,11 +247,13 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
 
 def test_a_signal_between_trainings_stops_the_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        sweep.launcher, "run", lambda *_: signal.raise_signal(signal.SIGTERM)
+        sweep.launch,
+        "train_and_evaluate",
+        lambda *_, **__: signal.raise_signal(signal.SIGTERM),
     )
     before = signal.getsignal(signal.SIGTERM)
     found = sweep.select(tiny())
-    with pytest.raises(runs.Stopped) as end:
+    with pytest.raises(Stopped) as end:
         sweep.run(found, tmp_path)
     assert end.value.status == 3
     assert signal.getsignal(signal.SIGTERM) == before
@@ -255,10 +261,12 @@ def test_a_signal_between_trainings_stops_the_sweep(tmp_path, monkeypatch):
 
 
 def test_a_variant_in_use_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sweep.launcher, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(
+        sweep.launch, "train_and_evaluate", lambda *_, **__: pytest.fail("it ran")
+    )
     (variant,) = sweep.select(tiny(), only=["digits-dreg-K1"])
     (tmp_path / variant.name).mkdir()
-    with sweep._locked(tmp_path / variant.name) as is_free:
+    with files.locked(tmp_path / variant.name) as is_free:
         assert is_free
         sweep.run([variant], tmp_path)
     assert "in use elsewhere" in capsys.readouterr().out

@@ -6,14 +6,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import test_experiments as launcher
-from test_experiments import SHORT, log_of, main, make_config, refused, started
+import test_launch as launcher
+from test_launch import SHORT, log_of, make_config, refused, started
 
-from experiments import builders, datasets, evaluate, runs, train
-from experiments.builders import ConfigError
-from experiments.checkpoint import CheckpointError
-from experiments.evaluator import Evaluator
-from experiments.metrics import read_json, write_json
+from ais_jax import evaluation
+from experiments.data import load
+from experiments.run import build, evaluate, train
+from experiments.run.evaluator import Evaluator
+from experiments.run.folder import saved_config
+from experiments.run.launch import train_and_evaluate
+from experiments.run.settings import resolve
+from experiments.system.errors import CheckpointError, ConfigError
+from experiments.system.files import read_json, write_json
 
 cache = launcher.cache
 EVALUATION = SHORT | {"evaluation.num_examples": 12}
@@ -23,7 +27,7 @@ EVALUATION = SHORT | {"evaluation.num_examples": 12}
 def evaluated(cache, tmp_path_factory):
     """A short run, trained and evaluated: its workdir."""
     workdir = tmp_path_factory.mktemp("evaluated") / "run"
-    main.run("train_and_evaluate", make_config(**EVALUATION), workdir, cache)
+    train_and_evaluate(make_config(**EVALUATION), workdir, compile_cache=cache)
     return workdir
 
 
@@ -36,7 +40,12 @@ def workdir(evaluated, tmp_path):
 def evaluate_again(workdir, cache, **settings):
     """Evaluates with other settings: the results, and the arrays of its chunks."""
     before = set(workdir.glob("evaluation/*"))
-    main.run("evaluate", make_config(**(EVALUATION | settings)), workdir, cache)
+    train_and_evaluate(
+        make_config(**(EVALUATION | settings)),
+        workdir,
+        mode="evaluate",
+        compile_cache=cache,
+    )
     (folder,) = set(workdir.glob("evaluation/*")) - before
     return read_json(workdir / "results.json"), per_example(folder)
 
@@ -91,22 +100,20 @@ def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(
 
 
 def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
-    config = make_config(**EVALUATION)
-    dataset = datasets.load("digits")
-    setup = builders.build_training(config, dataset)
-    trained = train.restore(config, setup, evaluated)
-    params = evaluate.parameters(jax.device_get(trained.state), 0)
-    settings = builders.evaluation_settings(config)
-    evaluator = Evaluator(config, setup.model, dataset, settings)
+    settings = resolve(make_config(**EVALUATION))
+    dataset = load.load("digits")
+    setup = build.build_training(settings, dataset)
+    (params,) = evaluate.parameters(train.restore(setup, evaluated).state)
+    evaluator = Evaluator(setup, dataset, settings.evaluation)
     (saved,) = evaluated.glob("evaluation/*/replicate_0/plan.npz")
-    plan = evaluate.evaluation.Plan(**np.load(saved))
+    plan = evaluation.Plan(**np.load(saved))
     x = evaluator.test_images(np.arange(1))[0]
 
     @jax.jit
     def log_weights(params):
-        key, path = jax.random.key(3), evaluator.path(*params, x)
+        key, path = jax.random.key(3), evaluator.path(params, x)
         few, many = (
-            evaluate.evaluation.log_normalizer(key, path, plan, k, evaluator.transition)
+            evaluation.log_normalizer(key, path, plan, k, evaluator.transition)
             for k in (3, 5)
         )
         return few.log_w, many.log_w
@@ -137,7 +144,7 @@ def test_an_evaluation_of_its_own_takes_the_runs_config_and_new_settings(
     results = read_json(workdir / "results.json")
     assert results["steps"] == expected["steps"]
     assert results["config"]["model"] == expected["config"]["model"]
-    assert results["evaluation"] == expected["evaluation"] | {
+    assert results["config"]["evaluation"] == expected["config"]["evaluation"] | {
         "num_examples": 5,
         "gap_threshold": 0.2,
     }
@@ -151,7 +158,9 @@ def test_the_same_evaluation_again_reads_back_every_chunk(workdir, cache):
         p: p.stat().st_mtime_ns for p in workdir.glob("evaluation/**/*.npz")
     }
     before, expected = times(), read_json(workdir / "results.json")
-    results = main.run("evaluate", make_config(**EVALUATION), workdir, cache)
+    results = train_and_evaluate(
+        make_config(**EVALUATION), workdir, mode="evaluate", compile_cache=cache
+    )
     assert times() == before
     assert results["test_log_p"] == expected["test_log_p"]
 
@@ -169,19 +178,19 @@ def test_an_evaluation_refuses_to_change_the_training(evaluated, setting):
     "name, value", [("num_chains", 0), ("target", 1.5), ("start", "middle")]
 )
 def test_an_evaluation_refuses_settings_out_of_range(evaluated, name, value):
-    config = runs.saved_config(evaluated, {f"evaluation.{name}": value})
+    config = saved_config(evaluated, {f"evaluation.{name}": value})
     with pytest.raises(ConfigError, match=f"evaluation.{name}={value!r}"):
-        main.run("evaluate", config, evaluated)
+        train_and_evaluate(config, evaluated, mode="evaluate")
 
 
 def test_a_checkpoint_of_another_models_shape_is_refused(workdir):
     identity = read_json(workdir / "config.json")
     identity["config"]["model"]["widths"] = [[17]]
     write_json(workdir / "config.json", identity)
-    config = runs.saved_config(workdir, {})
+    config = saved_config(workdir)
     for mode in ("evaluate", "train"):
         with pytest.raises(CheckpointError, match="is of another model"):
-            main.run(mode, config, workdir)
+            train_and_evaluate(config, workdir, mode=mode)
 
 
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(workdir, cache):
@@ -191,18 +200,25 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(workdir, cache):
     write_json(workdir / "config.json", identity)
     before = read_json(workdir / "results.json")["test_log_p"]
     for mode in ("evaluate", "train_and_evaluate"):
-        config = runs.saved_config(workdir, {})
+        config = saved_config(workdir)
         assert config.model.kernel == "xla"
-        assert main.run(mode, config, workdir, cache)["test_log_p"] == before
+        assert (
+            train_and_evaluate(config, workdir, mode=mode, compile_cache=cache)[
+                "test_log_p"
+            ]
+            == before
+        )
     identity["config"]["model"]["force_precision"] = "bf16"
     write_json(workdir / "config.json", identity)
     with pytest.raises(
         ConfigError, match=r"model\.force_precision='bf16', not 'float32'"
     ):
-        main.run("train", make_config(**EVALUATION), workdir, cache)
+        train_and_evaluate(
+            make_config(**EVALUATION), workdir, mode="train", compile_cache=cache
+        )
 
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(workdir):
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        main.run("evaluate", runs.saved_config(workdir, {}), workdir)
+        train_and_evaluate(saved_config(workdir), workdir, mode="evaluate")

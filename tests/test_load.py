@@ -1,5 +1,6 @@
 """Data sets: what is loaded, where it is cached, and what is refused."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from experiments import datasets, sources
-from experiments.datasets import DataError
+from experiments.data import load as datasets
+from experiments.data import originals
+from experiments.data.catalogue import CATALOGUE, STUDY_MD5, STUDY_SOURCE
+from experiments.system.errors import DataError
 
 REPOSITORY = Path(__file__).parents[1]
 REAL = REPOSITORY.parent / "shared" / "data"
@@ -52,6 +55,10 @@ def real(real_dir):
             return datasets.load(name, real_dir)
 
     return load
+
+
+def set_home(monkeypatch, name, home):
+    monkeypatch.setitem(CATALOGUE, name, CATALOGUE[name]._replace(home=home))
 
 
 def images_like_study(levels, seed=0):
@@ -170,7 +177,7 @@ def test_omniglot_is_upright(tmp_path):
 
 def test_rebuilt_omniglot_says_so(real, real_dir):
     data = real("omniglot")
-    if data.source == sources.STUDY_SOURCE:
+    if data.source == STUDY_SOURCE:
         pytest.skip("the original file is here, not the rebuilt one")
     content = (real_dir / "omniglot/chardata.mat").read_bytes()
     assert data.source == f"rebuilt split (md5 {hashlib.md5(content).hexdigest()})"
@@ -180,8 +187,8 @@ def test_second_load_needs_no_tensorflow_datasets(real, real_dir):
     digest = real("mnist").digest
     code = f"""
 import sys
-from experiments import datasets
-data = datasets.load("mnist", {str(real_dir)!r})
+from experiments.data import load
+data = load.load("mnist", {str(real_dir)!r})
 print(data.digest, "tensorflow_datasets" in sys.modules)
 """
     assert python(code) == f"{digest} False"
@@ -189,33 +196,45 @@ print(data.digest, "tensorflow_datasets" in sys.modules)
 
 def test_import_is_light():
     heavy = {"tensorflow_datasets", "scipy", "sklearn", "PIL", "jax"}
-    code = "import sys, experiments.datasets; print(*sys.modules)"
+    code = "import sys, experiments.data.load; print(*sys.modules)"
     assert not heavy & set(python(code).split())
 
 
 @pytest.fixture
-def server(real_dir):
+def serve():
+    """Folder -> the address at which this machine serves it over HTTP."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder):
+            handler = functools.partial(
+                http.server.SimpleHTTPRequestHandler, directory=folder
+            )
+            running = stack.enter_context(
+                http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            )
+            threading.Thread(target=running.serve_forever).start()
+            stack.callback(running.shutdown)
+            return f"http://127.0.0.1:{running.server_port}/"
+
+        yield start
+
+
+@pytest.fixture
+def server(serve, real_dir):
     """The originals over HTTP, from this machine."""
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=real_dir
-    )
-    handler.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever).start()
-        yield f"http://127.0.0.1:{running.server_port}/"
-        running.shutdown()
+    return serve(real_dir)
 
 
 def test_downloaded_mnist_equals_local_mnist(real, server, tmp_path, monkeypatch):
     digest = real("mnist").digest
-    monkeypatch.setitem(sources.HOMES, "mnist", f"{server}mnist/")
+    set_home(monkeypatch, "mnist", f"{server}mnist/")
     assert datasets.load("mnist", tmp_path).digest == digest
-    monkeypatch.setitem(sources.HOMES, "mnist", "http://127.0.0.1:9/")
+    set_home(monkeypatch, "mnist", "http://127.0.0.1:9/")
     assert datasets.load("mnist", tmp_path).digest == digest
 
 
 def test_a_server_without_the_file_counts_as_unreachable(server, tmp_path, monkeypatch):
-    monkeypatch.setitem(sources.HOMES, "mnist", f"{server}no_such_folder/")
+    set_home(monkeypatch, "mnist", f"{server}no_such_folder/")
     with pytest.raises(DataError, match="cannot be reached"):
         datasets.check_available("mnist", tmp_path)
 
@@ -223,11 +242,11 @@ def test_a_server_without_the_file_counts_as_unreachable(server, tmp_path, monke
 @pytest.mark.parametrize("name", ["mnist", "omniglot", "binarized_mnist"])
 @pytest.mark.parametrize("call", [datasets.load, datasets.check_available])
 def test_offline_error_says_what_is_missing(call, name, tmp_path, monkeypatch):
-    monkeypatch.setitem(sources.HOMES, name, "http://127.0.0.1:9/")
+    set_home(monkeypatch, name, "http://127.0.0.1:9/")
     with pytest.raises(DataError) as error:
         call(name, tmp_path)
     message = str(error.value)
-    assert all(file in message for file in sources.FILES[name].values())
+    assert all(file in message for file in CATALOGUE[name].files.values())
     assert str(tmp_path / name) in message and str(tmp_path / ".cache") in message
     assert "--config.data_dir" in message
     assert not any(tmp_path.iterdir())
@@ -253,20 +272,20 @@ def test_default_data_dir(tmp_path, monkeypatch):
 )
 def test_truncated_originals_are_refused(name, file, size, tmp_path):
     whole = gzip.compress(b"0 1 0 1\n" * 1000)
-    for each in sources.FILES[name].values():
+    for each in CATALOGUE[name].files.values():
         end = ".gz" if each.endswith(".amat") else ""
         (tmp_path / f"{each}{end}").write_bytes(whole[:-10])
     with pytest.raises(DataError, match="truncated or damaged") as error:
         datasets.load(name, tmp_path)
     message = str(error.value)
     assert str(tmp_path / file) in message and str(size) in message
-    assert "mend" in message
+    assert "Replace it by a fresh copy" in message
 
 
 def test_truncated_copy_of_real_mnist_is_refused(real_dir, tmp_path):
     if not (real_dir / "mnist").is_dir():
         pytest.skip(f"no originals in {REAL / 'mnist'}")
-    for file in sources.FILES["mnist"].values():
+    for file in CATALOGUE["mnist"].files.values():
         (tmp_path / file).write_bytes((real_dir / "mnist" / file).read_bytes()[:-1])
     with pytest.raises(DataError, match=r"9912421 bytes.* 9912422 bytes"):
         datasets.load("mnist", tmp_path)
@@ -276,7 +295,7 @@ def test_foreign_chardata_warns_with_both_digests(tmp_path):
     path = write_chardata(tmp_path / "omniglot")
     own = hashlib.md5(path.read_bytes()).hexdigest()
     for _ in ("from the file", "from the cache"):
-        with pytest.warns(UserWarning, match=f"{sources.STUDY_MD5}.*{own}"):
+        with pytest.warns(UserWarning, match=f"{STUDY_MD5}.*{own}"):
             data = datasets.load("omniglot", tmp_path)
         assert data.source == f"user's copy (md5 {own})"
 
@@ -297,22 +316,23 @@ def test_damaged_chardata_is_refused(damage, tmp_path):
         datasets.load("omniglot", tmp_path)
 
 
-def test_download_with_another_digest_is_not_used(tmp_path, monkeypatch):
-    home = write_chardata(tmp_path / "server").parent.as_uri() + "/"
-    monkeypatch.setitem(sources.HOMES, "omniglot", home)
-    with pytest.raises(DataError, match=f"expected {sources.STUDY_GIT_BLOB}"):
+def test_download_with_another_digest_is_not_used(tmp_path, monkeypatch, serve):
+    home = serve(write_chardata(tmp_path / "server").parent)
+    set_home(monkeypatch, "omniglot", home)
+    with pytest.raises(DataError, match="does not match the known hash"):
         datasets.load("omniglot", tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
-def test_download_with_the_digest_is_kept(tmp_path, monkeypatch):
+def test_download_with_the_digest_is_kept(tmp_path, monkeypatch, serve):
     content = write_chardata(tmp_path / "server").read_bytes()
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    monkeypatch.setattr(sources, "STUDY_GIT_BLOB", blob)
-    home = (tmp_path / "server").as_uri() + "/"
-    monkeypatch.setitem(sources.HOMES, "omniglot", home)
+    md5 = hashlib.md5(content).hexdigest()
+    for module in (originals, datasets):
+        monkeypatch.setattr(module, "STUDY_MD5", md5)
+    home = serve(tmp_path / "server")
+    set_home(monkeypatch, "omniglot", home)
     data = datasets.load("omniglot", tmp_path / "data")
-    assert data.source == sources.STUDY_SOURCE
+    assert data.source == STUDY_SOURCE
     kept = tmp_path / "data/omniglot"
     assert [path.name for path in kept.iterdir()] == ["chardata.mat"]
     assert (kept / "chardata.mat").read_bytes() == content
@@ -378,7 +398,7 @@ def test_damaged_cache_without_originals_is_one_clear_error(tmp_path, monkeypatc
     path = write_chardata(tmp_path)
     load_foreign(tmp_path)
     path.unlink()
-    monkeypatch.setitem(sources.HOMES, "omniglot", "http://127.0.0.1:9/")
+    set_home(monkeypatch, "omniglot", "http://127.0.0.1:9/")
     damage_cache(tmp_path / ".cache/omniglot.npz", "truncated")
     with (
         pytest.warns(UserWarning, match=r"omniglot.npz is damaged"),

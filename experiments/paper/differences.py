@@ -4,9 +4,8 @@ The images vary far more among themselves than two models do on one of them, so 
 error of a difference is much smaller than that of either mean.
 """
 
-import itertools
-
 import numpy as np
+import pandas as pd
 
 
 def paired(first, second):
@@ -39,40 +38,37 @@ def paired(first, second):
 
 
 def markdown(runs):
-    """A table for each data set: every run less every other.
+    """A table for each data set, as Markdown: every run less every other.
 
     Args:
         runs: list of (label, results.json), in the order of the table.
 
     Returns:
-        Lines of Markdown; none where no two runs share their test images. Runs of one
-        replicate are marked.
+        Text, empty where no two runs share their test images. Runs of one replicate
+        are marked.
     """
-    lines = []
-    mark = lambda r: "" if len(r["replicates"]) > 1 else " (one seed)"
-    runs = [(name + mark(results), results) for name, results in runs]
-    for dataset in dict.fromkeys(r["config"]["dataset"] for _, r in runs):
-        theirs = [(n, r) for n, r in runs if r["config"]["dataset"] == dataset]
-        pairs = {
-            (a, b): found
-            for (a, first), (b, second) in itertools.permutations(theirs, 2)
-            if (found := paired(first, second))
-        }
-        names = [name for name, _ in theirs if any(name in pair for pair in pairs)]
-        if not names:
-            continue
-        lines += ["", f"### {dataset}", "", _row(["less", *names])]
-        lines.append(_row(["---"] * (len(names) + 1)))
-        for a in names:
-            cells = [_cell(pairs.get((a, b))) for b in names]
-            lines.append(_row([a, *cells]))
-    return lines
+    text, by_dataset = "", {}
+    for name, results in runs:
+        mark = "" if len(results["replicates"]) > 1 else " (one seed)"
+        runs_of = by_dataset.setdefault(results["config"]["dataset"], {})
+        runs_of[name + mark] = results
+    for dataset, runs_of in by_dataset.items():
+        cells = pd.DataFrame(
+            [[_cell(a, b) for b in runs_of.values()] for a in runs_of.values()],
+            index=pd.Index(runs_of, name="less"),
+            columns=list(runs_of),
+        )
+        shared = (cells != "").any()
+        if shared.any():
+            table = cells.loc[shared, shared].to_markdown(disable_numparse=True)
+            text += f"\n### {dataset}\n\n{table}\n"
+    return text
 
 
 def identity(results):
     """What decides which pixels were evaluated."""
-    dataset = results["config"]["dataset"]
-    return dataset, results["data"]["digest"], results["evaluation"]["seed"]
+    config = results["config"]
+    return config["dataset"], results["data"]["digest"], config["evaluation"]["seed"]
 
 
 def _values(results):
@@ -81,9 +77,6 @@ def _values(results):
     return np.array([part.get("per_example", []) for part in parts], np.float64)
 
 
-def _row(cells):
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(found):
-    return "" if found is None else f"{found[0]:+.2f} ± {found[1]:.2f}"
+def _cell(first, second):
+    difference = None if first is second else paired(first, second)
+    return "" if difference is None else "{:+.2f} ± {:.2f}".format(*difference)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from ais_jax import estimators
-from configs import default
-from experiments import builders, runs
-from experiments.builders import ConfigError
-from experiments.datasets import NAMES
+from configs import default, presets
+from experiments.data.load import NAMES
+from experiments.run import build
+from experiments.run.settings import flatten, resolve
+from experiments.system.errors import ConfigError
 
 each_estimator = pytest.mark.parametrize("estimator", sorted(estimators.ESTIMATORS))
 each_config = pytest.mark.parametrize("name", ["default", *NAMES])
@@ -34,7 +35,7 @@ def changed(estimator="ais", **settings):
 
 def refusal(config):
     with pytest.raises(ConfigError) as caught:
-        builders.check(config)
+        resolve(config)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -54,11 +55,12 @@ def test_a_config_names_the_settings_and_defaults_that_the_estimator_reads(estim
 @each_estimator
 def test_each_config_has_the_defaults_shape_and_passes_the_check(name, estimator):
     config, shape = load(name, estimator), default.get_config(estimator)
-    flat, expected = runs.flatten(config.to_dict()), runs.flatten(shape.to_dict())
-    types = lambda settings: {k: type(v) for k, v in settings.items()}
-    assert types(flat) == types(expected)
+    flat, expected = flatten(config.to_dict()), flatten(shape.to_dict())
+    assert {k: type(v) for k, v in flat.items()} == {
+        k: type(v) for k, v in expected.items()
+    }
     assert name in ("default", config.dataset)
-    builders.check(config)
+    resolve(config)
 
 
 @each_config
@@ -67,17 +69,17 @@ def test_each_config_refuses_an_unknown_estimator_with_the_nearest_name(name):
         load(name, "dregs")
 
 
-@pytest.mark.parametrize("preset", builders.PRESETS)
+@pytest.mark.parametrize("preset", presets.EVALUATION)
 def test_a_preset_fills_in_what_is_none_and_only_that(preset):
     config = changed(evaluation__preset=preset, evaluation__num_chains=3)
-    builders.check(config)
-    settings = builders.evaluation_settings(config)
-    assert settings == {
+    evaluation = resolve(config).evaluation
+    first = presets.STEP_SIZES[presets.EVALUATION[preset]["preconditioner"]]["first"]
+    assert evaluation._asdict() == {
         **config.evaluation.to_dict(),
-        **builders.PRESETS[preset],
+        **presets.EVALUATION[preset],
         "num_chains": 3,
+        "first_step_size": first,
     }
-    assert None not in settings.values()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,6 @@ def test_a_preset_fills_in_what_is_none_and_only_that(preset):
         ("optimizer.schedule", "cosin", "cosine"),
         ("model.precision", "float23", "float32"),
         ("model.force_precision", "bf61", "bf16"),
-        ("model.kernel", "palas", "pallas"),
         ("evaluation.preset", "standrad", "standard"),
         ("evaluation.start", "encode", "encoder"),
         ("evaluation.schedule", "adaptiv", "adaptive"),
@@ -128,7 +129,7 @@ def test_what_must_be_at_least_one_is_refused_below(setting):
     message = refusal(changed(**{setting: 0}))
     assert f"{setting.split('.')[-1]}=0" in message
     assert "use at least 1" in message
-    builders.check(changed(**{setting: 1}))
+    resolve(changed(**{setting: 1}))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_what_must_be_at_least_one_is_refused_below(setting):
 def test_what_may_be_zero_is_refused_below(setting):
     message = refusal(changed(**{setting: -1}))
     assert re.search(rf"{re.escape(setting)}=-1(\.0)?: use at least 0$", message)
-    builders.check(changed(**{setting: 0}))
+    resolve(changed(**{setting: 0}))
 
 
 @pytest.mark.parametrize(
@@ -165,9 +166,9 @@ def test_betas_must_rise_from_0_to_1(schedule, reason):
 
 def test_betas_that_rise_from_0_to_1_make_one_move_each():
     config = changed(estimator__schedule="0,0.25,1", estimator__num_temperatures=2)
-    builders.check(config)
-    model = builders.build_model(config, 1)
-    assert builders.build_estimator(config, model).num_moves == 2
+    settings = resolve(config)
+    model = build.build_model(settings, 1)
+    assert build.build_estimator(settings, model).num_moves == 2
 
 
 @pytest.mark.parametrize(
@@ -202,8 +203,8 @@ def test_one_replicate_has_one_learning_rate(rates):
 
 def test_one_learning_rate_serves_all_replicates():
     config = changed(num_replicates=3, optimizer__learning_rate=(2e-3,))
-    builders.check(config)
-    assert builders.learning_rates(config) == (2e-3,) * 3
+    resolve(config)
+    assert resolve(config).learning_rates == (2e-3,) * 3
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5, float("nan")])
@@ -245,19 +246,19 @@ def test_a_batch_or_replicates_that_cannot_be_spread_are_refused():
 
 def test_blocks_fit_the_cache_by_the_widest_layer():
     config = changed(**{"model.widths": ((200, 200),), "model.latent_sizes": (50,)})
-    paper = builders.block_size(config, 784, 50)
-    assert paper == builders.BLOCK_BYTES // (4 * 784) // 50
-    assert builders.block_size(config, 4 * 784, 50) == paper // 4
+    paper = build.block_size(resolve(config), 784, 50)
+    assert paper == build.BLOCK_BYTES // (4 * 784) // 50
+    assert build.block_size(resolve(config), 4 * 784, 50) == paper // 4
     wide = changed(**{"model.widths": ((200, 4 * 784),)})
-    assert builders.block_size(wide, 784, 50) == paper // 4
-    assert builders.block_size(config, 10**6, 1) == builders.SMALLEST_BLOCK
-    assert builders.block_size(config, 784, 2750) == 1
+    assert build.block_size(resolve(wide), 784, 50) == paper // 4
+    assert build.block_size(resolve(config), 10**6, 1) == build.SMALLEST_BLOCK
+    assert build.block_size(resolve(config), 784, 2750) == 1
     asked = changed(**{"training.block_rows": 64})
-    assert builders.block_size(asked, 784, 5) == 12
+    assert build.block_size(resolve(asked), 784, 5) == 12
 
 
 @pytest.mark.parametrize(
-    "num_cores, settings, expected",
+    "num_cores, values, expected",
     [
         (1, {}, (1, 1)),
         (2, {}, (1, 2)),
@@ -274,20 +275,21 @@ def test_blocks_fit_the_cache_by_the_widest_layer():
     ],
 )
 def test_replicates_and_the_batch_are_spread_over_the_cores(
-    num_cores, settings, expected
+    num_cores, values, expected
 ):
-    settings = {"batch_size": 128, **settings}
-    assert builders.mesh_shape(changed(**settings), num_cores) == expected
+    values = {"batch_size": 128, **values}
+    assert build.mesh_shape(resolve(changed(**values)), num_cores) == expected
 
 
 def test_a_sweeps_checks_leave_the_devices_to_be_chosen():
     script = """
         import jax
         from configs import table1
-        from experiments import cli, sweep
+        from experiments.paper import sweep
+        from experiments.run import launch
         config = table1.get_config("digits")
         found = sweep.select(config)
-        cli.use_cores([variant.config for variant in found])
+        launch.use_cores([variant.config for variant in found])
         print(len(found), jax.device_count())
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
@@ -306,9 +308,9 @@ def test_a_device_may_be_late_for_longer_than_xla_would_wait():
         import time
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import PartitionSpec as P
-        from experiments import cli
-        from tests.test_builders import changed
-        cli.use_cores([changed(batch_size=256)])
+        from experiments.run import launch
+        from tests.test_settings import changed
+        launch.use_cores([changed(batch_size=256)])
         mesh = jax.make_mesh((2,), "i", (jax.sharding.AxisType.Auto,))
         def late(i):
             time.sleep(70 if i == 0 else 0)  # XLA's own limit is 60 s

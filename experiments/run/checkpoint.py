@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.cli import InputError
+from experiments.system.errors import InputError
 
 _MEND = "use the config it was trained with, or another --workdir"
 

@@ -17,9 +17,13 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import digits
-from experiments import builders, datasets, main, runs, train
-from experiments.builders import ConfigError
-from experiments.metrics import read_json, read_metrics, write_json
+from experiments.data import load
+from experiments.run import build, folder, train
+from experiments.run.launch import train_and_evaluate
+from experiments.run.metrics import read_metrics
+from experiments.run.settings import resolve
+from experiments.system.errors import ConfigError, NonFiniteLoss
+from experiments.system.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 STEPS = 1500
@@ -46,7 +50,7 @@ TWO_LAYERS = {"model.latent_sizes": (4, 2), "model.widths": ((8,), (6,))}
 UNIT = {"estimator.preconditioner": "unit"}
 UNIT_EVALUATION = {"evaluation.preconditioner": "unit"}
 PRIOR = {"evaluation.start": "prior"}
-KERNEL = {"model.force_precision": "bf16", "model.kernel": "pallas"}
+BF16 = {"model.force_precision": "bf16"}
 HEAVY = ("jax", "flax", "orbax", "matplotlib", "sklearn", "tensorflow_datasets")
 
 
@@ -163,9 +167,9 @@ def make_config(estimator="ais", **settings):
 
 def final_state(workdir):
     """The newest checkpoint: (step, arrays)."""
-    config = runs.saved_config(workdir, {})
-    setup = builders.build_training(config, datasets.load("digits"))
-    trained = train.restore(config, setup, workdir)
+    settings = resolve(folder.saved_config(workdir))
+    setup = build.build_training(settings, load.load("digits"))
+    trained = train.restore(setup, workdir)
     return trained.step, jax.tree.leaves(jax.device_get(trained.state))
 
 
@@ -206,9 +210,10 @@ def refused(*arguments):
 
 def test_a_run_leaves_its_config_metrics_checkpoints_results_and_plots(uninterrupted):
     results = read_json(uninterrupted / "results.json")
-    expected = make_config()
+    expected = resolve(make_config()).saved
     saved = read_json(uninterrupted / "config.json")
-    assert saved["config"] == runs.plain(expected) == results["config"]
+    assert saved["version"] == results["version"] == 2
+    assert saved["config"] == expected == results["config"]
     assert saved["data_digest"] == results["data"]["digest"]
     assert any(p.stat().st_size for p in (uninterrupted / "tensorboard").iterdir())
     assert str(STEPS) in checkpoints(uninterrupted)
@@ -228,8 +233,7 @@ def test_results_say_what_was_measured_and_how(uninterrupted):
     assert log_p["mean"] == test["log_p"]["mean"]
     assert 0.1 < log_p["standard_error"] < 2.0
     assert 0.0 < test["log_p"]["monte_carlo"] < log_p["standard_error"]
-    assert results["evaluation"] == builders.evaluation_settings(make_config())
-    provenance = runs.provenance() | {"commit": results["commit"]}
+    provenance = folder.provenance() | {"commit": results["commit"]}
     cores = len(os.sched_getaffinity(0))  # each a device of the launcher's
     assert provenance.pop("device") == "1 x cpu (cpu)"
     assert results["device"] == f"{cores} x cpu (cpu)"
@@ -299,7 +303,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_numbers(
     cache, stopped, uninterrupted, tmp_path
 ):
     workdir = Path(shutil.copytree(stopped, tmp_path / "run"))
-    main.run("train", make_config(), workdir, cache)
+    train_and_evaluate(make_config(), workdir, mode="train", compile_cache=cache)
     assert_same_training(workdir, uninterrupted)
 
 
@@ -350,22 +354,27 @@ def test_a_workdir_of_another_config_is_refused_by_the_setting(
 ):
     before = (uninterrupted / "config.json").read_bytes()
     with pytest.raises(ConfigError) as caught:
-        main.run("train", make_config(**settings), uninterrupted)
+        train_and_evaluate(make_config(**settings), uninterrupted, mode="train")
     assert f"workdir={uninterrupted} holds a run with {name}" in str(caught.value)
     assert (uninterrupted / "config.json").read_bytes() == before
 
 
 def test_a_workdir_of_other_data_is_refused(uninterrupted, tmp_path):
-    config = runs.plain(make_config())
-    write_json(tmp_path / "config.json", {"config": config, "data_digest": "0" * 16})
+    content = {"config": resolve(make_config()).saved, "data_digest": "0" * 16}
+    write_json(tmp_path / "config.json", {"version": 2, **content})
     with pytest.raises(ConfigError, match="a run with data_digest='0000000000000000'"):
-        main.run("train", make_config(), tmp_path)
+        train_and_evaluate(make_config(), tmp_path, mode="train")
 
 
 def test_other_settings_of_the_evaluation_may_go_on(cache, uninterrupted, tmp_path):
     workdir = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     free = {"evaluation__num_chains": 9, "training__checkpoint_seconds": 5.0}
-    assert main.run("train", make_config(**free), workdir, cache) is None
+    assert (
+        train_and_evaluate(
+            make_config(**free), workdir, mode="train", compile_cache=cache
+        )
+        is None
+    )
     assert_same_training(workdir, uninterrupted)
 
 
@@ -390,8 +399,13 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     identity = read_json(workdir / "config.json")
     identity["config"]["optimizer"]["learning_rate"] = [1e30]
     write_json(workdir / "config.json", identity)
-    with pytest.raises(runs.NonFiniteLoss) as caught:
-        main.run("train", make_config(optimizer__learning_rate=(1e30,)), workdir, cache)
+    with pytest.raises(NonFiniteLoss) as caught:
+        train_and_evaluate(
+            make_config(optimizer__learning_rate=(1e30,)),
+            workdir,
+            mode="train",
+            compile_cache=cache,
+        )
     assert caught.value.status == 1
     assert f"last good checkpoint is of step {saved} in {workdir}" in str(caught.value)
     bad = int(str(caught.value).split("at step ")[1].split(";")[0])
@@ -402,15 +416,17 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
 def test_replicates_equal_lone_runs_of_their_seeds_and_rates(cache, tmp_path):
     rates = (3e-3, 1e-3)
     both = dict(num_replicates=2, optimizer__learning_rate=rates, seed=7, **SHORT)
-    results = main.run(
-        "train_and_evaluate", make_config(**both), tmp_path / "both", cache
+    results = train_and_evaluate(
+        make_config(**both), tmp_path / "both", compile_cache=cache
     )
     rows = read_metrics(tmp_path / "both" / "metrics.jsonl")
     _, together = final_state(tmp_path / "both")
     for r, rate in enumerate(rates):
         workdir = tmp_path / f"lone_{r}"
         lone = dict(optimizer__learning_rate=(rate,), seed=7 + r, **SHORT)
-        main.run("train", make_config(**lone), workdir, cache)
+        train_and_evaluate(
+            make_config(**lone), workdir, mode="train", compile_cache=cache
+        )
         _, alone = final_state(workdir)
         for many, one in zip(together, alone):
             np.testing.assert_allclose(many[r], one[0], rtol=1e-3, atol=1e-4)
@@ -433,7 +449,7 @@ def slow(*case):
     "estimator, layers, settings",
     [
         ("ais", TWO_LAYERS, {**UNIT, **UNIT_EVALUATION, **PRIOR}),
-        ("ais", ONE_LAYER, KERNEL),
+        ("ais", ONE_LAYER, BF16),
         ("dreg", ONE_LAYER, {}),
         ("iwae", ONE_LAYER, {}),
         ("mh_hmc", ONE_LAYER, UNIT),
@@ -454,7 +470,7 @@ def test_every_estimator_trains_and_is_evaluated(
 ):
     settings = {**SHORT, **layers, **settings, "estimator.num_samples": 2}
     config = make_config(estimator, **settings)
-    results = main.run("train_and_evaluate", config, tmp_path, cache)
+    results = train_and_evaluate(config, tmp_path, compile_cache=cache)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[-1]["step"] == results["steps"] == 30
     assert rows[0]["elbo"] - 1.0 < rows[-1]["elbo"] < -15.0
@@ -474,7 +490,7 @@ def test_learning_curves_hold_the_test_log_p_at_the_epochs_asked_for(cache, tmp_
         training__evaluate_epochs=1,
         training__steps_per_row=10,
     )
-    main.run("train", config, tmp_path, cache)
+    train_and_evaluate(config, tmp_path, mode="train", compile_cache=cache)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     measured = {row["step"]: row["test_log_p"] for row in rows if "test_log_p" in row}
     assert measured.keys() == {15, 30}
@@ -510,7 +526,9 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
 
 def test_a_batch_larger_than_the_data_is_refused(cache, tmp_path):
     with pytest.raises(ConfigError, match="batch_size=1501: digits has 1500 training"):
-        main.run("train", make_config(batch_size=1501), tmp_path, cache)
+        train_and_evaluate(
+            make_config(batch_size=1501), tmp_path, mode="train", compile_cache=cache
+        )
 
 
 def test_the_launcher_starts_without_the_heavy_libraries():

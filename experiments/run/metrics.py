@@ -1,13 +1,9 @@
-"""Training curves on disk: a JSON-lines file, with TensorBoard events beside it.
-
-JSON has no NaN or infinity, so non-finite numbers are written as the strings "nan",
-"inf" and "-inf", which `float` reads; `read_metrics` and `read_json` turn them back.
-"""
+"""Training curves on disk: a JSON-lines file, with TensorBoard events beside it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+from experiments.system.devices import is_first
+from experiments.system.files import from_plain, to_plain, write_text
 
 
 class MetricsWriter:
@@ -35,12 +32,11 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter
 
         workdir = Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
         next_step = 0 if resume_step is None else resume_step + 1
         rows = read_metrics(path) if path.exists() else []
         rows = [row for row in rows if row["step"] < next_step]
-        _replace(path, "".join(_line(row) for row in rows))
+        write_text(path, "".join(_line(row) for row in rows))
         self._last_step = rows[-1]["step"] if rows else -1
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._events = SummaryWriter(
@@ -85,14 +81,25 @@ class MetricsWriter:
             self._events.add_scalar(tag, value, step)
 
 
+@contextlib.contextmanager
+def metrics_writer(workdir, resume_step):
+    """`MetricsWriter.write` on the first process; a function that drops rows elsewhere.
+
+    Args:
+        workdir: as for `MetricsWriter`.
+        resume_step: likewise.
+    """
+    if not is_first():
+        yield lambda step, row: None
+        return
+    with MetricsWriter(workdir, resume_step=resume_step) as metrics:
+        yield metrics.write
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads the rows of a `metrics.jsonl`, oldest first.
 
-    Args:
-        path: the file. A torn last line, which a killed run may leave, is ignored.
-
-    Returns:
-        One dict for each row, with its "step".
+    A torn last line, which a killed run may leave, is ignored.
 
     Raises:
         ValueError: a line before the last is not JSON.
@@ -102,59 +109,22 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(_from_plain(json.loads(line)))
+            rows.append(from_plain(json.loads(line)))
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number} is not JSON") from error
     return rows
 
 
-def write_json(path: str | os.PathLike[str], obj: Any) -> None:
-    """Writes `obj` as indented JSON, atomically: readers see the old or the new file.
-
-    Args:
-        path: the file; its folder is made if missing.
-        obj: dicts, lists, tuples, strings, numbers, None, and numpy or jax scalars
-            and arrays (written as numbers and nested lists). Keys keep their order.
-
-    Raises:
-        TypeError: `obj` holds something else.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads what `write_json` wrote; arrays come back as nested lists."""
-    return _from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
+def last_row(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The newest row of a run's folder; empty where there is none."""
+    path = Path(workdir) / "metrics.jsonl"
+    rows = read_metrics(path) if path.exists() else []
+    return rows[-1] if rows else {}
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(row), allow_nan=False) + "\n"
-
-
-def _plain(obj: Any) -> Any:
-    """Converts to what JSON can hold."""
-    if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
-    if isinstance(obj, float):
-        return float(obj) if math.isfinite(obj) else str(float(obj))
-    if obj is None or isinstance(obj, str | int):
-        return obj
-    if hasattr(obj, "tolist"):
-        return _plain(obj.tolist())
-    raise TypeError(f"cannot write {type(obj).__name__} as JSON: {obj!r}")
-
-
-def _from_plain(obj: Any) -> Any:
-    if isinstance(obj, dict):
-        return {key: _from_plain(value) for key, value in obj.items()}
-    if isinstance(obj, list):
-        return [_from_plain(value) for value in obj]
-    return _NON_FINITE.get(obj, obj) if isinstance(obj, str) else obj
+    return json.dumps(to_plain(row), allow_nan=False) + "\n"
 
 
 def _tags(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -165,13 +135,3 @@ def _tags(name: str, value: Any) -> Iterator[tuple[str, float]]:
     elif array.size:
         for i, entry in enumerate(array.reshape(-1, array.shape[-1]).mean(0)):
             yield f"{name}/{i}", float(entry)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file beside `path`, then renames it over `path`."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -16,26 +16,28 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.sources import FILES, HOMES, DataError, find
+from experiments.data.catalogue import CATALOGUE
+from experiments.data.originals import find
+from experiments.system.errors import DataError
 
 
 def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
     """Prepare a data set in a temporary folder and read it back.
 
     Args:
-      name: "mnist" or "binarized_mnist".
-      root: The data directory; what is not there is downloaded.
+        name: "mnist" or "binarized_mnist".
+        root: the data directory; what is not there is downloaded.
 
     Returns:
-      Split ("train", "test", maybe "valid") -> f32[N, 784] in [0, 1], and a line
-      that says where it comes from.
+        Split ("train", "test", maybe "valid") -> f32[N, 784] in [0, 1], and a line
+        that says where it comes from.
 
     Raises:
-      DataError: An original is damaged, or could not be downloaded.
+        DataError: an original is damaged, or could not be downloaded.
     """
     import tensorflow_datasets as tfds
 
-    base = tfds.builder_cls(name)
+    entry, base = CATALOGUE[name], tfds.builder_cls(name)
     known = {info.filename: info for info in base.url_infos.values()}
     with tempfile.TemporaryDirectory() as folder:
         for file, path in find(name, root).items():
@@ -46,8 +48,8 @@ def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
         except Exception as error:
             raise DataError(
                 f"data set {name!r}: tensorflow-datasets could not prepare it: "
-                f"{error}\n  mend: put {', '.join(FILES[name].values())} (from "
-                f"{HOMES[name]}) into {root / name}, or try again."
+                f"{error}\n  Put {', '.join(entry.files.values())} (from "
+                f"{entry.home}) into {root / name}, or try again."
             ) from error
     splits = {{"validation": "valid"}.get(s, s): x for s, x in splits.items()}
     source = f"files verified by tensorflow-datasets' {name} checksums, in its order"
@@ -65,8 +67,8 @@ def _verified(path, file, info):
         raise DataError(
             f"{path} is truncated or damaged: {len(content)} bytes, sha256 {got}, "
             f"where the original {file} has {int(info.size)} bytes, sha256 "
-            f"{info.checksum}.\n  mend: replace it by a fresh copy, or delete it and "
-            "it is downloaded where there is network."
+            f"{info.checksum}.\n  Replace it by a fresh copy, or delete it and it "
+            "is downloaded where there is network."
         )
     return content
 
@@ -83,7 +85,7 @@ def _prepare(tfds, base, name, folder):
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)
     splits = {}
-    for split in FILES[name]:
+    for split in CATALOGUE[name].files:
         records = builder.as_data_source(split=split)
         images = [r["image"] for r in records.__getitems__(range(len(records)))]
         levels = 255 if name == "mnist" else 1
@@ -95,6 +97,7 @@ def _images_only(tfds, base, name):
     """TFDS's builder without labels, which reads the files without TensorFlow."""
     read = {"mnist": _read_idx, "binarized_mnist": _read_amat}[name]
     known = {info.filename: info for info in base.url_infos.values()}
+    files, home = CATALOGUE[name].files, CATALOGUE[name].home
 
     class ImagesOnly(base, skip_registration=True):
         """Images as flat uint8 tensors; TFDS's version, checksums and splits."""
@@ -105,7 +108,7 @@ def _images_only(tfds, base, name):
             return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, dl_manager):
-            urls = {split: HOMES[name] + f for split, f in FILES[name].items()}
+            urls = {split: home + file for split, file in files.items()}
             paths = dl_manager.download(urls)
             return {s: self._generate_examples(p) for s, p in paths.items()}
 
@@ -114,7 +117,7 @@ def _images_only(tfds, base, name):
                 yield index, {"image": image}
 
     ImagesOnly.name = name
-    ImagesOnly.url_infos = {HOMES[name] + f: known[f] for f in FILES[name].values()}
+    ImagesOnly.url_infos = {home + file: known[file] for file in files.values()}
     return ImagesOnly
 
 

@@ -1,0 +1,225 @@
+"""The data sets, as arrays: digits, MNIST, Omniglot and fixed-binarized MNIST.
+
+Originals are looked for in `data_dir/NAME` and in `data_dir`, else downloaded, and
+always verified by digest. What was parsed is cached as `NAME.npz` in
+`data_dir/.cache` where that may be written, else in `$XDG_CACHE_HOME/ais_jax/ID`
+(`~/.cache/ais_jax/ID`), ID a digest of data_dir's path. With the cache there, neither
+the originals nor tensorflow-datasets nor network is needed. The cache is rebuilt
+when an original that is there differs from the one it was made of.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data import originals
+from experiments.data.catalogue import (
+    CATALOGUE,
+    REBUILT_DIGEST,
+    STUDY_MD5,
+    STUDY_SOURCE,
+)
+from experiments.system.errors import DataError
+from experiments.system.files import is_writable, replacing
+
+NAMES = tuple(CATALOGUE)
+_FORMAT = 1
+
+
+class Dataset(NamedTuple):
+    """Images as flat rows, without labels.
+
+    Attributes:
+        name: one of `NAMES`.
+        train: f32[N, D], intensities in [0, 1], upright images row by row.
+        test: f32[N_test, D].
+        valid: f32[N_valid, D], or None where the data set has none.
+        image_shape: height and width; D is their product.
+        is_binary: whether the pixels are 0 or 1 already (a fixed binarization).
+        digest: 16 hex digits that name these arrays and their order.
+        source: one line for reports: where the data come from.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    valid: np.ndarray | None
+    image_shape: tuple[int, int]
+    is_binary: bool
+    digest: str
+    source: str
+
+
+def check_available(name: str, data_dir: str | os.PathLike | None = None) -> None:
+    """Says at once, before any long work, whether `load` can find its data.
+
+    Raises:
+        DataError: an unknown name; a missing package; or missing files without
+            network (known within 5 seconds).
+    """
+    if name not in NAMES:
+        from ais_jax.schedules import unknown_name
+
+        raise DataError(unknown_name("dataset", name, NAMES))
+    root = _root(data_dir)
+    caches = _cache_paths(name, root)
+    if name == "digits" or not any(path.is_file() for path in caches):
+        originals.require(name, root, caches)
+
+
+def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Loads a data set, from its cache or else from its originals.
+
+    Args:
+        name: one of `NAMES`.
+        data_dir: folder with the originals; None or "" means `$AIS_JAX_DATA`, else
+            `~/.cache/ais_jax/data`. "digits" needs none.
+
+    Returns:
+        The data set. A copy of Omniglot other than the IWAE study's is used with a
+        warning that names both md5 digests.
+
+    Raises:
+        DataError: the name is unknown, or the data are missing or damaged.
+    """
+    check_available(name, data_dir)
+    if name == "digits":
+        return _dataset(name, *_digits())
+    root = _root(data_dir)
+    dataset = _dataset(name, *(_read_caches(name, root) or _build(name, root)))
+    if name == "omniglot" and dataset.source != STUDY_SOURCE:
+        warnings.warn(
+            "omniglot: chardata.mat is not the IWAE study's file (md5 "
+            f"{STUDY_MD5}) but: {dataset.source}",
+            stacklevel=2,
+        )
+    return dataset
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """First 16 hex digits of a sha256 over names, shapes, values and order.
+
+    Equal digests mean the same images, as little-endian float32, in the same order.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], dtype="<f4")
+        sha.update(f"{name}{array.shape}".encode())
+        sha.update(array.data)
+    return sha.hexdigest()[:16]
+
+
+def _root(data_dir):
+    default = os.environ.get("AIS_JAX_DATA") or "~/.cache/ais_jax/data"
+    return Path(data_dir or default).expanduser()
+
+
+def _dataset(name, arrays, source):
+    entry = CATALOGUE[name]
+    return Dataset(
+        name=name,
+        train=arrays["train"],
+        test=arrays["test"],
+        valid=arrays.get("valid"),
+        image_shape=(entry.side, entry.side),
+        is_binary=entry.is_binary,
+        digest=digest(arrays),
+        source=source,
+    )
+
+
+def _digits():
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().data / 16.0).astype(np.float32)
+    return {"train": images[:1500], "test": images[1500:]}, "scikit-learn digits"
+
+
+def _omniglot(root):
+    arrays, md5 = originals.read_chardata(root)
+    if md5 == STUDY_MD5:
+        return arrays, STUDY_SOURCE
+    kind = "rebuilt split" if digest(arrays) == REBUILT_DIGEST else "user's copy"
+    return arrays, f"{kind} (md5 {md5})"
+
+
+def _build(name, root):
+    """Arrays and source from the originals, which are then cached."""
+    originals.require(name, root, _cache_paths(name, root))
+    logging.getLogger(__name__).info("preparing %s, once", name)
+    if name == "omniglot":
+        arrays, source = _omniglot(root)
+    else:
+        from experiments.data import tfds_images
+
+        arrays, source = tfds_images.build(name, root)
+    meta = {
+        "format": _FORMAT,
+        "digest": digest(arrays),
+        "source": source,
+        "files": _fingerprint(name, root),
+    }
+    paths = [p for p in _cache_paths(name, root) if is_writable(p.parent)]
+    try:
+        if not paths:
+            raise OSError("no folder for it may be written")
+        with replacing(paths[0]) as file:
+            compact = {split: _compact(x) for split, x in arrays.items()}
+            np.savez(file, meta=np.array(json.dumps(meta)), **compact)
+    except OSError as error:
+        warnings.warn(f"{name} was not cached: {error}", stacklevel=3)
+    return arrays, source
+
+
+def _cache_paths(name, root):
+    identity = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    folders = (root / ".cache", originals.user_cache() / identity)
+    return tuple(folder / f"{name}.npz" for folder in folders)
+
+
+def _fingerprint(name, root):
+    """File name -> sha256 of each original that is there."""
+    paths = originals.find(name, root)
+    return {f: hashlib.sha256(p.read_bytes()).hexdigest() for f, p in paths.items()}
+
+
+def _read_caches(name, root):
+    """Arrays and source from the first cache that is whole and up to date."""
+    files = _fingerprint(name, root)
+    for path in _cache_paths(name, root):
+        try:
+            if path.is_file() and (content := _read_cache(path, files)):
+                return content
+        except Exception as error:
+            warnings.warn(
+                f"the cache {path} is damaged ({error}) and is not used", stacklevel=3
+            )
+    return None
+
+
+def _read_cache(path, files):
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        meta = json.loads(str(stored["meta"]))
+        if meta["format"] != _FORMAT or not files.items() <= meta["files"].items():
+            return None
+        arrays = {k: _expand(stored[k]) for k in stored.files if k != "meta"}
+    if digest(arrays) != meta["digest"]:
+        raise ValueError("its digest does not fit")
+    return arrays, meta["source"]
+
+
+def _compact(x):
+    """uint8 where every intensity is exactly k/255, else float32."""
+    levels = np.rint(x * 255).astype(np.uint8)
+    return levels if np.array_equal(_expand(levels), x) else x
+
+
+def _expand(x):
+    return x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x

@@ -1,0 +1,187 @@
+"""The report: the paper's tables beside the results, and figures of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.paper import differences
+from experiments.paper.lines import arrange, line
+from experiments.paper.results import pool
+from experiments.paper.tables import TITLES, label
+from experiments.run import plots
+from experiments.system.files import prepare, write_text
+
+_LEGEND = """\
+# Results beside the paper's
+
+Test log p(x) in nats. `± runs` is the standard error over replicates, `± images` over
+the test images, `± chains` that of the AIS estimate; `gap`, the bidirectional gap on
+simulated data, says how far off it may be. Gradient evaluations and epochs are those of
+one replicate, hours those of all. T is the number of increments and moves, where it
+says released one more. The last column names what differs from the authors' protocol
+(for the digits: from `configs/table1.py:digits`).
+"""
+_DIFFERENCES = """
+## Differences
+
+Test log p(x) of a line's run less that of a column's, in nats, over the test images
+they share: ± the standard error over images (paired) and replicates together. Of a run
+of one seed, what another seed would change is not in the error.
+"""
+_CELLS = {  # column -> heading, format
+    "model": ("model", "{}"),
+    "paper_log_p": ("paper", "{:.2f}"),
+    "log_p": ("ours", "{:.2f}"),
+    "error_over_replicates": ("± runs", "{:.2f}"),
+    "error_over_images": ("± images", "{:.2f}"),
+    "monte_carlo_error": ("± chains", "{:.3f}"),
+    "gap": ("gap", "{:.3f}"),
+    "gap_error": ("± gap", "{:.3f}"),
+    "num_replicates": ("runs", "{}"),
+    "num_images": ("images", "{}"),
+    "epochs": ("epochs", "{}"),
+    "batch_size": ("batch", "{}"),
+    "gradient_evaluations": ("gradient evaluations", "{:.3g}"),
+    "training_hours": ("training, h", "{:.3g}"),
+    "evaluation_hours": ("evaluation, h", "{:.3g}"),
+    "reading": ("reading of T", "{}"),
+    "preconditioner": ("preconditioner", "{}"),
+    "data": ("data", "{}"),
+    "run": ("run", "{}"),
+    "departures": ("differs by", "{}"),
+}
+
+
+def write(runs, out):
+    """Writes report.md, tables.csv and the figures; runs of other seeds are pooled.
+
+    Args:
+        runs: list of `results.Run`.
+        out: the folder to write.
+
+    Returns:
+        The table's lines: list of dicts, as in tables.csv.
+    """
+    prepare(out)
+    out, runs = Path(out), pool(runs)
+    lines = [line(run) for run in runs]
+    whole = arrange(lines)
+    whole.to_csv(out / "tables.csv", index=False)
+    text = _LEGEND + _tables(whole)
+    pairs = differences.markdown([(r.name, r.results) for r in runs if r.results])
+    if pairs:
+        text += _DIFFERENCES + pairs
+    names = _figures(runs, lines, out)
+    if names:
+        text += "\n## Figures\n\n" + "\n".join(f"![{f}]({f})" for f in names) + "\n"
+    write_text(out / "report.md", text)
+    return whole.to_dict("records")
+
+
+def _tables(whole):
+    """The lines as Markdown, one table for each table and data set."""
+    text, cells = "", _cells(whole)
+    for (table, dataset), rows in whole.groupby(
+        ["table", "dataset"], dropna=False, sort=False
+    ):
+        is_printed = table in TITLES
+        title = f"Table {table}: {TITLES[table]}" if is_printed else "Other runs"
+        section = cells.loc[rows.index]
+        markdown = section.to_markdown(index=False, disable_numparse=True)
+        text += f"\n## {title}, {dataset}\n\n{markdown}\n"
+    sources = whole[["data", "source"]].dropna().drop_duplicates().sort_values("data")
+    return (
+        text
+        + "".join(f"\n- Data `{data}`: {source}" for data, source in sources.values)
+        + "\n" * (len(sources) > 0)
+    )
+
+
+def _cells(whole):
+    """The text of every cell; empty where nothing was measured."""
+    whole = whole.assign(
+        model=[
+            label(e.method, e.printed_temperatures, e.num_samples)
+            for e in whole.itertuples()
+        ],
+        training_hours=whole["training_seconds"] / 3600,
+        evaluation_hours=whole["evaluation_seconds"] / 3600,
+    )
+    cells = pd.DataFrame(
+        {
+            heading: ["" if pd.isna(v) else form.format(v) for v in whole[column]]
+            for column, (heading, form) in _CELLS.items()
+        },
+        index=whole.index,
+    )
+    return cells.assign(
+        ours=cells["ours"].where(whole["status"] == "run", whole["status"])
+    )
+
+
+def _figures(runs, lines, out):
+    """Plots log p(x) against cost and epochs; returns the files' names.
+
+    Final results of runs that all have as many epochs are plotted against cost alone.
+    """
+    figures = {}
+    for run, entry in zip(runs, lines):
+        dataset, num_samples = entry["dataset"], entry["num_samples"]
+        for column in ("gradient_evaluations", "epochs"):
+            if entry["log_p"] is not None:
+                name = f"final-{dataset}-{column}.png"
+                figures.setdefault((name, column), []).append(entry)
+            if run.curve:
+                name = f"curves-{dataset}-K{num_samples}-{column}.png"
+                figures.setdefault((name, column), []).append((run, entry))
+    names = []
+    for (name, column), members in sorted(figures.items(), key=lambda item: item[0]):
+        is_final = name.startswith("final")
+        if is_final and column == "epochs" and len({e[column] for e in members}) == 1:
+            continue
+        plots.line_plot(
+            (finals if is_final else _curves)(members, column),
+            out / name,
+            xlabel=column.replace("_", " "),
+            ylabel=f"test log p(x){'' if is_final else ', quick estimate'} (nats)",
+            logx=column == "gradient_evaluations",
+        )
+        names.append(name)
+    return names
+
+
+def finals(lines, column):
+    """Series of final results, one for each method and setting, over K."""
+    groups, series = {}, {}
+    for entry in lines:
+        key = (_method(entry), entry["reading"], entry["data"], entry["departures"])
+        groups.setdefault(tuple(map(str, key)), []).append(entry)
+    for (name, *_), group in sorted(groups.items()):
+        group.sort(key=lambda entry: entry[column])
+        errors = [entry["error_over_replicates"] for entry in group]
+        if None in errors:
+            errors = [entry["error_over_images"] for entry in group]
+        series[f"{name} ({group[0]['run']})" if name in series else name] = (
+            [entry[column] for entry in group],
+            [entry["log_p"] for entry in group],
+            errors,
+        )
+    return series
+
+
+def _curves(members, column):
+    """Series of learning curves, one for each run of one K."""
+    series, key = {}, "epoch" if column == "epochs" else column
+    for run, entry in members:
+        name = _method(entry)
+        series[f"{name} ({run.name})" if name in series else name] = (
+            [row[key] for row in run.curve],
+            [float(np.mean(row["test_log_p"])) for row in run.curve],
+            None,
+        )
+    return series
+
+
+def _method(entry):
+    return label(entry["method"], entry["printed_temperatures"])

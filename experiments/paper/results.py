@@ -1,0 +1,216 @@
+"""The results of runs: collected from folders, copied, pooled over seeds."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.paper import differences
+from experiments.run.metrics import read_metrics
+from experiments.run.migrate import migrate
+from experiments.run.settings import flatten
+from experiments.system.errors import InputError
+from experiments.system.files import prepare, read_json
+
+FILES = ("results.json", "config.json", "variant.json")
+NEUTRAL = (  # settings that make no other result, or are reported by themselves
+    *("seed", "num_replicates", "data_dir", "sharding", "training.steps_per_row"),
+    *("training.checkpoint_seconds", "training.evaluate_epochs", "training.block_rows"),
+    *("evaluation.seed", "evaluation.chunk_size", "evaluation.gap_threshold"),
+    *("evaluation.preset", "evaluation.first_step_size"),
+)
+MAX_ROWS = 500  # of an exported metrics.jsonl
+MAX_BYTES = 300_000  # of an exported plot
+
+
+class Run(NamedTuple):
+    """One run's files.
+
+    Attributes:
+        name: unique in the report: its folder's name, with a number where needed.
+        folder: a `Path`.
+        results: results.json, or None where the run failed.
+        variant: variant.json, or None for a run that no sweep made.
+        curve: rows of metrics.jsonl that hold a test log p(x).
+    """
+
+    name: str
+    folder: Path
+    results: dict[str, Any] | None
+    variant: dict[str, Any] | None
+    curve: list[dict[str, Any]]
+
+
+def collect(paths):
+    """The runs in folders and in the folders below, without doubles, by name.
+
+    Raises:
+        InputError: where a folder is missing or holds no results.
+    """
+    if not paths:
+        raise InputError("name the folder of a run or of a sweep")
+    folders = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise InputError(f"{path} is no folder: name that of a run or of a sweep")
+        inside = {f.parent.resolve() for name in FILES for f in path.rglob(name)}
+        loaded = {folder: _load(folder) for folder in inside}
+        loaded = {folder: content for folder, content in loaded.items() if content}
+        if not loaded:
+            raise InputError(
+                f"{path} holds no results: run experiments.sweep or experiments.main"
+            )
+        folders |= loaded
+    runs, seen = {}, set()
+    for folder in sorted(folders, key=lambda f: (f.name, str(f))):
+        content = json.dumps(folders[folder], sort_keys=True, default=str)
+        if content in seen:
+            continue
+        seen.add(content)
+        name, number = folder.name, 2
+        while name in runs:
+            name, number = f"{folder.name}-{number}", number + 1
+        runs[name] = Run(name, folder, *folders[folder], _curve(folder))
+    return [runs[name] for name in sorted(runs)]
+
+
+def export(runs, folder):
+    """Copies what a report needs, small enough to be committed.
+
+    Of metrics.jsonl the rows with a test log p(x) are kept, and so many others that
+    there are about `MAX_ROWS`.
+
+    Args:
+        runs: list of `Run`.
+        folder: the folder to write, with one folder for each run.
+    """
+    prepare(folder)
+    for run in runs:
+        target = Path(folder) / run.name
+        if target.resolve() == run.folder:
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            if (run.folder / name).exists():
+                shutil.copyfile(run.folder / name, target / name)
+        if (run.folder / "metrics.jsonl").exists():
+            _thin(run.folder / "metrics.jsonl", target / "metrics.jsonl")
+        for plot in sorted((run.folder / "plots").glob("*.png")):
+            if plot.stat().st_size <= MAX_BYTES:
+                (target / "plots").mkdir(exist_ok=True)
+                shutil.copyfile(plot, target / "plots" / plot.name)
+
+
+def pool(runs):
+    """Joins the runs that differ in their seeds alone, so that seeds may be added.
+
+    Args:
+        runs: list of `Run`.
+
+    Returns:
+        List of `Run`. Of joined runs the names are joined by " + " and the seconds
+        added. Runs that share a seed stay apart.
+    """
+    groups = {}
+    for run in runs:
+        seeds = _seeds(run)
+        pools = groups.setdefault(_experiment(run), [])
+        for taken, members in pools:
+            if taken.isdisjoint(seeds):
+                taken |= seeds
+                members.append(run)
+                break
+        else:
+            pools.append((seeds, [run]))
+    return [_join(members) for pools in groups.values() for _, members in pools]
+
+
+def _load(folder):
+    """(results, variant) of a run's folder, or None where it holds neither.
+
+    Raises:
+        InputError: for a file that is not JSON.
+    """
+    content = []
+    for name in ("results.json", "variant.json"):
+        path = folder / name
+        try:
+            content.append(read_json(path) if path.exists() else None)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+    results, variant = content
+    if results is not None and not results.keys() >= {"test_log_p", "replicates"}:
+        return None  # another program's, such as figure1's
+    has_failed = variant is not None and variant["failure"]
+    if not results and not has_failed:
+        return None
+    return tuple(part and migrate(part) for part in content)
+
+
+def _curve(folder):
+    path = folder / "metrics.jsonl"
+    rows = read_metrics(path) if path.exists() else []
+    return [row for row in rows if "test_log_p" in row]
+
+
+def _thin(source, target):
+    """Copies metrics.jsonl with fewer rows."""
+    rows = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    every = max(1, len(rows) // MAX_ROWS)
+    kept = [
+        row
+        for i, row in enumerate(rows)
+        if '"test_log_p"' in row or (len(rows) - 1 - i) % every == 0
+    ]
+    target.write_text("".join(kept), encoding="utf-8")
+
+
+def _experiment(run):
+    """What the runs that are to be joined have in common, as text."""
+    if run.results is None:
+        return run.name
+    settings = flatten(run.results["config"])
+    settings = {k: v for k, v in settings.items() if not k.startswith(NEUTRAL)}
+    test_set = differences.identity(run.results)
+    matched = (run.variant or {}).get("matched_cost")
+    kind = settings, test_set, run.results["steps"], matched
+    return json.dumps(kind, sort_keys=True)
+
+
+def _seeds(run):
+    """The seeds of a run; replicate r is the run of seed + r alone."""
+    if run.results is None:
+        return set()
+    first = run.results["config"]["seed"]
+    return {first + r for r in range(len(run.results["replicates"]))}
+
+
+def _join(members):
+    if len(members) == 1:
+        return members[0]
+    results = [run.results for run in members]
+    seconds = ("training_seconds", "evaluation_seconds")
+    together = {
+        **results[0],
+        **{name: sum(each[name] for each in results) for name in seconds},
+        "replicates": [part for each in results for part in each["replicates"]],
+    }
+    return members[0]._replace(
+        name=" + ".join(run.name for run in members),
+        results=together,
+        curve=_join_curves([run.curve for run in members]),
+    )
+
+
+def _join_curves(curves):
+    """Rows of the steps that all curves have, with every replicate's log p(x)."""
+    by_step = [{row["step"]: row for row in curve} for curve in curves]
+    joined = []
+    for row in curves[0]:
+        rows = [steps.get(row["step"]) for steps in by_step]
+        if None not in rows:
+            values = np.concatenate([np.atleast_1d(r["test_log_p"]) for r in rows])
+            joined.append({**row, "test_log_p": values.tolist()})
+    return joined

@@ -1,0 +1,178 @@
+"""The runs of a sweep: chosen, listed with their cost, made one after the other."""
+
+import re
+from pathlib import Path
+
+import jax
+
+from ais_jax.schedules import unknown_name
+from experiments.data import load
+from experiments.paper import variants as expansion
+from experiments.run import launch
+from experiments.run.folder import differences
+from experiments.run.migrate import VERSION, migrate
+from experiments.run.settings import FREE
+from experiments.system import files, signals
+from experiments.system.errors import Ended, InputError, Stopped
+
+_ELSEWHERE = tuple(name for name in FREE if name != "evaluation")
+
+
+def select(config, shard="1/1", only=()):
+    """The variants that this process is to run.
+
+    Args:
+        config: a ConfigDict of `configs/table1.py`'s shape.
+        shard: 'i/n'.
+        only: names of variants, or none for all of them.
+
+    Returns:
+        List of `variants.Variant`.
+
+    Raises:
+        InputError: for a bad setting, shard or name.
+    """
+    index, count = _parse_shard(shard)
+    variants = expansion.expand(config)
+    names = [variant.name for variant in variants]
+    for name in only:
+        if name not in names:
+            raise InputError(unknown_name("only", name, names))
+    chosen = [v for v in variants if v.name in only] if only else variants
+    return expansion.shard(chosen, index, count)
+
+
+def run(variants, workdir, compile_cache=None):
+    """Trains and evaluates variants one after the other, each in its own folder.
+
+    Finished ones are skipped, unfinished ones go on where they were.
+
+    Args:
+        variants: list of `variants.Variant`.
+        workdir: the sweep's folder.
+        compile_cache: folder of JAX's persistent compilation cache, or None.
+
+    Raises:
+        InputError: for bad input, before any long work.
+        Stopped: after a signal; what was done is saved.
+        Ended: at the end, with status 1, where variants failed.
+    """
+    workdir, failed = Path(workdir), []
+    _check_all(variants, workdir)
+    with signals.raising("Stopped. The same command goes on from there."):
+        for number, variant in enumerate(variants, 1):
+            folder = workdir / variant.name
+            folder.mkdir(parents=True, exist_ok=True)
+            with files.locked(folder) as is_free:
+                state = status(variant, folder) if is_free else "in use elsewhere"
+                print(f"[{number}/{len(variants)}] {variant.name}: {state}", flush=True)
+                if state in ("new", "unfinished", "failed"):
+                    failed += _run_one(variant, folder, compile_cache)
+    if failed:
+        names = ", ".join(failed)
+        raise Ended(f"{len(failed)} of {len(variants)} variants failed: {names}")
+    print(
+        f"Done. The tables: python -m experiments.report {workdir} "
+        f"--out={workdir / 'report'}"
+    )
+
+
+def status(variant, folder):
+    """How far a variant is.
+
+    Args:
+        variant: a `variants.Variant`.
+        folder: its folder, which need not exist.
+
+    Returns:
+        'new', 'unfinished', 'failed' or 'finished'.
+
+    Raises:
+        InputError: where the folder holds a run of another config.
+    """
+    paths = [folder / f"{name}.json" for name in ("config", "results", "variant")]
+    saved, results, identity = [
+        migrate(files.read_json(path)) if path.exists() else None for path in paths
+    ]
+    if saved is None:
+        return "new"
+    for name, old, new in differences(saved["config"], variant.settings.saved):
+        if not name.startswith(FREE):
+            raise InputError(
+                f"workdir={folder} holds a run with {name}={old!r}, not {new!r}: "
+                "choose another --workdir"
+            )
+    changes = results and differences(results["config"], variant.settings.saved)
+    if results and all(name.startswith(_ELSEWHERE) for name, *_ in changes):
+        return "finished"
+    return "failed" if identity and identity["failure"] else "unfinished"
+
+
+def listing(config, variants, workdir):
+    """The variants with their state and predicted cost, as lines of text.
+
+    Args:
+        config: the sweep's ConfigDict.
+        variants: list of `variants.Variant`.
+        workdir: the sweep's folder.
+    """
+    states = [status(v, Path(workdir) / v.name) for v in variants]
+    per_step, per_flop = expansion.calibrate(config)
+    lines = [
+        f"{'variant':30} {'state':>10} {'epochs':>7} {'steps':>9} {'grad. evals':>11} "
+        f"{'train FLOP':>11} {'eval FLOP':>10} {'hours':>9}"
+    ]
+    left = 0.0
+    for variant, state in zip(variants, states):
+        hours = (variant.steps * per_step + variant.flops * per_flop) / 3600
+        left += hours * (state != "finished")
+        matched = variant.identity["matched_cost"]
+        lines.append(
+            f"{variant.name:30} {state:>10} {variant.settings.num_epochs:7d} "
+            f"{variant.steps:9d} {variant.gradient_evaluations:11.3g} "
+            f"{variant.train_flops:11.3g} {variant.evaluation_flops:10.3g} {hours:9.3g}"
+            + (f"  {matched['ratio']:.2f} of the matched cost" if matched else "")
+        )
+    lines.append(
+        f"{len(variants)} variants, {states.count('finished')} finished; {left:.3g} "
+        f"hours for the others at {1e-9 / per_flop:.3g} GFLOP/s and "
+        f"{1e3 * per_step:.3g} ms besides for each step (unfinished ones counted "
+        "whole; compiling left out)"
+    )
+    return "\n".join(lines)
+
+
+def _run_one(variant, folder, compile_cache):
+    """Runs a variant; returns its name in a list where it failed."""
+    identity = {"version": VERSION, "name": variant.name, **variant.identity}
+    files.write_json(folder / "variant.json", {**identity, "failure": None})
+    try:
+        launch.train_and_evaluate(variant.config, folder, compile_cache=compile_cache)
+    except Stopped:
+        raise
+    except (Ended, jax.errors.JaxRuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        files.write_json(folder / "variant.json", {**identity, "failure": reason})
+        print(f"{variant.name} failed: {reason}", flush=True)
+        return [variant.name]
+    finally:
+        jax.clear_caches()
+    return []
+
+
+def _check_all(variants, workdir):
+    """Refuses bad input before any long work."""
+    for variant in variants:
+        settings = variant.settings
+        load.check_available(settings.dataset, settings.data_dir)
+        status(variant, workdir / variant.name)
+    files.prepare(workdir)
+
+
+def _parse_shard(text):
+    """'i/n' as (i, n)."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise InputError(f"shard={text!r}: use i/n with i from 1 to n, such as 2/4")
+    return index, count

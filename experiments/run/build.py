@@ -1,0 +1,198 @@
+"""From a run's settings to the library's objects: model, estimator, mesh, programs."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from ais_jax import estimators, models, optimizers, sharding, training
+from ais_jax.hmc import hmc_step
+from experiments.system.errors import ConfigError
+
+BLOCK_BYTES = (
+    2_560_000  # of the widest activations of a block on a CPU: 816 rows of 784
+)
+SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
+ROWS_PER_CORE = 64  # chains at least; fewer do not pay for averaging the gradients
+STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
+
+
+class Training(NamedTuple):
+    """What a training run needs.
+
+    Attributes:
+        settings: a `settings.Settings`.
+        model: its model.
+        estimator: its estimator.
+        mesh: of `sharding.make_mesh`.
+        init: key -> `TrainState`.
+        run_steps: of `training.make_run_steps`, for one replicate and the mesh.
+        steps_per_epoch: batches in an epoch.
+        num_steps: in all.
+    """
+
+    settings: Any
+    model: models.LatentVariableModel
+    estimator: estimators.Estimator
+    mesh: jax.sharding.Mesh
+    init: Callable
+    run_steps: Callable
+    steps_per_epoch: int
+    num_steps: int
+
+
+def build_model(settings, data_size, output_bias=None):
+    """The model of the settings for images of `data_size` pixels."""
+    return models.bernoulli_model(data_size, output_bias=output_bias, **settings.model)
+
+
+def build_estimator(settings, model):
+    """The estimator of the settings.
+
+    Raises:
+        ValueError: for a setting that it does not read, or out of range.
+    """
+    name, values = settings.estimator["name"], dict(settings.estimator)
+    del values["name"]
+    unread = values.keys() - estimators.settings_of(name).keys()
+    if unread:
+        raise ConfigError(
+            f"estimator.{min(unread)}={values[min(unread)]!r} is not read by "
+            f"{name!r}: pick the estimator and its own settings by --config=FILE:{name}"
+        )
+    return estimators.make(name, model, **values)
+
+
+def build_training(settings, dataset):
+    """Everything that a training run needs: a `Training`.
+
+    Raises:
+        ConfigError: where the batch is larger than the data set, or there are fewer
+            devices than asked for.
+    """
+    num_train, data_size = dataset.train.shape
+    check_batch_size(settings, num_train)
+    bias = models.data_mean_bias(dataset.train) if settings.data_mean_bias else None
+    model = build_model(settings, data_size, bias)
+    estimator = build_estimator(settings, model)
+    steps_per_epoch = num_train // settings.batch_size
+    num_steps = settings.num_epochs * steps_per_epoch
+    train_step = training.make_train_step(
+        estimator,
+        settings.step_size_rule,
+        binarize=not dataset.is_binary,
+        block_size=block_size(settings, data_size, estimator.num_samples),
+        axis_name=sharding.DATA,
+    )
+    return Training(
+        settings=settings,
+        model=model,
+        estimator=estimator,
+        mesh=build_mesh(settings),
+        init=partial(
+            training.init,
+            model=model,
+            estimator=estimator,
+            optimizer=optimizers.make(num_steps=num_steps, **settings.optimizer),
+            step_size=settings.first_step_size,
+        ),
+        run_steps=training.make_run_steps(
+            train_step, settings.batch_size, num_train, sharding.DATA
+        ),
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+    )
+
+
+def check_batch_size(settings, num_train):
+    """Refuses a batch that is larger than the data set."""
+    if settings.batch_size > num_train:
+        raise ConfigError(
+            f"batch_size={settings.batch_size}: {settings.dataset} has {num_train} "
+            "training images; use at most as many"
+        )
+
+
+def build_mesh(settings):
+    """The mesh of the settings; it makes JAX look for its devices.
+
+    Raises:
+        ConfigError: where there are fewer devices.
+    """
+    is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
+    replicate, data = mesh_shape(settings, jax.device_count() if is_cpu else 1)
+    try:
+        return sharding.make_mesh(data, replicate)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def mesh_shape(settings, num_cores):
+    """Devices on the mesh's axes, those that are None chosen for the cores of a CPU.
+
+    Small matrix products do not gain by a second core, but each core can compute some
+    of the replicates, or of the batch, by itself.
+
+    Args:
+        settings: a `settings.Settings`.
+        num_cores: devices to spread over, each a core; 1 elsewhere.
+
+    Returns:
+        (replicate, data).
+
+    Raises:
+        ConfigError: for a number that does not divide what it spreads.
+    """
+    replicate, data = settings.sharding["replicate"], settings.sharding["data"]
+    if replicate is None:
+        replicate = _largest_divisor(settings.num_replicates, num_cores // (data or 1))
+    if data is None:
+        rows = settings.batch_size * settings.estimator["num_samples"]
+        most = min(num_cores // replicate, rows // ROWS_PER_CORE)
+        data = _largest_divisor(settings.batch_size, most)
+    try:
+        sharding.check_divides("batch_size", settings.batch_size, data, "sharding.data")
+        sharding.check_divides(
+            "num_replicates", settings.num_replicates, replicate, "sharding.replicate"
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return replicate, data
+
+
+def _largest_divisor(number, most):
+    """The largest divisor that is at most `most`, at least 1."""
+    return max(d for d in range(1, max(1, most) + 1) if number % d == 0)
+
+
+def block_size(settings, data_size, num_chains):
+    """Examples computed at a time, so that a block's activations stay in the cache.
+
+    Args:
+        settings: a `settings.Settings`.
+        data_size: X, the number of pixels.
+        num_chains: of each example, each a row of the matrix products.
+
+    Returns:
+        int, or None for all at once, which is best on a GPU.
+    """
+    rows = settings.block_rows
+    if rows is None:
+        if jax.default_backend() != "cpu":
+            return None
+        hidden = [width for layer in settings.model["widths"] for width in layer]
+        widest = max(data_size, *hidden, *settings.model["latent_sizes"])
+        rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
+    return max(1, rows // num_chains)
+
+
+def build_path_fn(model, evaluation):
+    """((theta, phi), x) -> `AnnealingPath`, for a `settings.Evaluation`."""
+    path, preconditioner = STARTS[evaluation.start], evaluation.preconditioner
+    return lambda params, x: path(model, *params, x, preconditioner)
+
+
+def build_transition(evaluation):
+    """The HMC move of a `settings.Evaluation`."""
+    return partial(hmc_step, num_leapfrog=evaluation.num_leapfrog)

@@ -1,0 +1,238 @@
+"""Evaluation of a trained model: log p(x) with errors, and the proof beside it."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ais_jax import evaluation, sharding
+from configs import presets
+from experiments.run import plots
+from experiments.run.chunks import run_chunks
+from experiments.run.evaluator import Evaluator
+from experiments.run.folder import provenance
+from experiments.run.migrate import VERSION
+from experiments.system.devices import is_first
+from experiments.system.files import read_arrays, write_arrays, write_json
+from experiments.system.progress import log
+
+ACTIVE_UNIT_VARIANCE = 0.01
+CURVE_EXAMPLES = 200  # test images of a learning curve
+
+
+def evaluate(setup, dataset, trained, workdir):
+    """Evaluates every replicate and writes results.json and plots.
+
+    Finished chunks are kept in `workdir/evaluation`, so that a stopped evaluation goes
+    on where it was.
+
+    Args:
+        setup: a `build.Training`.
+        dataset: its `load.Dataset`.
+        trained: a `train.Trained`.
+        workdir: the run's folder.
+
+    Returns:
+        The contents of results.json.
+    """
+    started, workdir = time.monotonic(), Path(workdir)
+    settings = setup.settings.evaluation
+    evaluator = Evaluator(setup, dataset, settings)
+    folder = _folder(settings, dataset, trained, workdir)
+    bound = [evaluator.bind(params) for params in parameters(trained.state)]
+    parts = [_evaluate_one(b, folder / f"replicate_{r}") for r, b in enumerate(bound)]
+    results = {
+        "version": VERSION,
+        **_summary([part["test"] for part in parts]),
+        "replicates": parts,
+        "epochs": trained.epochs,
+        "steps": trained.step,
+        "gradient_evaluations": trained.gradient_evaluations,
+        "training_seconds": trained.seconds,
+        "evaluation_seconds": time.monotonic() - started,
+        "config": setup.settings.saved,
+        "data": {"digest": dataset.digest, "source": dataset.source},
+        **provenance(),
+    }
+    if is_first():
+        write_json(workdir / "results.json", results)
+        _plot(bound[0], parts[0], workdir / "plots")
+    return results
+
+
+def report(results):
+    """The results as lines of text."""
+    test = results["replicates"][0]["test"]
+    gap = results["replicates"][0].get("bidirectional")
+    log_p = results["test_log_p"]
+    settings = results["config"]["evaluation"]
+    lines = [
+        f"test log p(x) = {log_p['mean']:.2f} +- {log_p['standard_error']:.2f} nats "
+        f"({log_p['error_over']}; Monte Carlo +- {test['log_p']['monte_carlo']:.3f}; "
+        f"{test['num_examples']} images)",
+        f"  ELBO {test['elbo']['mean']:.2f} < IWAE-{settings['iwae_samples']} "
+        f"{test['iwae']['mean']:.2f} < AIS {test['log_p']['mean']:.2f}; "
+        f"KL {test['kl']['mean']:.2f}; {test['active_units']} active units; "
+        f"ESS {test['ess']['mean']:.1f} of {settings['num_chains']} chains",
+    ]
+    if gap:
+        lines.append(
+            f"  bidirectional gap on simulated data {gap['gap'][-1]:.3f} +- "
+            f"{gap['gap_error'][-1]:.3f} nats at T = {gap['num_temperatures'][-1]}"
+        )
+    return "\n".join(lines)
+
+
+def curve(setup, dataset):
+    """A quick test log p(x) for learning curves: state -> dict of metrics.
+
+    It uses the quick preset's chains on 200 test images; its values are lists over
+    replicates where there are several.
+    """
+    settings = setup.settings.evaluation._replace(**presets.EVALUATION["quick"])
+    evaluator = Evaluator(setup, dataset, settings)
+    devices = setup.mesh.size
+    num = min(CURVE_EXAMPLES, len(dataset.test)) // devices * devices
+
+    def measure(state):
+        indices, values = np.arange(num), []
+        for params in parameters(state):
+            bound = evaluator.bind(params)
+            images = np.asarray(bound.test_images(indices))
+            log_p = sharding.fetch(bound.ais(bound.tune(), indices, images))["log_p"]
+            values.append(float(np.mean(log_p)))
+        return {"test_log_p": values[0] if len(values) == 1 else values}
+
+    return measure
+
+
+def parameters(state):
+    """(theta, phi) of each replicate of a `TrainState`, on the host."""
+    state = sharding.fetch(state)
+    both = (state.generative.params, state.inference.params)
+    num = len(state.step_sizes)
+    return [jax.tree.map(lambda a, r=r: a[r], both) for r in range(num)]
+
+
+def _evaluate_one(evaluator, folder):
+    """All the numbers of one replicate, as nested dicts."""
+    plan = _plan(evaluator, folder)
+
+    def on_test(name, function):
+        return run_chunks(
+            folder / name,
+            evaluator.num_examples,
+            evaluator.settings.chunk_size,
+            lambda indices: (evaluator.test_images(indices),),
+            function,
+            evaluator.mesh.size,
+        )
+
+    ais = on_test("ais", lambda i, x: evaluator.ais(plan, i, x))
+    encoder = on_test("encoder", evaluator.encoder)
+    test = {name: _moments(ais[name]) for name in ("log_p", "ess", "accept_prob")}
+    test["log_p"]["monte_carlo"] = float(
+        np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
+        / evaluator.num_examples
+    )
+    test["log_p"]["per_example"] = [round(float(v), 4) for v in ais["log_p"]]
+    for name in ("elbo", "iwae", "iwae_ess", "kl"):
+        test[name] = _moments(encoder[name])
+    active = np.var(encoder["posterior_mean"], axis=0) > ACTIVE_UNIT_VARIANCE
+    test["active_units"] = int(np.sum(active))
+    test["num_examples"] = evaluator.num_examples
+    part = {"test": test}
+    if evaluator.settings.num_simulated:
+        part["bidirectional"] = _bidirectional(evaluator, plan, folder)
+    return part
+
+
+def _bidirectional(evaluator, plan, folder):
+    """Bounds on simulated data at T / 8, T / 4, T / 2 and T temperatures."""
+    settings = evaluator.settings
+    num, top = settings.num_simulated, settings.num_temperatures
+    ladder = sorted({max(1, top // part) for part in (8, 4, 2, 1)})
+    part = {"num_temperatures": ladder, "num_simulated": num}
+    for rung in ladder:
+        thinned = evaluation.resample_plan(plan, rung)
+        bounds = run_chunks(
+            folder / f"bounds_{rung}",
+            num,
+            settings.chunk_size,
+            evaluator.simulate,
+            lambda i, x, z, plan=thinned: evaluator.bounds(plan, i, x, z),
+            evaluator.mesh.size,
+        )
+        bounds["gap"] = bounds["upper"] - bounds["lower"]
+        for name in ("lower", "upper", "gap"):
+            moments = _moments(bounds[name])
+            part.setdefault(name, []).append(moments["mean"])
+            part.setdefault(f"{name}_error", []).append(moments["standard_error"])
+    part["per_example_gap"] = bounds["gap"]
+    if part["gap"][-1] > settings.gap_threshold:
+        log.warning(
+            "The bidirectional gap, %.3f nats, is above evaluation.gap_threshold=%g: "
+            "log p(x) may be off by as much. Raise evaluation.num_temperatures=%d.",
+            *(part["gap"][-1], settings.gap_threshold, top),
+        )
+    return part
+
+
+def _plan(evaluator, folder):
+    """The frozen plan: read back, or tuned in a pilot and saved."""
+    path = folder / "plan.npz"
+    saved = read_arrays(path)
+    if sharding.any_process(saved is None):
+        log.info("Pilot: tuning temperatures and step sizes.")
+        saved = sharding.from_first(jax.device_get(evaluator.tune()._asdict()))
+        if is_first():
+            write_arrays(path, saved)
+    return evaluation.Plan(**saved)
+
+
+def _folder(settings, dataset, trained, workdir):
+    """The folder of this very evaluation, named by a digest of what it depends on."""
+    settings = settings._asdict()
+    identity = [settings, trained.step, dataset.digest, jax.__version__]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = workdir / "evaluation" / f"step_{trained.step}-{digest[:8]}"
+    if is_first():
+        write_json(folder / "settings.json", settings)
+    return folder
+
+
+def _moments(values):
+    """Mean over examples and its standard error, in float64."""
+    values = np.asarray(values, np.float64)
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return {"mean": float(np.mean(values)), "standard_error": float(error)}
+
+
+def _summary(tests):
+    """Test log p(x) over replicates; with one replicate its error is over images."""
+    means = [test["log_p"]["mean"] for test in tests]
+    moments, over = _moments(means), "over replicates"
+    if len(tests) == 1:
+        over = "over images"
+        moments["standard_error"] = tests[0]["log_p"]["standard_error"]
+    return {"test_log_p": {**moments, "error_over": over}}
+
+
+def _plot(evaluator, part, folder):
+    """Samples, reconstructions and bounds, of the first replicate."""
+    shape = (-1, *evaluator.dataset.image_shape)
+    samples = np.asarray(evaluator.decode(evaluator.simulate(np.arange(100))[1]))
+    plots.image_grid(samples.reshape(shape), folder / "samples.png", columns=10)
+    images = evaluator.test_images(np.arange(min(30, evaluator.num_examples)))
+    mean = np.asarray(evaluator.decode(evaluator.encode(images)))
+    plots.reconstructions(
+        np.asarray(images).reshape(shape),
+        mean.reshape(shape),
+        folder / "reconstructions.png",
+    )
+    if gap := part.get("bidirectional"):
+        names = ("num_temperatures", "lower", "upper", "lower_error", "upper_error")
+        plots.bounds(*(gap[name] for name in names), folder / "bounds.png")

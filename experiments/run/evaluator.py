@@ -1,0 +1,179 @@
+"""The compiled functions of an evaluation."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ais_jax import evaluation, models, sharding
+from ais_jax.proposals import chain_keys
+from ais_jax.training import example_keys, map_examples
+from experiments.run import build
+
+KL_SAMPLES = 100
+SAMPLES_AT_A_TIME = 100  # of the IWAE bound
+
+
+class Evaluator:
+    """The compiled functions of one evaluation, for every replicate and chunk.
+
+    They are called through a copy that holds one replicate's (theta, phi): `bind`.
+    Every example has its own keys, by its index, so that its numbers depend neither on
+    the chunk nor on which other examples are evaluated.
+
+    Args:
+        setup: a `build.Training`.
+        dataset: a `load.Dataset`.
+        settings: an `Evaluation`.
+    """
+
+    def __init__(self, setup, dataset, settings):
+        self.model, self.mesh = setup.model, setup.mesh
+        self.dataset, self.settings = dataset, settings
+        names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
+        keys = jax.random.split(jax.random.key(settings.seed), len(names))
+        self.keys = dict(zip(names, keys))
+        self.num_examples = min(
+            settings.num_examples or len(dataset.test), len(dataset.test)
+        )
+        self.path = build.build_path_fn(self.model, settings)
+        self.transition = build.build_transition(settings)
+        self._block_size = lambda num: build.block_size(
+            setup.settings, dataset.test.shape[1], num
+        )
+        self._ais = self._compile(self._one_ais, settings.num_chains)
+        self._encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)
+        self._bounds = self._compile(self._one_bounds, settings.num_chains)
+        self._tune = jax.jit(self._pilot)
+        self._simulate = jax.jit(
+            lambda params, keys: jax.vmap(self.model.simulate, (0, None))(
+                keys, params[0]
+            )
+        )
+
+    def bind(self, params):
+        """This evaluator with (theta, phi)."""
+        bound = copy.copy(self)
+        bound.params = params
+        return bound
+
+    def ais(self, plan, indices, images):
+        """Log p(x) by AIS: dict of f32[C] of images f32[C, X]."""
+        return self._ais(self.params, plan, indices, images)
+
+    def encoder(self, indices, images):
+        """ELBO, IWAE bound, KL and the posterior mean: dict of arrays [C, ...]."""
+        return self._encoder(self.params, None, indices, images)
+
+    def bounds(self, plan, indices, images, z):
+        """Bounds on log p(x) of pairs drawn from the model: dict of f32[C]."""
+        return self._bounds(self.params, plan, indices, images, z)
+
+    def tune(self):
+        """The pilot: a `Plan`, from images that are not scored."""
+        images = self.dataset.train
+        if self.dataset.valid is not None:
+            images = self.dataset.valid
+        pilot = np.arange(min(self.settings.num_pilot, len(images)))
+        xs = self._binarize(images, pilot)
+        if jax.process_count() == 1 and len(pilot) % self.mesh.size == 0:
+            xs = jax.device_put(xs, sharding.by_row(self.mesh))
+        return self._tune(self.params, xs)
+
+    def simulate(self, indices):
+        """Pairs drawn from the model: (images f32[C, X], z f32[C, D])."""
+        return self._simulate(self.params, example_keys(self.keys["simulate"], indices))
+
+    def test_images(self, indices):
+        """Test images f32[C, X], binarized once and for all by seed and index."""
+        return self._binarize(self.dataset.test, indices)
+
+    def decode(self, z):
+        """Mean images f32[N, X] of latents f32[N, D]."""
+        theta, _ = self.params
+        return jax.jit(jax.vmap(lambda z: self.model.decode(theta, z)))(z)
+
+    def encode(self, images):
+        """Posterior means f32[N, D] of images f32[N, X]."""
+        _, phi = self.params
+        return jax.jit(jax.vmap(lambda x: self.model.proposal(phi, x).mean))(images)
+
+    def _compile(self, function, num_chains):
+        """A function of one example, for a chunk: (params, shared, indices, ...)."""
+        block = self._block_size(num_chains)
+
+        def chunk(params, shared, indices, *examples):
+            def one(index, *example):
+                return function(params, shared, index, *example)
+
+            return map_examples(one, indices, *examples, block_size=block)
+
+        return sharding.spread_examples(chunk, self.mesh)
+
+    def _one_ais(self, params, plan, index, x):
+        result = evaluation.log_normalizer(
+            jax.random.fold_in(self.keys["ais"], index),
+            self.path(params, x),
+            plan,
+            self.settings.num_chains,
+            self.transition,
+        )
+        return {
+            "log_p": result.log_z,
+            "standard_error": result.standard_error,
+            "ess": result.ess,
+            "accept_prob": jnp.mean(result.accept_prob),
+        }
+
+    def _one_encoder(self, params, _, index, x):
+        theta, phi = params
+        q, p = self.model.proposal(phi, x), self.model.prior(theta)
+        log_w = evaluation.importance_log_weights(
+            jax.random.fold_in(self.keys["iwae"], index),
+            models.posterior_path(self.model, theta, phi, x),
+            self.settings.iwae_samples,
+            SAMPLES_AT_A_TIME,
+        )
+        z = jax.vmap(q.sample)(
+            chain_keys(jax.random.fold_in(self.keys["kl"], index), KL_SAMPLES)
+        )
+        return {
+            "elbo": jnp.mean(log_w),
+            "iwae": evaluation.log_mean_exp(log_w),
+            "iwae_ess": evaluation.effective_sample_size(log_w),
+            "kl": jnp.mean(jax.vmap(q.log_prob)(z) - jax.vmap(p.log_prob)(z)),
+            "posterior_mean": q.mean,
+        }
+
+    def _one_bounds(self, params, plan, index, x, z):
+        bounds = evaluation.bidirectional_bounds(
+            jax.random.fold_in(self.keys["bounds"], index),
+            self.path(params, x),
+            z,
+            plan,
+            self.settings.num_chains,
+            self.transition,
+        )
+        return bounds._asdict()
+
+    def _binarize(self, images, indices):
+        x = jnp.asarray(images[indices])
+        if self.dataset.is_binary:
+            return x
+        keys = example_keys(self.keys["pixels"], indices)
+        return jax.vmap(lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype))(
+            keys, x
+        )
+
+    def _pilot(self, params, xs):
+        return evaluation.tune(
+            self.keys["pilot"],
+            lambda x: self.path(params, x),
+            xs,
+            num_temperatures=self.settings.num_temperatures,
+            schedule=self.settings.schedule,
+            transition=self.transition,
+            target=self.settings.target,
+            first_step_size=self.settings.first_step_size,
+        )

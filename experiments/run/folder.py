@@ -1,0 +1,126 @@
+"""The folder of a run: its config, and where its results come from."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import ais_jax
+from ais_jax import sharding
+from experiments.run.migrate import VERSION, migrate
+from experiments.run.settings import FREE, flatten, override
+from experiments.system.devices import is_first
+from experiments.system.errors import ConfigError
+from experiments.system.files import read_json, write_json
+
+
+def default_workdir(settings):
+    """A fresh folder name under runs/, for a run of one process without --workdir.
+
+    Raises:
+        ConfigError: where there are several processes, which would differ in it.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError(
+            "several processes need --workdir, a folder that all of them share"
+        )
+    name = f"{settings.dataset}-{settings.estimator['name']}"
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+
+
+def claim(workdir, settings, data_digest, write=True):
+    """Writes config.json, or checks that the folder holds this very run.
+
+    The settings in `FREE` may change when a run goes on; all others are refused.
+
+    Args:
+        workdir: the run's folder.
+        settings: a `Settings`.
+        data_digest: of the data set.
+        write: False to check alone, as an evaluation with other settings does.
+
+    Raises:
+        ConfigError: where the folder holds a run of another config or other data, or
+            where the processes of a run differ in theirs.
+    """
+    path = Path(workdir) / "config.json"
+    content = {"config": settings.saved, "data_digest": data_digest}
+    _check_same_everywhere(content)
+    if path.exists():
+        saved = migrate(read_json(path))
+        old = {**saved["config"], "data_digest": saved["data_digest"]}
+        new = {**settings.saved, "data_digest": data_digest}
+        for name, before, now in differences(old, new):
+            if not name.startswith(FREE):
+                raise ConfigError(
+                    f"workdir={workdir} holds a run with {name}={before!r}, not "
+                    f"{now!r}: choose another --workdir, or run with {name}={before!r}"
+                )
+    if write and is_first():
+        write_json(path, {"version": VERSION, **content})
+
+
+def differences(old, new):
+    """[(dotted name, old value, new value)] where two saved configs differ."""
+    old, new = flatten(old), flatten(new)
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _check_same_everywhere(content):
+    """Refuses processes of other settings, whose collectives would not fit."""
+    settings = {k: v for k, v in flatten(content).items() if k != "config.data_dir"}
+    text = json.dumps(settings, sort_keys=True)
+    identity = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    first = sharding.from_first(identity)
+    if sharding.any_process(np.any(identity != first)):
+        raise ConfigError(
+            "the processes of this run differ in their --config or their data: give "
+            "all of them the same"
+        )
+
+
+def saved_config(workdir, overrides=None):
+    """The config of the run in a folder, with other settings of the evaluation.
+
+    Args:
+        workdir: the run's folder, or None.
+        overrides: dict of dotted names to values, as for `settings.override`.
+
+    Returns:
+        A ConfigDict.
+
+    Raises:
+        ConfigError: where there is no run, or for a setting that cannot change.
+    """
+    path = Path(workdir or "") / "config.json"
+    if not workdir or not path.exists():
+        raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")
+    return override(migrate(read_json(path))["config"], overrides or {})
+
+
+def provenance():
+    """Versions, commit and device, for results.json."""
+    root = Path(ais_jax.__file__).parents[1]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=True)
+        commit = done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    device = jax.devices()[0]
+    return {
+        "ais_jax": ais_jax.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "commit": commit,
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+    }

@@ -1,0 +1,60 @@
+"""One run from its config to its results, as the programs and the tests call it."""
+
+import math
+from pathlib import Path
+
+from experiments.data import load
+from experiments.run import build, evaluate, folder, train
+from experiments.run.settings import resolve
+from experiments.system import devices
+from experiments.system.files import prepare
+from experiments.system.progress import log
+
+
+def train_and_evaluate(
+    config, workdir=None, mode="train_and_evaluate", compile_cache=None
+):
+    """Trains and evaluates: the real thing, as the tests call it.
+
+    Args:
+        config: a ConfigDict of `configs/default.py`'s shape.
+        workdir: the run's folder, or None for a new one.
+        mode: `train_and_evaluate`, `train` or `evaluate`.
+        compile_cache: folder of JAX's persistent compilation cache, or None.
+
+    Returns:
+        The contents of results.json, or None where nothing was evaluated.
+
+    Raises:
+        InputError: for bad input, before any long work.
+        Ended: where training stopped before its end.
+    """
+    settings = resolve(config)
+    build.build_mesh(settings)
+    load.check_available(settings.dataset, settings.data_dir)
+    workdir = Path(workdir or folder.default_workdir(settings))
+    prepare(workdir)
+    log.info("Working directory: %s", workdir)
+    devices.use_compile_cache(compile_cache)
+    dataset = load.load(settings.dataset, settings.data_dir)
+    setup = build.build_training(settings, dataset)
+    folder.claim(workdir, settings, dataset.digest, write=mode != "evaluate")
+    if mode == "evaluate":
+        trained = train.restore(setup, workdir)
+    else:
+        trained = train.train(setup, dataset, workdir, evaluate.curve(setup, dataset))
+    if mode == "train":
+        return None
+    results = evaluate.evaluate(setup, dataset, trained, workdir)
+    if devices.is_first():
+        print(evaluate.report(results))
+        print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
+    return results
+
+
+def use_cores(configs):
+    """Makes each core a device where there is no accelerator, for these configs."""
+    runs = [resolve(config) for config in configs]
+    devices.use_cores(
+        lambda cores: all(math.prod(build.mesh_shape(r, cores)) == cores for r in runs)
+    )

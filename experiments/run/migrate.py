@@ -1,0 +1,63 @@
+"""Files of older versions as this version would have written them.
+
+Each step from one version to the next holds the values that were in force then, so that
+later defaults and presets change no old run.
+"""
+
+import copy
+
+VERSION = 2  # of config.json, results.json and variant.json
+
+_EVALUATION = (  # of version 1, in the order of its presets' values
+    *("num_examples", "num_chains", "num_temperatures", "num_leapfrog", "schedule"),
+    *("preconditioner", "iwae_samples", "num_simulated"),
+)
+_PRESETS = {
+    "quick": (1000, 8, 100, 4, "adaptive", "encoder", 100, 100),
+    "standard": (1000, 16, 1000, 10, "adaptive", "encoder", 5000, 100),
+    "paper": (0, 16, 10000, 10, "linear", "unit", 5000, 100),
+}
+_STEP_SIZES = {
+    "unit": {"first": 0.1, "smallest": 0.001, "largest": 0.3},
+    "encoder": {"first": 0.2, "smallest": 0.01, "largest": 1.5},
+}
+
+
+def migrate(content):
+    """A run's file of any version, as of this one.
+
+    Args:
+        content: a config.json, results.json or variant.json, as nested dicts.
+
+    Returns:
+        Its content with "version" `VERSION`.
+    """
+    content = copy.deepcopy(content)
+    if content.get("version", 1) == 1:
+        _from_1(content)
+    return {"version": VERSION, **content}
+
+
+def _from_1(content):
+    """Version 1 left None in its configs, and called T as printed num_temperatures."""
+    if "num_moves" in content:  # variant.json
+        content["printed_temperatures"] = content.pop("num_temperatures")
+    content["version"] = 2
+    config = content.get("config")
+    if config is None:
+        return
+    model, evaluation = config["model"], config["evaluation"]
+    model.pop("kernel", None)  # computed the same
+    for name in ("precision", "force_precision"):
+        model.setdefault(name, "float32")
+    preset = dict(zip(_EVALUATION, _PRESETS[evaluation["preset"]]))
+    _fill(evaluation, content.pop("evaluation", {}) | {"preset": evaluation["preset"]})
+    _fill(evaluation, preset)
+    sizes = _STEP_SIZES[evaluation["preconditioner"]]
+    evaluation["first_step_size"] = sizes["first"]
+    preconditioner = config["estimator"].get("preconditioner", "unit")
+    _fill(config["step_size"], _STEP_SIZES[preconditioner])
+
+
+def _fill(section, values):
+    section.update({k: v for k, v in values.items() if section.get(k) is None})

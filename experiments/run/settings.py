@@ -1,0 +1,313 @@
+"""What a config means: the only reader of its keys.
+
+`resolve` is called once, at launch. It refuses bad settings before any data are read
+or anything is compiled, and turns presets and None into values. What it saves with the
+run is what every later program reads.
+"""
+
+import contextlib
+import json
+import math
+import re
+from functools import partial
+from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from ais_jax import models, optimizers, precision, schedules
+from ais_jax.adaptation import StepSizeRule, check_rule
+from configs import default, presets
+from experiments.data.load import NAMES
+from experiments.run import build
+from experiments.system.errors import ConfigError
+
+flatten = partial(flatten_dict, sep=".")
+FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
+_LEAST = {
+    "num_replicates": 1,
+    "num_epochs": 1,
+    "batch_size": 1,
+    "seed": 0,
+    "training.steps_per_row": 1,
+    "training.checkpoint_seconds": 0,
+    "training.evaluate_epochs": 0,
+    "training.block_rows": 1,
+    "sharding.data": 1,
+    "sharding.replicate": 1,
+    "evaluation.seed": 0,
+    "evaluation.num_examples": 0,
+    "evaluation.num_chains": 1,
+    "evaluation.num_temperatures": 1,
+    "evaluation.num_leapfrog": 1,
+    "evaluation.iwae_samples": 1,
+    "evaluation.num_simulated": 0,
+    "evaluation.num_pilot": 1,
+    "evaluation.chunk_size": 1,
+}
+_CHOICES = {
+    "dataset": NAMES,
+    "model.precision": precision.PRECISIONS,
+    "model.force_precision": precision.PRECISIONS,
+    "evaluation.start": build.STARTS,
+    "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
+    "evaluation.preconditioner": models.PRECONDITIONERS,
+}
+_TINY = 5e-324  # the smallest number above 0
+
+
+class Evaluation(NamedTuple):
+    """The settings of an evaluation, as in `configs/default.py`, all of them values."""
+
+    preset: str
+    seed: int
+    start: str
+    num_examples: int
+    num_chains: int
+    num_temperatures: int
+    num_leapfrog: int
+    schedule: str
+    preconditioner: str
+    iwae_samples: int
+    num_simulated: int
+    num_pilot: int
+    target: float
+    first_step_size: float
+    gap_threshold: float
+    chunk_size: int
+
+
+class Settings(NamedTuple):
+    """The settings of a run.
+
+    Those of the same name as in `configs/default.py` mean the same.
+
+    Attributes:
+        model: keyword arguments of `models.bernoulli_model`.
+        estimator: its name, and keyword arguments of `estimators.make`.
+        first_step_size: of HMC in training.
+        optimizer: keyword arguments of `optimizers.make`.
+        learning_rates: one for each replicate.
+        sharding: `data` and `replicate`, None for what the machine decides.
+        block_rows: likewise.
+        saved: the resolved config as nested dicts and lists.
+    """
+
+    seed: int
+    num_replicates: int
+    num_epochs: int
+    batch_size: int
+    dataset: str
+    data_dir: str
+    model: dict[str, Any]
+    data_mean_bias: bool
+    estimator: dict[str, Any]
+    first_step_size: float
+    step_size_rule: StepSizeRule
+    optimizer: dict[str, Any]
+    learning_rates: tuple[float, ...]
+    steps_per_row: int
+    checkpoint_seconds: float
+    evaluate_epochs: int
+    block_rows: int | None
+    sharding: dict[str, int | None]
+    evaluation: Evaluation
+    saved: dict[str, Any]
+
+
+def resolve(config):
+    """The settings of a config, every one checked that needs no data and no devices.
+
+    Args:
+        config: a ConfigDict of `configs/default.py`'s shape.
+
+    Returns:
+        A `Settings`.
+
+    Raises:
+        ConfigError: naming the setting, its value and what to do.
+    """
+    _check_shape(config)
+    values = _filled(config)
+    _check(values)
+    model, optimizer = dict(values["model"]), dict(values["optimizer"])
+    rates = _learning_rates(optimizer.pop("learning_rate"), values["num_replicates"])
+    first_step_size, rule = _step_sizes(values["step_size"])
+    sections = {
+        "model": model,
+        "data_mean_bias": model.pop("data_mean_bias"),
+        "estimator": _estimator(values["estimator"]),
+        "first_step_size": first_step_size,
+        "step_size_rule": rule,
+        "optimizer": optimizer,
+        "learning_rates": rates,
+        "evaluation": Evaluation(**values["evaluation"]),
+        **values["training"],
+    }
+    same = {name: values[name] for name in Settings._fields if name in values}
+    settings = Settings(**{**same, **sections, "saved": plain(values)})
+    with _section("model"):
+        built = build.build_model(settings, 1)
+    with _section("estimator"):
+        build.build_estimator(settings, built)
+    with _section("optimizer"):
+        optimizers.make(num_steps=1, **optimizer)
+    build.mesh_shape(settings, 1)
+    return settings
+
+
+def plain(values):
+    """A config's dicts with lists for tuples, as JSON would give it back."""
+    return json.loads(ConfigDict(values).to_json())
+
+
+def with_tuples(value):
+    """Undoes `plain`: lists back to tuples."""
+    if isinstance(value, dict):
+        return {k: with_tuples(v) for k, v in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
+
+
+def override(saved, overrides):
+    """A saved config with other settings, such as those of another evaluation.
+
+    Args:
+        saved: the config as nested dicts, of `Settings.saved`.
+        overrides: dict of dotted names to values; only settings in `FREE`. Another
+            preset of the evaluation replaces all of its settings.
+
+    Returns:
+        A ConfigDict, for `resolve`.
+
+    Raises:
+        ConfigError: for another override.
+    """
+    config = ConfigDict(with_tuples(saved))
+    with config.ignore_type():
+        if "evaluation.preset" in overrides:
+            preset = presets.EVALUATION["standard"]
+            config.evaluation.update(dict.fromkeys([*preset, "first_step_size"]))
+        if "evaluation.preconditioner" in overrides:
+            config.evaluation.first_step_size = None
+    for name, value in overrides.items():
+        if not name.startswith(FREE):
+            raise ConfigError(
+                f"{name}={value!r} cannot be changed in an evaluation: leave it out; "
+                f"only {', '.join(FREE)} can"
+            )
+        config.update_from_flattened_dict({name: value})
+    return config
+
+
+def _filled(config):
+    """A config's nested dict, what is None chosen from the presets."""
+    values = config.to_dict()
+    evaluation = values["evaluation"]
+    _choose("evaluation.preset", evaluation["preset"], presets.EVALUATION)
+    _fill(evaluation, presets.EVALUATION[evaluation["preset"]])
+    sizes = []
+    for name in ("evaluation", "estimator"):
+        preconditioner = values[name].get("preconditioner", "unit")
+        _choose(f"{name}.preconditioner", preconditioner, presets.STEP_SIZES)
+        sizes.append(presets.STEP_SIZES[preconditioner])
+    _fill(evaluation, {"first_step_size": sizes[0]["first"]})
+    _fill(values["step_size"], sizes[1])
+    return values
+
+
+def _fill(section, choices):
+    section.update({k: v for k, v in choices.items() if section.get(k) is None})
+
+
+def _check_shape(config):
+    """Refuses a config that lacks a setting, or has one that nothing reads."""
+    given, known = (
+        {name for name in flatten(c.to_dict()) if not name.startswith("estimator.")}
+        for c in (config, default.get_config())
+    )
+    for name in sorted(given ^ known):
+        fault = "lacks it" if name in known else "has it, and nothing reads it"
+        raise ConfigError(f"{name}: --config {fault}: start from configs/default.py")
+
+
+def _check(values):
+    """Checks each setting by itself."""
+    flat = flatten(values)
+    for name, least in _LEAST.items():
+        if flat[name] is not None and flat[name] < least:
+            raise ConfigError(f"{name}={flat[name]}: use at least {least}")
+    for name, known in _CHOICES.items():
+        _choose(name, flat[name], known)
+    if flat["seed"] + flat["num_replicates"] > 2**32:
+        raise ConfigError(f"seed={flat['seed']}: use less than 2**32 - num_replicates")
+    latent_sizes, widths = flat["model.latent_sizes"], flat["model.widths"]
+    if any(size < 1 for size in (*latent_sizes, *sum(map(tuple, widths), ()))):
+        raise ConfigError(
+            f"model.latent_sizes={latent_sizes} and model.widths={widths}: use sizes "
+            "of at least 1"
+        )
+    ranges = {
+        **{f"optimizer.{b}": ("a number in [0, 1)", 0.0, 1.0) for b in ("b1", "b2")},
+        "optimizer.eps": ("more than 0", _TINY, math.inf),
+        "evaluation.first_step_size": ("more than 0", _TINY, math.inf),
+        "evaluation.target": ("a number in (0, 1)", _TINY, 1.0),
+    }
+    for name, (what, smallest, above) in ranges.items():
+        if not smallest <= flat[name] < above:
+            raise ConfigError(f"{name}={flat[name]}: use {what}")
+
+
+def _choose(name, value, known):
+    if value not in known:
+        raise ConfigError(schedules.unknown_name(name, value, known))
+
+
+@contextlib.contextmanager
+def _section(name):
+    """Gives what the library refuses the setting's whole name."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        dot = "." if re.match(r"\w+=", str(error)) else ": "
+        raise ConfigError(f"{name}{dot}{error}") from error
+
+
+def _estimator(given):
+    """The estimator's settings, betas that are given as text made numbers."""
+    estimator = dict(given)
+    text = estimator.get("schedule", "")
+    if "," in text:
+        try:
+            estimator["schedule"] = [float(number) for number in text.split(",")]
+        except ValueError as error:
+            raise ConfigError(
+                f"estimator.schedule={text!r}: give a name, or numbers from 0 to 1 "
+                "with commas"
+            ) from error
+    return estimator
+
+
+def _learning_rates(rates, num_replicates):
+    """One learning rate for each replicate."""
+    if len(rates) not in (1, num_replicates) or not all(rate > 0 for rate in rates):
+        raise ConfigError(
+            f"optimizer.learning_rate={rates}: give one positive number, or one for "
+            f"each of num_replicates={num_replicates}"
+        )
+    return tuple(rates) * (num_replicates if len(rates) == 1 else 1)
+
+
+def _step_sizes(section):
+    """The first step size and the `StepSizeRule` of training."""
+    section = dict(section)
+    first = section.pop("first")
+    with _section("step_size"):
+        rule = check_rule(StepSizeRule(**section))
+    if not rule.smallest <= first <= rule.largest:
+        raise ConfigError(
+            f"step_size.first={first}: use a number from step_size.smallest="
+            f"{rule.smallest} to step_size.largest={rule.largest}"
+        )
+    return first, rule

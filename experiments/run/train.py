@@ -1,0 +1,257 @@
+"""The training loop: dispatches, metrics, checkpoints, resume."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ais_jax import sharding
+from experiments.run import plots
+from experiments.run.checkpoint import Checkpointer
+from experiments.run.metrics import last_row, metrics_writer, read_metrics
+from experiments.system.devices import is_first
+from experiments.system.errors import NonFiniteLoss, Stopped
+from experiments.system.progress import Progress, log
+from experiments.system.signals import StopSignals
+
+
+class Trained(NamedTuple):
+    """A state and what it cost.
+
+    Attributes:
+        state: `TrainState` with a leading axis of R replicates.
+        step: training steps made.
+        epochs: epochs made.
+        seconds: wall time of training, summed over resumes.
+        gradient_evaluations: passes forward and backward through log p(x, z), for
+            one replicate.
+    """
+
+    state: Any
+    step: int
+    epochs: float
+    seconds: float
+    gradient_evaluations: int
+
+
+def initial_state(setup):
+    """The state before the first step, with a leading axis of R replicates."""
+    return jax.jit(_init(setup), out_shardings=sharding.by_replicate(setup.mesh))()
+
+
+def template(setup):
+    """The shapes and the sharding of `initial_state`, which is not computed."""
+    place = sharding.by_replicate(setup.mesh)
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+        jax.eval_shape(_init(setup)),
+    )
+
+
+def restore(setup, workdir, step=None):
+    """The newest checkpoint of a finished or running training.
+
+    Args:
+        setup: a `build.Training`.
+        workdir: the run's folder.
+        step: a checkpoint's step, or None for the newest.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        CheckpointError: where there is none, or it is of another model.
+    """
+    with Checkpointer(Path(workdir) / "checkpoints", read_only=True) as checkpointer:
+        state = checkpointer.restore(template(setup), step)
+    return _trained(setup, workdir, state)
+
+
+def train(setup, dataset, workdir, evaluate=None):
+    """Trains to the last step, going on from the newest checkpoint in the folder.
+
+    Args:
+        setup: a `build.Training`.
+        dataset: its `load.Dataset`.
+        workdir: the run's folder.
+        evaluate: state -> dict of metrics, called every `training.evaluate_epochs`
+            epochs; or None.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        Stopped: after a signal; the state is saved.
+        NonFiniteLoss: naming the step and the last good checkpoint.
+    """
+    workdir = Path(workdir)
+    with (
+        Checkpointer(workdir / "checkpoints") as checkpointer,
+        StopSignals() as stop,
+    ):
+        saved = checkpointer.latest_step()
+        if saved is None:
+            state = initial_state(setup)
+        else:
+            state = checkpointer.restore(template(setup))
+            log.info("Resuming from step %d of %s.", saved, workdir)
+        with (
+            metrics_writer(workdir, saved) as write,
+            Progress(setup.num_steps, saved or 0, "step") as progress,
+        ):
+            show = _reporter(setup, workdir, write, progress, evaluate)
+            keep = _keeper(setup, workdir, checkpointer, stop)
+            check = partial(_check_finite, checkpointer, workdir)
+            state = _loop(setup, dataset, saved or 0, state, check, show, keep)
+    if is_first():
+        rows = read_metrics(workdir / "metrics.jsonl")
+        plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
+    return _trained(setup, workdir, state)
+
+
+def _loop(setup, dataset, step, state, check, show, keep):
+    """Steps from `step` to the last; returns the state."""
+    run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
+    keys, rates = _keys_and_rates(setup)
+    data = sharding.place_rows(dataset.train, setup.mesh)
+    while step < setup.num_steps:
+        num = _dispatch_size(setup, step)
+        state, means = run_steps(state, keys, rates, data, jnp.int32(num))
+        means = sharding.fetch(means)
+        step += num
+        check(means)
+        show(step, state, means)
+        keep(step, state)
+    return state
+
+
+def _reporter(setup, workdir, write, progress, evaluate):
+    """(step, state, means): writes and shows a row of metrics."""
+    started, before = time.monotonic(), _seconds(workdir)
+
+    def show(step, state, means):
+        row = _row(setup, step, state, means)
+        if evaluate is not None and _is_due(setup, step):
+            row.update(evaluate(state))
+        write(step, {**row, "seconds": before + time.monotonic() - started})
+        progress.update(step, _summary(row))
+
+    return show
+
+
+def _keeper(setup, workdir, checkpointer, stop):
+    """(step, state): saves a checkpoint when one is due; stops after a signal."""
+    saved_at = time.monotonic()
+
+    def keep(step, state):
+        nonlocal saved_at
+        age = time.monotonic() - saved_at
+        is_stopping, is_old = sharding.any_process(
+            [stop.requested, age > setup.settings.checkpoint_seconds]
+        )
+        if is_old or is_stopping or step == setup.num_steps:
+            checkpointer.save(step, state, wait=is_stopping)
+            saved_at = time.monotonic()
+        if is_stopping:
+            raise Stopped(
+                f"Stopped at step {step} of {setup.num_steps}, saved in {workdir}. "
+                f"The same command with --workdir={workdir} goes on from there."
+            )
+
+    return keep
+
+
+def _init(setup):
+    def init():
+        first = jax.vmap(lambda key: jax.random.split(key)[0])
+        return jax.vmap(setup.init)(first(_replicate_keys(setup.settings)))
+
+    return init
+
+
+def _replicate_keys(settings):
+    """One key for each replicate; replicate r is the run of seed + r alone."""
+    seeds = settings.seed + jnp.arange(settings.num_replicates, dtype=jnp.uint32)
+    return jax.vmap(jax.random.key)(seeds)
+
+
+def _keys_and_rates(setup):
+    """Run keys and learning rates of the replicates, placed on the mesh."""
+    rates = jnp.asarray(setup.settings.learning_rates, jnp.float32)
+    split = jax.vmap(lambda key: jax.random.split(key)[1])
+    return jax.jit(
+        lambda: (split(_replicate_keys(setup.settings)), rates),
+        out_shardings=sharding.by_replicate(setup.mesh),
+    )()
+
+
+def _dispatch_size(setup, step):
+    """Steps up to the next row's end, which is at most the end of the epoch."""
+    done = step % setup.steps_per_epoch
+    per_row = setup.settings.steps_per_row
+    return min(per_row - done % per_row, setup.steps_per_epoch - done)
+
+
+def _is_due(setup, step):
+    every = setup.settings.evaluate_epochs * setup.steps_per_epoch
+    return every and (step % every == 0 or step == setup.num_steps)
+
+
+def _row(setup, step, state, means):
+    """One row of metrics.jsonl; lists over replicates where there are several."""
+    values = {"elbo": means.elbo, "ess": means.ess}
+    if setup.estimator.num_moves:
+        values["accept_prob"] = means.accept_prob
+        values["step_sizes"] = sharding.fetch(state.step_sizes)
+    if setup.settings.num_replicates == 1:
+        values = {name: value[0] for name, value in values.items()}
+    return {
+        "epoch": step / setup.steps_per_epoch,
+        **values,
+        "gradient_evaluations": _gradient_evaluations(setup, step),
+    }
+
+
+def _summary(row):
+    text = f"epoch {row['epoch']:.2f}  ELBO {np.mean(row['elbo']):.2f}"
+    if "accept_prob" in row:
+        text += f"  acceptance {np.mean(row['accept_prob']):.2f}"
+    return text
+
+
+def _gradient_evaluations(setup, step):
+    return step * setup.settings.batch_size * setup.estimator.gradient_evaluations
+
+
+def _seconds(workdir):
+    return last_row(workdir).get("seconds", 0.0)
+
+
+def _trained(setup, workdir, state):
+    step = int(np.max(sharding.fetch(state.step)))
+    return Trained(
+        state=state,
+        step=step,
+        epochs=step / setup.steps_per_epoch,
+        seconds=_seconds(workdir),
+        gradient_evaluations=_gradient_evaluations(setup, step),
+    )
+
+
+def _check_finite(checkpointer, workdir, means):
+    """Stops at a loss that is not finite; the state after it is not saved."""
+    bad_steps = [step for step in means.bad_step if step >= 0]
+    if not bad_steps:
+        return
+    saved = checkpointer.latest_step()
+    where = f"the last good checkpoint is of step {saved} in {workdir}"
+    if saved is None:
+        where = "no checkpoint had been saved"
+    raise NonFiniteLoss(
+        f"The loss was not finite at step {min(bad_steps)}; {where}. Try a smaller "
+        "optimizer.learning_rate or step_size.largest in another --workdir."
+    )

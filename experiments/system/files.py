@@ -1,0 +1,152 @@
+"""Files: written whole or not at all, JSON with infinities, arrays, locks.
+
+JSON has no NaN or infinity, so non-finite numbers are written as the strings "nan",
+"inf" and "-inf", which `float` reads; `from_plain` turns them back.
+"""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from experiments.system.errors import ConfigError
+
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary file that takes the place of `path` once it is complete.
+
+    Readers see the old file or the new one; the folder is made if missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file by `replacing`."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes what `to_plain` converts as indented JSON, by `replacing`."""
+    write_text(path, json.dumps(to_plain(obj), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads what `write_json` wrote; arrays come back as nested lists."""
+    return from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def to_plain(obj: Any) -> Any:
+    """Converts to what JSON can hold; keys keep their order.
+
+    Args:
+        obj: dicts, lists, tuples, strings, numbers, None, and numpy or jax scalars
+            and arrays (as numbers and nested lists).
+
+    Raises:
+        TypeError: `obj` holds something else.
+    """
+    if isinstance(obj, Mapping):
+        return {str(key): to_plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [to_plain(value) for value in obj]
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else str(float(obj))
+    if obj is None or isinstance(obj, str | int):
+        return obj
+    if hasattr(obj, "tolist"):
+        return to_plain(obj.tolist())
+    raise TypeError(f"cannot write {type(obj).__name__} as JSON: {obj!r}")
+
+
+def from_plain(obj: Any) -> Any:
+    """Turns the strings of non-finite numbers back into numbers."""
+    if isinstance(obj, dict):
+        return {key: from_plain(value) for key, value in obj.items()}
+    if isinstance(obj, list):
+        return [from_plain(value) for value in obj]
+    return _NON_FINITE.get(obj, obj) if isinstance(obj, str) else obj
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a dict of arrays as npz, by `replacing`."""
+    with replacing(path) as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Reads what `write_arrays` wrote, or None where there is no sound file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def prepare(workdir: Path) -> None:
+    """Makes a folder to write results in, and proves that it can be written.
+
+    Raises:
+        ConfigError: where it cannot be.
+    """
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"workdir={workdir} cannot be written ({error.strerror}): choose another "
+            "--workdir"
+        ) from error
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether `folder`, or the folder it would be made in, may be written.
+
+    A folder without any write permission bit counts as read-only for root too.
+    """
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    allowed = os.access(folder, os.W_OK | os.X_OK) and folder.stat().st_mode & 0o222
+    return folder.is_dir() and bool(allowed)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Holds a folder's lock; yields False where another process holds it."""
+    import filelock
+
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,42 @@
+"""Progress: one bar on a terminal, a line now and then elsewhere."""
+
+import logging
+import sys
+
+log = logging.getLogger("experiments")
+SECONDS = 15.0  # between two lines where there is no terminal
+
+
+class Progress:
+    """Shows how far a loop has come, and the time left.
+
+    Args:
+        total: number of units.
+        done: units done before, by an earlier process.
+        unit: their name.
+    """
+
+    def __init__(self, total, done, unit):
+        from tqdm import tqdm
+
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit=unit,
+            dynamic_ncols=is_terminal,
+            mininterval=0.1 if is_terminal else SECONDS,
+            miniters=1,
+            disable=done == total or not log.isEnabledFor(logging.INFO),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+
+    def update(self, done, text):
+        """Shows that `done` units are done, and a line of text."""
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.update(done - self._bar.n)

@@ -41,7 +41,7 @@ def evaluations_per_epoch(settings):
 def number_of_weights(settings):
     """P: of the decoder's matrices, which every pass multiplies by."""
     model = build.build_model(settings, CATALOGUE[settings.dataset].num_pixels)
-    theta, _ = jax.eval_shape(model.init, jax.random.key(0))
+    theta, _ = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(theta) if len(leaf.shape) == 2)
 
 

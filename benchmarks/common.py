@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ais_jax import adaptation, estimators, models, optimizers, training
-from ais_jax.proposals import chain_keys
+from ais_jax import adaptation, estimators, networks, optimizers, training
+from ais_jax.batching import chain_keys, map_examples
 from configs.default import get_config
 from experiments.run import build
 from experiments.run.settings import resolve
@@ -29,11 +29,10 @@ from experiments.run.settings import resolve
 RESULTS = Path(__file__).parent / "results"
 GRID = ((1, 5), (1, 11), (5, 5), (5, 11), (50, 5), (50, 11))  # (K, T) of the paper
 QUICK_GRID = ((3, 2),)
-FORCES = {  # of HMC, and what computes it
+FORCES = {  # of HMC
     "float32": {},
     "tf32": {"force_precision": "tf32"},
     "bf16": {"force_precision": "bf16"},
-    "bf16, fused": {"force_precision": "bf16", "kernel": "pallas"},
 }
 PEAKS = {"float32": "matrix product", "tf32": "TF32 product", "bf16": "bf16 product"}
 
@@ -59,7 +58,7 @@ class Workload(NamedTuple):
 
     def model(self):
         """The `LatentVariableModel`."""
-        return models.bernoulli_model(
+        return networks.bernoulli_model(
             self.data_size,
             latent_sizes=(self.latent,),
             widths=(self.widths,),
@@ -123,7 +122,7 @@ def make_sampler(estimate, block):
     def sample(key, theta, phi, x, step_sizes):
         keys = chain_keys(key, len(x))
         one = lambda key, x: estimate.sample(key, theta, phi, x, step_sizes)
-        return training.map_examples(one, keys, x, block_size=block)
+        return map_examples(one, keys, x, block_size=block)
 
     return sample
 

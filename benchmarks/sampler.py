@@ -10,7 +10,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ais_jax import evaluation, schedules, training
+from ais_jax import evaluation, schedules, tuning
+from ais_jax.batching import map_examples
 from ais_jax.hmc import hmc_step
 from ais_jax.models import posterior_path
 from benchmarks import common, flops, launched, peers
@@ -58,7 +59,7 @@ def measure(work, num_samples, num_temperatures, seconds):
         times = common.interleave(functions, seconds)
     minimum = work.minimum_flops(num_samples, num_temperatures)
     all_flops = dot_flops = "-"
-    if flops.counts_flops(work):
+    if flops.counts_flops():
         counted = flops.xla_sampler_flops(work, num_samples, num_temperatures)
         all_flops = counted / minimum
         dot_flops = flops.dot_flops(programs["ours"][1]) / minimum
@@ -95,7 +96,7 @@ def measure_evaluation(work, args):
     model = work.model()
     key, theta, phi, x, _ = common.sampler_arguments(work, 1)
     betas = jnp.asarray(schedules.linear(num_temperatures))
-    plan = evaluation.Plan(betas, jnp.full((num_temperatures - 1,), 0.1))
+    plan = tuning.Plan(betas, jnp.full((num_temperatures - 1,), 0.1))
     transition = partial(hmc_step, num_leapfrog=num_leapfrog)
 
     def evaluate(key, theta, phi, x):
@@ -103,7 +104,7 @@ def measure_evaluation(work, args):
             key, posterior_path(model, theta, phi, x), plan, chains, transition
         )
         keys = jax.random.split(key, len(x))
-        return training.map_examples(one, keys, x, block_size=common.block_size(chains))
+        return map_examples(one, keys, x, block_size=common.block_size(chains))
 
     sampled = (5, 2) if args.quick else (5, 11)
     sampler = common.make_sampler(

@@ -10,7 +10,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ais_jax import evaluation, schedules, training
+from ais_jax import evaluation, schedules, tuning
+from ais_jax.batching import map_examples
 from ais_jax.hmc import hmc_step
 from ais_jax.models import posterior_path
 from benchmarks import common
@@ -84,7 +85,7 @@ def test_set(work, _, num):
     """AIS log-likelihoods of so many test images, in chunks."""
     model, (theta, phi) = work.model(), work.model().init(jax.random.key(0))
     betas = jnp.asarray(schedules.linear(EVALUATION["T"]))
-    plan = evaluation.Plan(betas, jnp.full((EVALUATION["T"] - 1,), 0.1))
+    plan = tuning.Plan(betas, jnp.full((EVALUATION["T"] - 1,), 0.1))
     transition = partial(hmc_step, num_leapfrog=EVALUATION["L"])
     chains, size = EVALUATION["chains"], min(CHUNK, num)
 
@@ -95,7 +96,7 @@ def test_set(work, _, num):
             ).log_z
         )
         keys = jax.random.split(key, len(x))
-        return training.map_examples(one, keys, x, block_size=common.block_size(chains))
+        return map_examples(one, keys, x, block_size=common.block_size(chains))
 
     x = work._replace(batch=size).images()
     chunk = common.compiled(evaluate, jax.random.key(2), theta, phi, x)[0]

@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ais_jax import training
+from ais_jax import batching
 from benchmarks import common, flops, launched, peers
 
 
@@ -75,7 +75,7 @@ def measure(work, num_samples, num_temperatures, seconds):
         "PyTorch, same process / ours": against("PyTorch, same process"),
         "PyTorch / ours, as launched": against("PyTorch", "as launched"),
         "dot FLOPs / minimum": flops.dot_flops(program) / minimum
-        if flops.counts_flops(work)
+        if flops.counts_flops()
         else "-",
     }
 
@@ -93,7 +93,7 @@ def parts(work, estimate, block):
 
     def theta_grad(theta, x, samples):
         gradient = lambda *block: (jax.grad(theta_loss)(theta, *block), ())
-        return training.sum_blocks(gradient, x, samples, block_size=block)[0]
+        return batching.sum_blocks(gradient, x, samples, block_size=block)[0]
 
     def phi_loss(phi, theta, keys, x):
         losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0))

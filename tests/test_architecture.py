@@ -1,4 +1,4 @@
-"""The library's shape, read from its source: layers, purity, dependencies."""
+"""The shape of the code, read from its source: layers, rooms, purity, dependencies."""
 
 import ast
 from pathlib import Path
@@ -6,30 +6,35 @@ from pathlib import Path
 import pytest
 
 import ais_jax
+import experiments
 
 SOURCES = sorted(Path(ais_jax.__file__).parent.glob("*.py"))
 CHAIN = ["numerics", "path", "hmc", "ais", "proposals", "models", "estimators"]
-LEAVES = {"adaptation", "optimizers"}
+BASE = {"registry", "types", "batching", "schedules"}
 IMPORTS = {
-    "numerics": set(),
-    "schedules": set(),
-    "path": {"numerics"},
-    "hmc": {"numerics", "path"},
-    "ais": {*CHAIN[:3], "schedules"},
-    "proposals": {*CHAIN[:4], "schedules"},
-    "precision": {"schedules"},
-    "fused": set(),
-    "models": {*CHAIN[:5], "schedules", "precision", "fused"},
-    "estimators": {*CHAIN[:6], "schedules"},
-    "training": {*CHAIN, "schedules", *LEAVES},
-    "evaluation": {*CHAIN, "schedules", *LEAVES},
-    "sharding": {"training"},
-    "adaptation": set(),
-    "optimizers": {"schedules"},
-    "toy": {*CHAIN[:5], "schedules"},
+    "types": set(),
+    "registry": set(),
+    "batching": {"types"},
+    "adaptation": {"types"},
+    "optimizers": {"types", "registry"},
+    "precision": {"types", "registry"},
+    "numerics": {"types"},
+    "schedules": {"types", "registry"},
+    "path": {"types", "numerics"},
+    "hmc": {"types", *CHAIN[:2]},
+    "ais": {*BASE, *CHAIN[:3]},
+    "proposals": {*BASE, *CHAIN[:4]},
+    "models": {*BASE, *CHAIN[:5]},
+    "networks": {*BASE, *CHAIN[:6], "precision"},
+    "estimators": {*BASE, *CHAIN[:6]},
+    "training": {*BASE, *CHAIN, "adaptation"},
+    "tuning": {*BASE, *CHAIN[:5]},
+    "evaluation": {*BASE, *CHAIN[:5], "tuning"},
+    "sharding": {"types", "training"},
+    "toy": {*BASE, *CHAIN[:5]},
 }
 IMPORTS["__init__"] = set(IMPORTS)  # it may name anything that users import from it
-LIBRARIES = {"jax", "flax", "optax", "numpy"}
+LIBRARIES = {"jax", "flax", "optax", "numpy", "jaxtyping"}
 STANDARD = {"collections", "difflib", "functools", "inspect", "math", "typing"}
 
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
@@ -54,7 +59,7 @@ def test_modules_import_only_from_the_left(source):
 
 
 @each_source
-def test_only_jax_flax_optax_and_numpy_are_needed(source):
+def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
     assert roots <= LIBRARIES | STANDARD | {"ais_jax"}
 
@@ -69,3 +74,83 @@ def test_the_library_neither_prints_nor_opens(source):
 def test_gradients_are_stopped_in_the_estimators_only():
     stopping = [s.stem for s in SOURCES if "stop_gradient" in s.read_text()]
     assert stopping == ["estimators"]
+
+
+EXPERIMENTS = Path(experiments.__file__).parent
+ROOMS = ["system", "data", "run", "paper"]  # each may import from those before it
+PLACES = sorted(EXPERIMENTS.rglob("*.py"))
+each_place = pytest.mark.parametrize(
+    "source", PLACES, ids=lambda p: str(p.relative_to(EXPERIMENTS))
+)
+
+
+def module_name(source):
+    """A file's name as a module, such as experiments.run.train."""
+    parts = source.relative_to(EXPERIMENTS.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(source):
+    """The modules of `experiments` that a file imports, anywhere in it."""
+    known = set(map(module_name, PLACES))
+    names = {n for n in imported(source) if n.startswith("experiments.")}
+    return {n if n in known else n.rpartition(".")[0] for n in names}
+
+
+def room(name):
+    """A module's room; the programs are a room above all others."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 or parts[-1] in ROOMS else "programs"
+
+
+def imports_of(name, imports, reached=()):
+    """Every module that a module imports, directly or through others."""
+    for other in imports[name] - set(reached):
+        reached = imports_of(other, imports, (*reached, other))
+    return reached
+
+
+@each_place
+def test_no_room_reaches_up(source):
+    order = [*ROOMS, "programs"]
+    mine = room(module_name(source))
+    theirs = {room(name) for name in imported_modules(source)}
+    assert theirs <= set(order[: order.index(mine) + 1])
+    if mine == "programs":
+        assert "programs" not in theirs
+
+
+def test_no_experiments_module_imports_itself_through_others():
+    imports = {module_name(p): imported_modules(p) for p in PLACES}
+    for name in imports:
+        assert name not in imports_of(name, imports)
+
+
+def test_the_library_and_the_configs_import_no_experiments():
+    for source in (*SOURCES, *EXPERIMENTS.parent.glob("configs/*.py")):
+        assert not any(name.startswith("experiments") for name in imported(source))
+
+
+def read_keys(source):
+    """Lines that read a key of what is called config."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            value = node.value
+            if isinstance(value, ast.Name) and value.id == "config":
+                yield node.lineno
+
+
+@each_place
+def test_only_the_settings_read_the_keys_of_a_runs_config(source):
+    own = {"run/settings.py", "paper/variants.py", "paper/figure1.py"}
+    name = str(source.relative_to(EXPERIMENTS))
+    assert name in own or not list(read_keys(source))
+
+
+@each_place
+def test_files_are_short_and_functions_have_names(source):
+    text = source.read_text()
+    assert len(text.splitlines()) <= 330
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Assign):
+            assert not isinstance(node.value, ast.Lambda), node.lineno

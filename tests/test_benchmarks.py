@@ -15,7 +15,7 @@ MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
     "cores",
 )
-FOR_GPUS = ("fill", "kernel", "launches")
+FOR_GPUS = ("fill", "launches")
 SCRIPTS = (*MEASURED, *(pytest.param(n, marks=pytest.mark.slow) for n in FOR_GPUS))
 
 

@@ -10,12 +10,14 @@ import test_launch as launcher
 from test_launch import SHORT, log_of, make_config, refused, started
 
 from ais_jax import evaluation
+from ais_jax.tuning import Plan
+from configs import presets
 from experiments.data import load
 from experiments.run import build, evaluate, train
 from experiments.run.evaluator import Evaluator
 from experiments.run.folder import saved_config
 from experiments.run.launch import train_and_evaluate
-from experiments.run.settings import resolve
+from experiments.run.settings import override, resolve
 from experiments.system.errors import CheckpointError, ConfigError
 from experiments.system.files import read_json, write_json
 
@@ -106,7 +108,7 @@ def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
     (params,) = evaluate.parameters(train.restore(setup, evaluated).state)
     evaluator = Evaluator(setup, dataset, settings.evaluation)
     (saved,) = evaluated.glob("evaluation/*/replicate_0/plan.npz")
-    plan = evaluation.Plan(**np.load(saved))
+    plan = Plan(**np.load(saved))
     x = evaluator.test_images(np.arange(1))[0]
 
     @jax.jit
@@ -193,29 +195,45 @@ def test_a_checkpoint_of_another_models_shape_is_refused(workdir):
             train_and_evaluate(config, workdir, mode=mode)
 
 
-def test_a_run_of_a_version_that_had_fewer_settings_goes_on(workdir, cache):
-    identity = read_json(workdir / "config.json")
-    for name in ("kernel", "force_precision"):
-        del identity["config"]["model"][name]
-    write_json(workdir / "config.json", identity)
-    before = read_json(workdir / "results.json")["test_log_p"]
+def as_of_version_1(content):
+    """A run's config.json as version 1 wrote it: unread choices None, a kernel."""
+    config = content["config"]
+    config["model"]["kernel"] = "xla"
+    del config["evaluation"]["first_step_size"]
+    config["evaluation"].update(schedule=None, preconditioner=None)
+    config["step_size"].update(first=None, smallest=None, largest=None)
+    return {"config": config, "data_digest": content["data_digest"]}
+
+
+def test_a_run_of_version_1_goes_on(workdir, cache):
+    path, before = workdir / "config.json", read_json(workdir / "results.json")
+    current = read_json(path)
+    old = as_of_version_1(read_json(path))
+    write_json(path, old)
+    assert saved_config(workdir).to_json() == override(current["config"], {}).to_json()
     for mode in ("evaluate", "train_and_evaluate"):
-        config = saved_config(workdir)
-        assert config.model.kernel == "xla"
-        assert (
-            train_and_evaluate(config, workdir, mode=mode, compile_cache=cache)[
-                "test_log_p"
-            ]
-            == before
+        write_json(path, old)
+        results = train_and_evaluate(
+            saved_config(workdir), workdir, mode=mode, compile_cache=cache
         )
-    identity["config"]["model"]["force_precision"] = "bf16"
-    write_json(workdir / "config.json", identity)
+        assert results["test_log_p"] == before["test_log_p"]
+    assert read_json(path) == current
+    old["config"]["model"]["force_precision"] = "bf16"
+    write_json(path, old)
     with pytest.raises(
         ConfigError, match=r"model\.force_precision='bf16', not 'float32'"
     ):
-        train_and_evaluate(
-            make_config(**EVALUATION), workdir, mode="train", compile_cache=cache
-        )
+        train_and_evaluate(make_config(**EVALUATION), workdir, mode="train")
+
+
+def test_another_preset_replaces_all_of_its_settings(workdir):
+    overrides = {"evaluation.preset": "paper", "evaluation.num_chains": 3}
+    before = resolve(saved_config(workdir)).evaluation
+    evaluation = resolve(saved_config(workdir, overrides)).evaluation
+    paper = presets.EVALUATION["paper"] | {"preset": "paper", "num_chains": 3}
+    first = presets.STEP_SIZES["unit"]["first"]
+    assert evaluation == before._replace(**paper, first_step_size=first)
+    assert evaluation.chunk_size == 5
 
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(workdir):

@@ -65,7 +65,7 @@ def check_available(name: str, data_dir: str | os.PathLike | None = None) -> Non
             network (known within 5 seconds).
     """
     if name not in NAMES:
-        from ais_jax.schedules import unknown_name
+        from ais_jax.registry import unknown_name
 
         raise DataError(unknown_name("dataset", name, NAMES))
     root = _root(data_dir)

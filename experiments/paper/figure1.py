@@ -12,6 +12,7 @@ import numpy as np
 
 from ais_jax import proposals, schedules, toy
 from ais_jax.hmc import hmc_step
+from ais_jax.registry import unknown_name
 from configs.figure1 import get_config
 from experiments.run.folder import provenance
 from experiments.run.plots import COLOURS, MARKERS
@@ -108,7 +109,7 @@ def _check(config):
     known = get_config()
     for name in config:
         if name not in known:
-            raise InputError(schedules.unknown_name("setting", name, known))
+            raise InputError(unknown_name("setting", name, known))
     for name, default in known.items():
         value = config.get(name)
         if type(value) is not type(default):

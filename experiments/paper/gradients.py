@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import estimators, training
+from ais_jax import batching, estimators, training
 from ais_jax.adaptation import StepSizeRule, update_step_sizes
 from ais_jax.numerics import effective_sample_size
 from experiments.data import load
@@ -207,9 +207,9 @@ def _gradients(settings, estimator, params, x, seed):
 
     @jax.jit
     def gradient(key, x, step_sizes):
-        keys = training.example_keys(key, jnp.arange(len(x)))
+        keys = batching.example_keys(key, jnp.arange(len(x)))
         one = partial(training.theta_gradient, estimator, *params, step_sizes)
-        sums, (accept_prob, log_w) = training.sum_blocks(one, keys, x, block_size=block)
+        sums, (accept_prob, log_w) = batching.sum_blocks(one, keys, x, block_size=block)
         flat, _ = ravel_pytree(sums[1])
         ess = effective_sample_size(log_w) / estimator.num_samples
         next_sizes = update_step_sizes(rule, step_sizes, jnp.mean(accept_prob, axis=0))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from ais_jax.schedules import unknown_name
+from ais_jax.registry import unknown_name
 from experiments.data import load
 from experiments.paper import variants as expansion
 from experiments.run import launch

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from ais_jax.schedules import unknown_name
+from ais_jax.registry import unknown_name
 from configs import default, presets, table1
 from experiments.data.catalogue import CATALOGUE
 from experiments.paper import cost, tables

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ais_jax import estimators, models, optimizers, sharding, training
+from ais_jax import estimators, models, networks, optimizers, sharding, training
 from ais_jax.hmc import hmc_step
 from experiments.system.errors import ConfigError
 
@@ -44,7 +44,9 @@ class Training(NamedTuple):
 
 def build_model(settings, data_size, output_bias=None):
     """The model of the settings for images of `data_size` pixels."""
-    return models.bernoulli_model(data_size, output_bias=output_bias, **settings.model)
+    return networks.bernoulli_model(
+        data_size, output_bias=output_bias, **settings.model
+    )
 
 
 def build_estimator(settings, model):
@@ -73,7 +75,7 @@ def build_training(settings, dataset):
     """
     num_train, data_size = dataset.train.shape
     check_batch_size(settings, num_train)
-    bias = models.data_mean_bias(dataset.train) if settings.data_mean_bias else None
+    bias = networks.data_mean_bias(dataset.train) if settings.data_mean_bias else None
     model = build_model(settings, data_size, bias)
     estimator = build_estimator(settings, model)
     steps_per_epoch = num_train // settings.batch_size

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ais_jax import evaluation, sharding
+from ais_jax import sharding, tuning
 from configs import presets
 from experiments.run import plots
 from experiments.run.chunks import run_chunks
@@ -157,7 +157,7 @@ def _bidirectional(evaluator, plan, folder):
     ladder = sorted({max(1, top // part) for part in (8, 4, 2, 1)})
     part = {"num_temperatures": ladder, "num_simulated": num}
     for rung in ladder:
-        thinned = evaluation.resample_plan(plan, rung)
+        thinned = tuning.resample_plan(plan, rung)
         bounds = run_chunks(
             folder / f"bounds_{rung}",
             num,
@@ -190,7 +190,7 @@ def _plan(evaluator, folder):
         saved = sharding.from_first(jax.device_get(evaluator.tune()._asdict()))
         if is_first():
             write_arrays(path, saved)
-    return evaluation.Plan(**saved)
+    return tuning.Plan(**saved)
 
 
 def _folder(settings, dataset, trained, workdir):

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import evaluation, models, sharding
-from ais_jax.proposals import chain_keys
-from ais_jax.training import example_keys, map_examples
+from ais_jax import evaluation, models, sharding, tuning
+from ais_jax.batching import chain_keys, example_keys, map_examples
 from experiments.run import build
 
 KL_SAMPLES = 100
@@ -167,7 +166,7 @@ class Evaluator:
         )
 
     def _pilot(self, params, xs):
-        return evaluation.tune(
+        return tuning.tune_examples(
             self.keys["pilot"],
             lambda x: self.path(params, x),
             xs,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from ais_jax import models, optimizers, precision, schedules
+from ais_jax import models, optimizers, precision, registry, schedules
 from ais_jax.adaptation import StepSizeRule, check_rule
 from configs import default, presets
 from experiments.data.load import NAMES
@@ -83,7 +83,7 @@ class Settings(NamedTuple):
     Those of the same name as in `configs/default.py` mean the same.
 
     Attributes:
-        model: keyword arguments of `models.bernoulli_model`.
+        model: keyword arguments of `networks.bernoulli_model`.
         estimator: its name, and keyword arguments of `estimators.make`.
         first_step_size: of HMC in training.
         optimizer: keyword arguments of `optimizers.make`.
@@ -259,7 +259,7 @@ def _check(values):
 
 def _choose(name, value, known):
     if value not in known:
-        raise ConfigError(schedules.unknown_name(name, value, known))
+        raise ConfigError(registry.unknown_name(name, value, known))
 
 
 @contextlib.contextmanager

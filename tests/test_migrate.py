@@ -1,0 +1,103 @@
+"""Old runs' files: their values are those that were in force when they were written."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import presets
+from experiments.paper.results import collect
+from experiments.run.folder import saved_config
+from experiments.run.migrate import VERSION, migrate
+from experiments.run.settings import flatten, resolve
+from experiments.system.files import read_json
+
+RESULTS = Path(__file__).parents[1] / "results"
+CONFIGS = sorted(RESULTS.rglob("config.json"))
+VERSION_1 = {
+    "preset": "quick",
+    "num_examples": 1000,
+    "num_chains": 8,
+    "num_temperatures": 100,
+    "num_leapfrog": 4,
+    "schedule": "adaptive",
+    "preconditioner": "encoder",
+    "iwae_samples": 100,
+    "num_simulated": 100,
+    "first_step_size": 0.2,
+}
+
+
+def old_config(**evaluation):
+    """The parts of a config of version 1 that it left open."""
+    return {
+        "model": {"kernel": "xla"},
+        "estimator": {"name": "ais", "preconditioner": "unit"},
+        "evaluation": {**dict.fromkeys(VERSION_1), "preset": "quick", **evaluation},
+        "step_size": {"first": None, "smallest": 0.02, "largest": None},
+    }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.parent.name)
+def test_committed_runs_resolve_to_the_values_of_their_time(path):
+    assert CONFIGS
+    given = read_json(path)["config"]
+    settings = resolve(saved_config(path.parent))
+    old, new = flatten(given), flatten(settings.saved)
+    assert old.keys() - new.keys() <= {"model.kernel"}
+    machine = ("sharding", "training.block_rows")
+    left = {k for k, v in new.items() if v is None}
+    assert all(name.startswith(machine) for name in left)
+    assert {k: new[k] for k, v in old.items() if v is not None and k in new} == {
+        k: v for k, v in old.items() if v is not None and k in new
+    }
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.rglob("results.json")), ids=lambda path: path.parent.name
+)
+def test_committed_results_were_evaluated_as_their_configs_say(path):
+    results = read_json(path)
+    recorded = results.pop("evaluation")
+    evaluation = migrate(results)["config"]["evaluation"]
+    assert {k: evaluation[k] for k in recorded} == recorded
+
+
+def test_committed_results_are_read_as_of_this_version():
+    runs = collect([RESULTS])
+    assert len(runs) > 10
+    for run in runs:
+        assert run.results["version"] == VERSION
+        assert None not in run.results["config"]["evaluation"].values()
+
+
+def test_later_presets_change_no_old_run(monkeypatch):
+    monkeypatch.setitem(presets.EVALUATION, "quick", {"num_chains": 99})
+    monkeypatch.setitem(presets.STEP_SIZES, "unit", {"first": 99.0})
+    config = migrate({"config": old_config()})["config"]
+    assert config["evaluation"] == VERSION_1
+    assert config["step_size"] == {"first": 0.1, "smallest": 0.02, "largest": 0.3}
+    assert config["model"] == {"precision": "float32", "force_precision": "float32"}
+
+
+def test_what_an_old_run_asked_for_stays():
+    config = migrate({"config": old_config(num_chains=3)})["config"]
+    assert config["evaluation"] == VERSION_1 | {"num_chains": 3}
+
+
+def test_old_results_say_how_they_were_evaluated():
+    evaluation = VERSION_1 | {"num_chains": 5}
+    content = {"config": old_config(), "evaluation": evaluation, "steps": 1}
+    new = migrate(content)
+    assert new["config"]["evaluation"] == evaluation and new["steps"] == 1
+    assert "evaluation" not in new and "evaluation" in content
+
+
+def test_t_as_printed_gets_its_name():
+    old = {"method": "ais", "num_temperatures": 11, "num_moves": 10}
+    new = migrate(old)
+    assert new["printed_temperatures"] == 11 and "num_temperatures" not in new
+
+
+def test_files_of_this_version_stay_as_they_are():
+    content = {"version": VERSION, "config": {"model": {}}, "data_digest": "a"}
+    assert migrate(content) == content

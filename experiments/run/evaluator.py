@@ -1,6 +1,7 @@
 """The compiled functions of an evaluation."""
 
 import copy
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,8 @@ class Evaluator:
         )
         self.path = build.build_path_fn(self.model, settings)
         self.transition = build.build_transition(settings)
-        self._block_size = lambda num: build.block_size(
-            setup.settings, dataset.test.shape[1], num
+        self._block_size = partial(
+            build.block_size, setup.settings, dataset.test.shape[1]
         )
         self._ais = self._compile(self._one_ais, settings.num_chains)
         self._encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)

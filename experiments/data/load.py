@@ -75,16 +75,10 @@ def check_available(name: str, data_dir: str | os.PathLike | None = None) -> Non
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Loads a data set, from its cache or else from its originals.
+    """Loads a data set, from its cache or else from its originals in `data_dir`.
 
-    Args:
-        name: one of `NAMES`.
-        data_dir: folder with the originals; None or "" means `$AIS_JAX_DATA`, else
-            `~/.cache/ais_jax/data`. "digits" needs none.
-
-    Returns:
-        The data set. A copy of Omniglot other than the IWAE study's is used with a
-        warning that names both md5 digests.
+    `data_dir` None or "" means `$AIS_JAX_DATA`, else `~/.cache/ais_jax/data`. A copy of
+    Omniglot other than the IWAE study's is used with a warning that names both digests.
 
     Raises:
         DataError: the name is unknown, or the data are missing or damaged.

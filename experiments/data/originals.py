@@ -22,11 +22,7 @@ from experiments.system.files import is_writable
 
 
 def find(name: str, root: Path) -> dict[str, Path]:
-    """Local originals of a data set, in `root/name` or in `root` itself.
-
-    Returns:
-        File name -> path of each original that is there; an .amat file may be gzipped.
-    """
+    """Name -> path of each original in `root/name` or `root`; .amat may be gzipped."""
     paths = {}
     for file in CATALOGUE[name].files.values():
         places = (root / name / file, root / file)
@@ -40,10 +36,7 @@ def find(name: str, root: Path) -> dict[str, Path]:
 def require(name: str, root: Path, looked: tuple[Path, ...] = ()) -> None:
     """Raises `DataError`, within 5 seconds, where a data set cannot be prepared.
 
-    Args:
-        name: a data set's name.
-        root: the data directory.
-        looked: further paths that were tried, for the message.
+    The message names the further paths that were `looked` at.
     """
     entry = CATALOGUE[name]
     absent = [m for m in entry.packages if importlib.util.find_spec(m) is None]
@@ -74,10 +67,7 @@ def user_cache() -> Path:
 
 
 def read_chardata(root: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Omniglot from `chardata.mat`, downloaded where it is missing.
-
-    Returns:
-        Split -> f32[N, 784] in [0, 1], and the file's md5.
+    """Omniglot's splits f32[N, 784] and its file's md5; it is downloaded if missing.
 
     Raises:
         DataError: the file is damaged, or could not be downloaded.

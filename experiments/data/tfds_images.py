@@ -22,15 +22,9 @@ from experiments.system.errors import DataError
 
 
 def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Prepare a data set in a temporary folder and read it back.
+    """A data set's splits f32[N, 784] in [0, 1], and where it comes from, in a line.
 
-    Args:
-        name: "mnist" or "binarized_mnist".
-        root: the data directory; what is not there is downloaded.
-
-    Returns:
-        Split ("train", "test", maybe "valid") -> f32[N, 784] in [0, 1], and a line
-        that says where it comes from.
+    It is prepared in a temporary folder, what is not in `root` downloaded.
 
     Raises:
         DataError: an original is damaged, or could not be downloaded.

@@ -60,15 +60,7 @@ def evaluation_flops(settings):
 
 
 def calibrate(small, large):
-    """Times the training steps of two variants on random images.
-
-    Args:
-        small: a `variants.Variant`.
-        large: one whose steps take more FLOPs.
-
-    Returns:
-        (seconds that any step takes, seconds for each FLOP).
-    """
+    """(seconds that any step takes, seconds for each FLOP), by two variants' steps."""
     seconds = [seconds_per_step(v.settings) for v in (small, large)]
     flops = [v.train_flops / v.steps for v in (small, large)]
     per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)

@@ -9,18 +9,12 @@ import pandas as pd
 
 
 def paired(first, second):
-    """The difference of two runs' mean log p(x), first less second.
+    """(difference, standard error) of two runs' mean log p(x), the second's subtracted.
 
-    Args:
-        first: a run's results.json.
-        second: another's; where it has more test images, the first ones count.
-
-    Returns:
-        (difference, standard error), nats. The error is that over images of the
-        difference of the replicates' means and, where a run has several replicates,
-        that over its replicates, added in squares; a single replicate adds nothing,
-        which leaves out what another seed would change. None where the runs do not
-        share their test images.
+    The error is that over images of the difference of the replicates' means and, where
+    a run has several replicates, that over its replicates, added in squares; a single
+    replicate adds nothing, which leaves out what another seed would change. Where one
+    has more test images, the first ones count. None where the runs do not share theirs.
     """
     if identity(first) != identity(second):
         return None
@@ -38,14 +32,10 @@ def paired(first, second):
 
 
 def markdown(runs):
-    """A table for each data set, as Markdown: every run less every other.
+    """A Markdown table for each data set: every run less every other.
 
-    Args:
-        runs: list of (label, results.json), in the order of the table.
-
-    Returns:
-        Text, empty where no two runs share their test images. Runs of one replicate
-        are marked.
+    Runs, (label, results.json), of one replicate are marked. It is empty where no two
+    share their test images.
     """
     text, by_dataset = "", {}
     for name, results in runs:

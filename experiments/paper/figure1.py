@@ -45,14 +45,7 @@ class Row(NamedTuple):
 
 
 def run(config, workdir=None):
-    """Draws, measures and plots, and writes the results.
-
-    Args:
-        config: a ConfigDict of `configs/figure1.py`'s shape.
-        workdir: the folder to write, or None for a new one under runs/figure1.
-
-    Returns:
-        The contents of results.json.
+    """Draws, measures and plots, and writes the results, which it returns.
 
     Raises:
         InputError: for bad input, before any computation.
@@ -82,8 +75,7 @@ def run(config, workdir=None):
 def plan(config):
     """Checks every setting and lists the distributions, not yet measured.
 
-    Returns:
-        Rows: p, q, q_IS at each cost, then q_AIS at each K and cost.
+    They are p, q, q_IS at each cost, then q_AIS at each K and cost.
 
     Raises:
         InputError: naming the setting, its value and what to do.

@@ -43,15 +43,8 @@ FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 def run(workdir, names=None, num_batches=100, overrides=None):
     """Measures at the newest checkpoint of a run, its first replicate.
 
-    Args:
-        workdir: the run's folder, which gets a gradients.json.
-        names: estimators to measure, as `make_estimator` reads them, or None for
-            `ESTIMATORS`.
-        num_batches: R, at least 3.
-        overrides: as for `folder.saved_config`; of use is `data_dir`.
-
-    Returns:
-        The contents of gradients.json.
+    The folder gets a gradients.json, whose content is returned. It takes at least 3
+    batches.
 
     Raises:
         InputError: for bad input, before any long work.
@@ -83,13 +76,6 @@ def make_estimator(name, setup):
 
     Its other settings are those of the run where both have them.
 
-    Args:
-        name: estimator, K and, where it has moves, T.
-        setup: the run's `build.Training`.
-
-    Returns:
-        An `Estimator`.
-
     Raises:
         InputError: where the name is not understood.
     """
@@ -111,18 +97,7 @@ def make_estimator(name, setup):
 
 
 def measure(setup, dataset, params, estimates, num_batches):
-    """Measures each estimator on random batches of the training images.
-
-    Args:
-        setup: the run's `build.Training`.
-        dataset: its `load.Dataset`.
-        params: (theta, phi).
-        estimates: name -> `Estimator`, `EXACT` among them.
-        num_batches: R, at least 3.
-
-    Returns:
-        List of dicts of the name, the ESS as a share of K, and what `compare` gives.
-    """
+    """Rows of each estimator's name, ESS as a share of K, and what `compare` gives."""
     x = _batches(setup.settings, dataset, num_batches)
 
     def draw(name, seed):
@@ -137,19 +112,11 @@ def measure(setup, dataset, params, estimates, num_batches):
 
 
 def compare(grads, exact, again):
-    """Noise and bias of gradients g beside two independent exact ones, e and e'.
+    """Noise and bias of gradients g [R, P] beside two independent exact ones, e and e'.
 
     The unit is the noise that the choice of the batch gives to the exact gradient,
-    tr Cov[e, e']. The noise is what tr Cov[g] has above it, the bias |E[g - e]|^2.
-
-    Args:
-        grads: f32[R, P], an estimator's gradients on R batches.
-        exact: f32[R, P], from exact posterior samples of the same batches.
-        again: f32[R, P], the same from other samples.
-
-    Returns:
-        dict of noise, noise_error, bias and bias_error, the errors standard ones over
-        the batches by the jackknife.
+    tr Cov[e, e']. The noise is what tr Cov[g] has above it, the bias |E[g - e]|^2;
+    their errors are standard ones over the batches by the jackknife.
     """
     apart = grads - exact
     products = [a @ b.T for a, b in ((grads, grads), (exact, again), (apart, apart))]

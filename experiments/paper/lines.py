@@ -19,16 +19,12 @@ COLUMNS = [  # of tables.csv; None where something was not measured
 ]
 
 
-def moments(results):
-    """The numbers of a run over its replicates.
+def moments(results: dict) -> dict:
+    """The numbers of a results.json over its replicates.
 
-    Args:
-        results: its results.json.
-
-    Returns:
-        dict. The error over replicates is that of their mean, None for a single one.
-        The other errors are those of one replicate, averaged: replicates share their
-        test images, and so do not average that error out.
+    The error over replicates is that of their mean, None for a single one. The other
+    errors are those of one replicate, averaged: replicates share their test images, and
+    so do not average that error out.
     """
     parts = results["replicates"]
     tests = [part["test"] for part in parts]
@@ -77,15 +73,10 @@ def line(run):
     )
 
 
-def arrange(lines):
+def arrange(lines: list[dict]) -> pd.DataFrame:
     """Lines in the order of the paper's tables, "not run" where there is none.
 
-    Args:
-        lines: of `line`.
-
-    Returns:
-        A data frame of `COLUMNS`: each line once for each table that has its row;
-        those of no table come last.
+    Each stands once for each table that has its row; those of no table come last.
     """
     lines = pd.DataFrame(lines, columns=COLUMNS, dtype=object)
     names = ["table", *_KEYS, "paper_log_p"]

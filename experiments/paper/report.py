@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.paper import differences
 from experiments.paper.lines import arrange, line
-from experiments.paper.results import pool
+from experiments.paper.results import Run, pool
 from experiments.paper.tables import TITLES, label
 from experiments.run import plots
 from experiments.system.files import prepare, write_text
@@ -53,15 +53,10 @@ _CELLS = {  # column -> heading, format
 }
 
 
-def write(runs, out):
+def write(runs: list[Run], out: Path) -> list[dict]:
     """Writes report.md, tables.csv and the figures; runs of other seeds are pooled.
 
-    Args:
-        runs: list of `results.Run`.
-        out: the folder to write.
-
-    Returns:
-        The table's lines: list of dicts, as in tables.csv.
+    Returns the lines of tables.csv as dicts.
     """
     prepare(out)
     out, runs = Path(out), pool(runs)

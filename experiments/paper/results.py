@@ -81,10 +81,6 @@ def export(runs, folder):
 
     Of metrics.jsonl the rows with a test log p(x) are kept, and so many others that
     there are about `MAX_ROWS`.
-
-    Args:
-        runs: list of `Run`.
-        folder: the folder to write, with one folder for each run.
     """
     prepare(folder)
     for run in runs:
@@ -103,15 +99,11 @@ def export(runs, folder):
                 shutil.copyfile(plot, target / "plots" / plot.name)
 
 
-def pool(runs):
+def pool(runs: list[Run]) -> list[Run]:
     """Joins the runs that differ in their seeds alone, so that seeds may be added.
 
-    Args:
-        runs: list of `Run`.
-
-    Returns:
-        List of `Run`. Of joined runs the names are joined by " + " and the seconds
-        added. Runs that share a seed stay apart.
+    Of joined runs the names are joined by " + " and the seconds added. Runs that share
+    a seed stay apart.
     """
     groups = {}
     for run in runs:

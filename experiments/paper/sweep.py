@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from ais_jax.registry import unknown_name
 from experiments.data import load
 from experiments.paper import variants as expansion
+from experiments.paper.variants import Variant
 from experiments.run import launch
 from experiments.run.folder import differences
 from experiments.run.migrate import VERSION, migrate
@@ -18,16 +20,8 @@ from experiments.system.errors import Ended, InputError, Stopped
 _ELSEWHERE = tuple(name for name in FREE if name != "evaluation")
 
 
-def select(config, shard="1/1", only=()):
-    """The variants that this process is to run.
-
-    Args:
-        config: a ConfigDict of `configs/table1.py`'s shape.
-        shard: 'i/n'.
-        only: names of variants, or none for all of them.
-
-    Returns:
-        List of `variants.Variant`.
+def select(config: ConfigDict, shard="1/1", only=()) -> list[Variant]:
+    """The variants that this process is to run: a shard i/n of them, or some by name.
 
     Raises:
         InputError: for a bad setting, shard or name.
@@ -46,11 +40,6 @@ def run(variants, workdir, compile_cache=None):
     """Trains and evaluates variants one after the other, each in its own folder.
 
     Finished ones are skipped, unfinished ones go on where they were.
-
-    Args:
-        variants: list of `variants.Variant`.
-        workdir: the sweep's folder.
-        compile_cache: folder of JAX's persistent compilation cache, or None.
 
     Raises:
         InputError: for bad input, before any long work.
@@ -77,15 +66,8 @@ def run(variants, workdir, compile_cache=None):
     )
 
 
-def status(variant, folder):
-    """How far a variant is.
-
-    Args:
-        variant: a `variants.Variant`.
-        folder: its folder, which need not exist.
-
-    Returns:
-        'new', 'unfinished', 'failed' or 'finished'.
+def status(variant: Variant, folder: Path) -> str:
+    """How far a variant is: 'new', 'unfinished', 'failed' or 'finished'.
 
     Raises:
         InputError: where the folder holds a run of another config.
@@ -109,13 +91,7 @@ def status(variant, folder):
 
 
 def listing(config, variants, workdir):
-    """The variants with their state and predicted cost, as lines of text.
-
-    Args:
-        config: the sweep's ConfigDict.
-        variants: list of `variants.Variant`.
-        workdir: the sweep's folder.
-    """
+    """The variants with their state and predicted cost, as lines of text."""
     states = [status(v, Path(workdir) / v.name) for v in variants]
     per_step, per_flop = expansion.calibrate(config)
     lines = [

@@ -55,21 +55,15 @@ def rows(table, dataset):
 def num_moves(row, reading):
     """HMC moves of a row's chains, as many as increments; 0 for IWAE-DReG.
 
-    Args:
-        row: a `Row`.
-        reading: a key of `READINGS`: 'increments' makes T of them, 'released', the
-            authors' `linspace(0, 1, T)`, T - 1.
+    The reading 'increments' makes T of them, 'released', the authors'
+    `linspace(0, 1, T)`, T - 1.
     """
     printed = row.printed_temperatures
     return printed - READINGS[reading] if printed else 0
 
 
 def estimator_settings(row, reading):
-    """The settings of `config.estimator` that make a run belong to a row.
-
-    Returns:
-        dict of name to value; the preconditioner is left open.
-    """
+    """The settings of `config.estimator`, but the preconditioner, that make a row."""
     settings = {"name": row.method, "num_samples": row.num_samples}
     if row.printed_temperatures:
         settings["num_temperatures"] = num_moves(row, reading)
@@ -82,15 +76,10 @@ def estimator_settings(row, reading):
 
 
 def match(config):
-    """The row that a run belongs to by its data set and estimator.
+    """(row, reading of T or None) of a saved config, by its data set and estimator.
 
-    Args:
-        config: the run's saved config.
-
-    Returns:
-        (`Row`, reading of T or None). A run that has the paper's settings otherwise,
-        but a K, T or method that is in neither table, is a row by itself. None where
-        it is no such run.
+    A run that has the paper's settings otherwise, but a K, T or method that is in
+    neither table, is a row by itself. None where it is no such run.
     """
     dataset, estimator = config["dataset"], dict(config["estimator"])
     estimator.pop("preconditioner", None)

@@ -8,6 +8,7 @@ from ais_jax.registry import unknown_name
 from configs import default, presets, table1
 from experiments.data.catalogue import CATALOGUE
 from experiments.paper import cost, tables
+from experiments.paper.tables import Row
 from experiments.run.settings import Settings, resolve
 from experiments.system.errors import InputError
 
@@ -30,7 +31,7 @@ class Variant(NamedTuple):
     """
 
     name: str
-    row: tables.Row
+    row: Row
     config: ConfigDict
     settings: Settings
     identity: dict
@@ -47,9 +48,6 @@ class Variant(NamedTuple):
 
 def expand(config):
     """The variants of a sweep, in the paper's order.
-
-    Args:
-        config: a ConfigDict of `configs/table1.py`'s shape.
 
     Raises:
         InputError: naming the setting, its value and what to do.
@@ -84,16 +82,8 @@ def variant(config, row):
     )
 
 
-def run_config(config, row):
-    """The config of one row's run, before its cost is matched.
-
-    Args:
-        config: the sweep's ConfigDict.
-        row: a `tables.Row`.
-
-    Returns:
-        A ConfigDict of `configs/default.py`'s shape.
-    """
+def run_config(config: ConfigDict, row: Row) -> ConfigDict:
+    """The config of one row's run, before its cost is matched."""
     run = default.get_config(row.method)
     shared = config.to_dict()
     preconditioner = shared.pop("estimator")["preconditioner"]
@@ -113,15 +103,10 @@ def run_config(config, row):
     return run
 
 
-def protocol_config(row, reading):
+def protocol_config(row: Row, reading: str | None) -> ConfigDict:
     """The config by which the paper's authors would have trained a row.
 
-    Args:
-        row: a `tables.Row`; for the digits, the protocol of `configs/table1.py:digits`.
-        reading: a key of `tables.READINGS`, or None for IWAE-DReG.
-
-    Returns:
-        A ConfigDict of `configs/default.py`'s shape.
+    Of the digits, which are not the paper's, that of `configs/table1.py:digits`.
     """
     config = table1.get_config("digits" if row.dataset == "digits" else "")
     config.reading = reading or config.reading
@@ -129,18 +114,10 @@ def protocol_config(row, reading):
 
 
 def shard(variants, index, count):
-    """The variants of one machine of several, balanced by their FLOPs.
+    """The variants of machine `index` of `count` (from 1), balanced by their FLOPs.
 
     The most expensive variant goes to the machine with the least to do, and so on.
     Nothing but the config enters, so that all machines agree.
-
-    Args:
-        variants: list of `Variant`.
-        index: 1 to `count`.
-        count: number of machines.
-
-    Returns:
-        List of `Variant`, in the order of `variants`.
     """
     loads, owner = [0.0] * count, {}
     for each in sorted(variants, key=lambda v: (-v.flops, v.name)):

@@ -131,17 +131,10 @@ def build_mesh(settings):
 
 
 def mesh_shape(settings, num_cores):
-    """Devices on the mesh's axes, those that are None chosen for the cores of a CPU.
+    """(replicate, data) devices of the mesh, None chosen for the cores of a CPU.
 
     Small matrix products do not gain by a second core, but each core can compute some
-    of the replicates, or of the batch, by itself.
-
-    Args:
-        settings: a `settings.Settings`.
-        num_cores: devices to spread over, each a core; 1 elsewhere.
-
-    Returns:
-        (replicate, data).
+    of the replicates, or of the batch, by itself. Elsewhere `num_cores` is 1.
 
     Raises:
         ConfigError: for a number that does not divide what it spreads.
@@ -171,13 +164,8 @@ def _largest_divisor(number, most):
 def block_size(settings, data_size, num_chains):
     """Examples computed at a time, so that a block's activations stay in the cache.
 
-    Args:
-        settings: a `settings.Settings`.
-        data_size: X, the number of pixels.
-        num_chains: of each example, each a row of the matrix products.
-
-    Returns:
-        int, or None for all at once, which is best on a GPU.
+    Each has `num_chains` rows of `data_size` pixels in the matrix products. None, for
+    all at once, is best on a GPU.
     """
     rows = settings.block_rows
     if rows is None:

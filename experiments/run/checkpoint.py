@@ -25,18 +25,13 @@ class CheckpointError(InputError):
 
 
 class Checkpointer:
-    """Saves and restores a pytree of arrays by training step.
+    """Saves and restores a pytree of arrays by training step; the newest are kept.
 
     Use it in a `with` statement: saves run in the background, and the last one is
     lost if the process ends before the exit waited for it. With several JAX processes
     each leaf is a global array, `directory` is on a file system that all of them
-    share, and all of them make the same calls.
-
-    Args:
-        directory: folder of the checkpoints, one subfolder for each step.
-        max_to_keep: number of newest checkpoints kept; older ones are deleted.
-        read_only: neither create `directory` nor clean what another process may be
-            writing there; `save` is refused. For evaluation beside a running training.
+    share, and all of them make the same calls. With `read_only`, for evaluation beside
+    a running training, nothing is created or cleaned there, and `save` is refused.
 
     Raises:
         CheckpointError: `read_only` and there is no such directory.
@@ -81,16 +76,11 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
-        """Writes the leaves of `state` as checkpoint `step`.
+        """Writes the leaves of `state` as checkpoint `step`; with `wait`, completely.
 
         Returns once the arrays are copied off the devices, so that they may be
-        donated or changed; the files are written in the background.
-
-        Args:
-            step: must be greater than every step saved before.
-            state: pytree of arrays (numbers are saved as arrays). Typed PRNG keys
-                are not supported: keep their seeds.
-            wait: return only when the checkpoint is complete.
+        donated or changed; the files are written in the background. Typed PRNG keys are
+        not supported: keep their seeds.
 
         Raises:
             CheckpointError: `step` is not newer than the newest, or read-only.
@@ -111,16 +101,11 @@ class Checkpointer:
             self._manager.wait_until_finished()
 
     def restore(self, template: Any, step: int | None = None) -> Any:
-        """Reads a checkpoint into the form of `template`.
+        """Reads a checkpoint, or the newest, into the form of `template`, bit for bit.
 
-        Args:
-            template: pytree with the structure, shapes, dtypes and shardings wanted:
-                arrays (their values are not read) or `jax.ShapeDtypeStruct`s. Its
-                shardings need not be those that the state had when saved.
-            step: the checkpoint to read; the newest if None.
-
-        Returns:
-            `template` with every leaf replaced by the saved array, bit for bit.
+        The template has the structure, shapes, dtypes and shardings wanted, which need
+        not be those that the state had when saved: arrays (their values are not read)
+        or `jax.ShapeDtypeStruct`s.
 
         Raises:
             CheckpointError: there is no such checkpoint, it is incomplete, or its

@@ -10,11 +10,14 @@ import numpy as np
 
 from ais_jax import sharding, tuning
 from configs import presets
+from experiments.data.load import Dataset
 from experiments.run import plots
+from experiments.run.build import Training
 from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import Evaluator
 from experiments.run.folder import provenance
 from experiments.run.migrate import VERSION
+from experiments.run.train import Trained
 from experiments.system.devices import is_first
 from experiments.system.files import read_arrays, write_arrays, write_json
 from experiments.system.progress import log
@@ -23,20 +26,11 @@ ACTIVE_UNIT_VARIANCE = 0.01
 CURVE_EXAMPLES = 200  # test images of a learning curve
 
 
-def evaluate(setup, dataset, trained, workdir):
-    """Evaluates every replicate and writes results.json and plots.
+def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path):
+    """Evaluates every replicate, writes plots and results.json and returns the latter.
 
     Finished chunks are kept in `workdir/evaluation`, so that a stopped evaluation goes
     on where it was.
-
-    Args:
-        setup: a `build.Training`.
-        dataset: its `load.Dataset`.
-        trained: a `train.Trained`.
-        workdir: the run's folder.
-
-    Returns:
-        The contents of results.json.
     """
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation

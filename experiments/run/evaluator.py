@@ -21,11 +21,6 @@ class Evaluator:
     They are called through a copy that holds one replicate's (theta, phi): `bind`.
     Every example has its own keys, by its index, so that its numbers depend neither on
     the chunk nor on which other examples are evaluated.
-
-    Args:
-        setup: a `build.Training`.
-        dataset: a `load.Dataset`.
-        settings: an `Evaluation`.
     """
 
     def __init__(self, setup, dataset, settings):

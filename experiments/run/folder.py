@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
@@ -36,13 +37,8 @@ def default_workdir(settings):
 def claim(workdir, settings, data_digest, write=True):
     """Writes config.json, or checks that the folder holds this very run.
 
-    The settings in `FREE` may change when a run goes on; all others are refused.
-
-    Args:
-        workdir: the run's folder.
-        settings: a `Settings`.
-        data_digest: of the data set.
-        write: False to check alone, as an evaluation with other settings does.
+    The settings in `FREE` may change when a run goes on; all others are refused. An
+    evaluation with other settings checks alone, without `write`.
 
     Raises:
         ConfigError: where the folder holds a run of another config or other data, or
@@ -88,15 +84,8 @@ def _check_same_everywhere(content):
         )
 
 
-def saved_config(workdir, overrides=None):
-    """The config of the run in a folder, with other settings of the evaluation.
-
-    Args:
-        workdir: the run's folder, or None.
-        overrides: dict of dotted names to values, as for `settings.override`.
-
-    Returns:
-        A ConfigDict.
+def saved_config(workdir: Path | None, overrides: dict | None = None) -> ConfigDict:
+    """The config of the run in a folder, changed by `settings.override`.
 
     Raises:
         ConfigError: where there is no run, or for a setting that cannot change.

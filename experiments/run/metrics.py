@@ -83,12 +83,7 @@ class MetricsWriter:
 
 @contextlib.contextmanager
 def metrics_writer(workdir, resume_step):
-    """`MetricsWriter.write` on the first process; a function that drops rows elsewhere.
-
-    Args:
-        workdir: as for `MetricsWriter`.
-        resume_step: likewise.
-    """
+    """`MetricsWriter.write` on the first process; elsewhere rows are dropped."""
     if not is_first():
         yield lambda step, row: None
         return

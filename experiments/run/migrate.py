@@ -23,15 +23,8 @@ _STEP_SIZES = {
 }
 
 
-def migrate(content):
-    """A run's file of any version, as of this one.
-
-    Args:
-        content: a config.json, results.json or variant.json, as nested dicts.
-
-    Returns:
-        Its content with "version" `VERSION`.
-    """
+def migrate(content: dict) -> dict:
+    """A config.json, results.json or variant.json of any version, as of this one."""
     content = copy.deepcopy(content)
     if content.get("version", 1) == 1:
         _from_1(content)

@@ -25,22 +25,14 @@ PathLike = str | os.PathLike[str]
 
 
 def learning_curves(rows: Rows, path: PathLike) -> None:
-    """Plots a run's `metrics.jsonl`; panels whose keys are absent are left out.
+    """Plots rows of `metrics.jsonl`; panels whose keys are absent are left out.
 
     Top: "elbo" and every "test_*" (nats), the mean over replicates with a band from
     the lowest to the highest; in runs of 20 rows or more the first twentieth, where
     values are far off, does not set the lower limit. Below: "accept_prob" and
     "step_sizes" of each temperature (means over replicates), through training and,
-    where there are several, at its end.
-
-    Args:
-        rows: as `metrics.read_metrics` returns; the abscissa is "epoch", or "step"
-            where there are no epochs. A value may be a number or nested lists, with
-            replicates first and temperatures last. Keys that end in "_se" are skipped.
-        path: the file to write.
-
-    Raises:
-        ValueError: no row has any of these keys.
+    where there are several, at its end. The abscissa is "epoch", or "step" where there
+    are no epochs; replicates come first and temperatures last.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     scores = [n for n in names if n == "elbo" or n.startswith("test_")]
@@ -61,16 +53,9 @@ def learning_curves(rows: Rows, path: PathLike) -> None:
 def image_grid(
     images: np.ndarray, path: PathLike, *, columns: int, title: str | None = None
 ) -> None:
-    """Writes images side by side, black at 0 and white at 1.
+    """Writes images f32[N, H, W] side by side, black at 0 and white at 1.
 
-    Args:
-        images: f32[N, H, W] in [0, 1]; values outside are clipped.
-        path: the file to write.
-        columns: images in a row; a last row that is not full ends in grey.
-        title: a line above the grid.
-
-    Raises:
-        ValueError: `images` is not of that shape, or `columns` is not positive.
+    Values outside are clipped; a last row that is not full ends in grey.
     """
     figure = _figure()
     axes = _show(figure, _in_rows(images, "images", columns))
@@ -82,17 +67,7 @@ def image_grid(
 def reconstructions(
     originals: np.ndarray, reconstructed: np.ndarray, path: PathLike, columns: int = 10
 ) -> None:
-    """Writes rows of images, labelled "data", each above its "model" reconstructions.
-
-    Args:
-        originals: f32[N, H, W] in [0, 1].
-        reconstructed: f32[N, H, W] in [0, 1], in the same order.
-        path: the file to write.
-        columns: images in a row, at most.
-
-    Raises:
-        ValueError: the shapes differ or are not [N, H, W].
-    """
+    """Writes rows of images f32[N, H, W], "data" above its "model" reconstructions."""
     shapes = np.shape(originals), np.shape(reconstructed)
     if shapes[0] != shapes[1]:
         raise ValueError(f"originals and reconstructed differ in shape: {shapes}")
@@ -115,18 +90,9 @@ def bounds(
     upper_se: Sequence[float],
     path: PathLike,
 ) -> None:
-    """Plots bidirectional Monte Carlo bounds on log p(x), with their standard errors.
+    """Plots bounds on log p(x), in nats, with their standard errors, [N] each.
 
-    Args:
-        num_temperatures: [N] numbers of increments, the logarithmic abscissa.
-        lower: [N] means of the forward chains' estimates (nats).
-        upper: [N] means of the reverse chains' estimates (nats).
-        lower_se: [N] standard errors of `lower` (nats).
-        upper_se: [N] standard errors of `upper` (nats).
-        path: the file to write.
-
-    Raises:
-        ValueError: the sequences differ in shape.
+    Lower ones are the forward chains' estimates, upper ones the reverse chains'.
     """
     series = {
         "upper bound (reverse AIS)": (num_temperatures, upper, upper_se),
@@ -144,17 +110,9 @@ def line_plot(
     ylabel: str,
     logx: bool = False,
 ) -> None:
-    """Plots named curves; bars are one standard error to each side.
+    """Plots named curves (x, y, y_se or None); bars are one standard error long.
 
-    Args:
-        series: `{name: (x, y, y_se)}`, each [N]; `y_se` None draws no bars.
-        path: the file to write.
-        xlabel: what the abscissa is, with its unit.
-        ylabel: what the ordinate is, with its unit.
-        logx: a logarithmic abscissa, ticked at the values given if they are few.
-
-    Raises:
-        ValueError: no series, or one whose x, y and y_se differ in shape.
+    A logarithmic abscissa is ticked at the values given if they are few.
     """
     if not series:
         raise ValueError("line_plot needs at least one series")
@@ -265,11 +223,7 @@ def _scale_ordinate(axes: Any, scale: str) -> None:
 
 
 def _in_rows(images: np.ndarray, name: str, columns: int) -> np.ndarray:
-    """Arranges f32[N, H, W] as f32[rows, columns, H, W], the last row padded in grey.
-
-    Raises:
-        ValueError: `images` is not of that shape, or `columns` is not positive.
-    """
+    """f32[N, H, W] as f32[rows, columns, H, W], the last row padded in grey."""
     images = np.asarray(images, dtype=float)
     if images.ndim != 3 or not images.size:
         raise ValueError(f"{name} must be [N, H, W] and not empty, not {images.shape}")

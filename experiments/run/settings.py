@@ -115,14 +115,10 @@ class Settings(NamedTuple):
     saved: dict[str, Any]
 
 
-def resolve(config):
-    """The settings of a config, every one checked that needs no data and no devices.
+def resolve(config: ConfigDict) -> Settings:
+    """The settings of a config of `configs/default.py`'s shape.
 
-    Args:
-        config: a ConfigDict of `configs/default.py`'s shape.
-
-    Returns:
-        A `Settings`.
+    Every one is checked that needs no data and no devices.
 
     Raises:
         ConfigError: naming the setting, its value and what to do.
@@ -168,16 +164,10 @@ def with_tuples(value):
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
-def override(saved, overrides):
-    """A saved config with other settings, such as those of another evaluation.
+def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
+    """A saved config with other settings in `FREE`, as those of another evaluation.
 
-    Args:
-        saved: the config as nested dicts, of `Settings.saved`.
-        overrides: dict of dotted names to values; only settings in `FREE`. Another
-            preset of the evaluation replaces all of its settings.
-
-    Returns:
-        A ConfigDict, for `resolve`.
+    Another preset of the evaluation replaces all of its settings.
 
     Raises:
         ConfigError: for another override.

@@ -11,6 +11,7 @@ import numpy as np
 
 from ais_jax import sharding
 from experiments.run import plots
+from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
 from experiments.system.devices import is_first
@@ -52,16 +53,8 @@ def template(setup):
     )
 
 
-def restore(setup, workdir, step=None):
-    """The newest checkpoint of a finished or running training.
-
-    Args:
-        setup: a `build.Training`.
-        workdir: the run's folder.
-        step: a checkpoint's step, or None for the newest.
-
-    Returns:
-        A `Trained`.
+def restore(setup: Training, workdir: Path, step: int | None = None) -> Trained:
+    """The newest checkpoint of a finished or running training, or that of a step.
 
     Raises:
         CheckpointError: where there is none, or it is of another model.
@@ -71,18 +64,10 @@ def restore(setup, workdir, step=None):
     return _trained(setup, workdir, state)
 
 
-def train(setup, dataset, workdir, evaluate=None):
+def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
     """Trains to the last step, going on from the newest checkpoint in the folder.
 
-    Args:
-        setup: a `build.Training`.
-        dataset: its `load.Dataset`.
-        workdir: the run's folder.
-        evaluate: state -> dict of metrics, called every `training.evaluate_epochs`
-            epochs; or None.
-
-    Returns:
-        A `Trained`.
+    `evaluate`, state -> dict of metrics, is called every `training.evaluate_epochs`.
 
     Raises:
         Stopped: after a signal; the state is saved.

@@ -36,13 +36,9 @@ def run(main, takes_names=False):
 
 
 def define_config(default):
-    """Defines --config; its default is read, like any other, inside `run`.
+    """Defines --config, with the name of a file in configs/ as its default.
 
-    Args:
-        default: file name of the default config in configs/.
-
-    Returns:
-        The flag's holder, for `load_config`.
+    Returns the flag's holder, for `load_config`.
     """
     if not any(arg.lstrip("-").split("=")[0] == "config" for arg in sys.argv):
         sys.argv.insert(1, f"--config={CONFIGS / default}")
@@ -61,13 +57,7 @@ def define_compile_cache():
 
 
 def load_config(flag):
-    """The config of a flag that `define_config` defined.
-
-    Args:
-        flag: the flag's holder.
-
-    Returns:
-        A ConfigDict.
+    """The ConfigDict of a flag that `define_config` defined.
 
     Raises:
         InputError: where the file could not be read.

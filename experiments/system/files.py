@@ -58,11 +58,7 @@ def read_json(path: Path) -> Any:
 
 
 def to_plain(obj: Any) -> Any:
-    """Converts to what JSON can hold; keys keep their order.
-
-    Args:
-        obj: dicts, lists, tuples, strings, numbers, None, and numpy or jax scalars
-            and arrays (as numbers and nested lists).
+    """Converts dicts, lists, numbers and arrays to what JSON can hold.
 
     Raises:
         TypeError: `obj` holds something else.

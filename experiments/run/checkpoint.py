@@ -15,13 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.system.errors import InputError
-
-_MEND = "use the config it was trained with, or another --workdir"
-
-
-class CheckpointError(InputError):
-    """A checkpoint is missing, incomplete, out of order, or of another model."""
+from experiments.system.errors import CheckpointError
 
 
 class Checkpointer:
@@ -79,8 +73,8 @@ class Checkpointer:
         """Writes the leaves of `state` as checkpoint `step`; with `wait`, completely.
 
         Returns once the arrays are copied off the devices, so that they may be
-        donated or changed; the files are written in the background. Typed PRNG keys are
-        not supported: keep their seeds.
+        donated or changed; the files are written in the background. Typed PRNG keys
+        are not supported: keep their seeds.
 
         Raises:
             CheckpointError: `step` is not newer than the newest, or read-only.
@@ -119,14 +113,20 @@ class Checkpointer:
         if difference is not None:
             raise CheckpointError(
                 f"checkpoint {step} in {self._directory} is of another model: "
-                f"{difference}; {_MEND}"
+                f"{difference}; use the config it was trained with, or another "
+                "--workdir"
             )
-        wanted = {k: _abstract(leaf) for k, leaf in expected.items() if leaf.size}
-        read = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
-        leaves = [
-            read[k] if leaf.size else _empty(leaf) for k, leaf in expected.items()
-        ]
-        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+        wanted = {
+            path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_sharding(a))
+            for path, a in expected.items()
+            if a.size
+        }
+        leaves = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        for path, a in expected.items():
+            if not a.size:  # orbax refuses to store an array of no elements
+                leaves[path] = jnp.zeros(a.shape, a.dtype, device=_sharding(a))
+        ordered = [leaves[path] for path in expected]
+        return jax.tree.unflatten(jax.tree.structure(template), ordered)
 
     def _existing_step(self, step: int | None) -> int:
         newest = self.latest_step()
@@ -165,32 +165,19 @@ def _manifest(leaves: dict[str, Any]) -> dict[str, list]:
 def _first_difference(saved: dict[str, list], expected: dict[str, list]) -> str | None:
     """Says where two manifests first differ, or returns None if they are equal."""
     for path in expected | saved:
-        if path not in saved:
-            return f"it has no {path}, expected {_describe(expected[path])}"
-        if path not in expected:
-            return f"it has {path} {_describe(saved[path])}, which is not expected"
-        if saved[path] != expected[path]:
-            return (
-                f"{path} has {_describe(saved[path])}, "
-                f"expected {_describe(expected[path])}"
-            )
+        have, want = (
+            f"shape {tuple(m[path][0])} {m[path][1]}" if path in m else None
+            for m in (saved, expected)
+        )
+        if have is None:
+            return f"it has no {path}, expected {want}"
+        if want is None:
+            return f"it has {path} {have}, which is not expected"
+        if have != want:
+            return f"{path} has {have}, expected {want}"
     return None
-
-
-def _describe(entry: list) -> str:
-    shape, dtype = entry
-    return f"shape {tuple(shape)} {dtype}"
 
 
 def _sharding(leaf: Any) -> jax.sharding.Sharding:
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return leaf.sharding or default
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
-
-
-def _empty(leaf: Any) -> jax.Array:
-    """An array of no elements, which orbax refuses to store."""
-    return jnp.zeros(leaf.shape, leaf.dtype, device=_sharding(leaf))

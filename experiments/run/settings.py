@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import re
+from collections import namedtuple
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,25 +26,17 @@ from experiments.system.errors import ConfigError
 flatten = partial(flatten_dict, sep=".")
 FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
 _LEAST = {
-    "num_replicates": 1,
-    "num_epochs": 1,
-    "batch_size": 1,
-    "seed": 0,
-    "training.steps_per_row": 1,
-    "training.checkpoint_seconds": 0,
-    "training.evaluate_epochs": 0,
-    "training.block_rows": 1,
-    "sharding.data": 1,
-    "sharding.replicate": 1,
-    "evaluation.seed": 0,
-    "evaluation.num_examples": 0,
-    "evaluation.num_chains": 1,
-    "evaluation.num_temperatures": 1,
-    "evaluation.num_leapfrog": 1,
-    "evaluation.iwae_samples": 1,
-    "evaluation.num_simulated": 0,
-    "evaluation.num_pilot": 1,
-    "evaluation.chunk_size": 1,
+    1: (
+        *("num_replicates", "num_epochs", "batch_size", "training.steps_per_row"),
+        *("training.block_rows", "sharding.data", "sharding.replicate"),
+        *("evaluation.num_chains", "evaluation.num_temperatures"),
+        *("evaluation.num_leapfrog", "evaluation.iwae_samples"),
+        *("evaluation.num_pilot", "evaluation.chunk_size"),
+    ),
+    0: (
+        *("seed", "training.checkpoint_seconds", "training.evaluate_epochs"),
+        *("evaluation.seed", "evaluation.num_examples", "evaluation.num_simulated"),
+    ),
 }
 _CHOICES = {
     "dataset": NAMES,
@@ -54,27 +47,8 @@ _CHOICES = {
     "evaluation.preconditioner": models.PRECONDITIONERS,
 }
 _TINY = 5e-324  # the smallest number above 0
-
-
-class Evaluation(NamedTuple):
-    """The settings of an evaluation, as in `configs/default.py`, all of them values."""
-
-    preset: str
-    seed: int
-    start: str
-    num_examples: int
-    num_chains: int
-    num_temperatures: int
-    num_leapfrog: int
-    schedule: str
-    preconditioner: str
-    iwae_samples: int
-    num_simulated: int
-    num_pilot: int
-    target: float
-    first_step_size: float
-    gap_threshold: float
-    chunk_size: int
+Evaluation = namedtuple("Evaluation", list(default.get_config().evaluation))
+Evaluation.__doc__ = "The settings of an evaluation, all of them values."
 
 
 class Settings(NamedTuple):
@@ -223,9 +197,10 @@ def _check_shape(config):
 def _check(values):
     """Checks each setting by itself."""
     flat = flatten(values)
-    for name, least in _LEAST.items():
-        if flat[name] is not None and flat[name] < least:
-            raise ConfigError(f"{name}={flat[name]}: use at least {least}")
+    for least, names in _LEAST.items():
+        for name in names:
+            if flat[name] is not None and flat[name] < least:
+                raise ConfigError(f"{name}={flat[name]}: use at least {least}")
     for name, known in _CHOICES.items():
         _choose(name, flat[name], known)
     if flat["seed"] + flat["num_replicates"] > 2**32:

@@ -74,10 +74,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
         NonFiniteLoss: naming the step and the last good checkpoint.
     """
     workdir = Path(workdir)
-    with (
-        Checkpointer(workdir / "checkpoints") as checkpointer,
-        StopSignals() as stop,
-    ):
+    with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
         saved = checkpointer.latest_step()
         if saved is None:
             state = initial_state(setup)

@@ -50,9 +50,7 @@ def learning_curves(rows: Rows, path: PathLike) -> None:
     _save(figure, path)
 
 
-def image_grid(
-    images: np.ndarray, path: PathLike, *, columns: int, title: str | None = None
-) -> None:
+def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None:
     """Writes images f32[N, H, W] side by side, black at 0 and white at 1.
 
     Values outside are clipped; a last row that is not full ends in grey.
@@ -64,9 +62,7 @@ def image_grid(
     _save(figure, path)
 
 
-def reconstructions(
-    originals: np.ndarray, reconstructed: np.ndarray, path: PathLike, columns: int = 10
-) -> None:
+def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> None:
     """Writes rows of images f32[N, H, W], "data" above its "model" reconstructions."""
     shapes = np.shape(originals), np.shape(reconstructed)
     if shapes[0] != shapes[1]:
@@ -82,14 +78,7 @@ def reconstructions(
     _save(figure, path)
 
 
-def bounds(
-    num_temperatures: Sequence[int],
-    lower: Sequence[float],
-    upper: Sequence[float],
-    lower_se: Sequence[float],
-    upper_se: Sequence[float],
-    path: PathLike,
-) -> None:
+def bounds(num_temperatures, lower, upper, lower_se, upper_se, path: PathLike) -> None:
     """Plots bounds on log p(x), in nats, with their standard errors, [N] each.
 
     Lower ones are the forward chains' estimates, upper ones the reverse chains'.
@@ -102,14 +91,7 @@ def bounds(
     line_plot(series, path, **labels, logx=True)
 
 
-def line_plot(
-    series: Mapping[str, tuple[Sequence, Sequence, Sequence | None]],
-    path: PathLike,
-    *,
-    xlabel: str,
-    ylabel: str,
-    logx: bool = False,
-) -> None:
+def line_plot(series, path: PathLike, *, xlabel: str, ylabel: str, logx=False) -> None:
     """Plots named curves (x, y, y_se or None); bars are one standard error long.
 
     A logarithmic abscissa is ticked at the values given if they are few.
@@ -125,9 +107,7 @@ def line_plot(
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4.5}
         axes.errorbar(x, y, y_se, label=name, capsize=3, **style)
     if logx:
-        _log_abscissa(
-            axes, np.unique(np.concatenate([x for x, _, _ in series.values()]))
-        )
+        _log_abscissa(axes, np.unique(np.concatenate([x for x, *_ in series.values()])))
     has_bars = any(y_se is not None for _, _, y_se in series.values())
     axes.legend(title="bars: ±1 standard error" if has_bars else None, frameon=False)
     _label(axes, xlabel, ylabel)

@@ -41,7 +41,7 @@ class Trained(NamedTuple):
 
 def initial_state(setup):
     """The state before the first step, with a leading axis of R replicates."""
-    return jax.jit(_init(setup), out_shardings=sharding.by_replicate(setup.mesh))()
+    return _placed(setup, _init)
 
 
 def template(setup):
@@ -49,7 +49,7 @@ def template(setup):
     place = sharding.by_replicate(setup.mesh)
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
-        jax.eval_shape(_init(setup)),
+        jax.eval_shape(partial(_init, setup)),
     )
 
 
@@ -98,7 +98,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
 def _loop(setup, dataset, step, state, check, show, keep):
     """Steps from `step` to the last; returns the state."""
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
-    keys, rates = _keys_and_rates(setup)
+    keys, rates = _placed(setup, _keys_and_rates)
     data = sharding.place_rows(dataset.train, setup.mesh)
     while step < setup.num_steps:
         num = _dispatch_size(setup, step)
@@ -113,7 +113,7 @@ def _loop(setup, dataset, step, state, check, show, keep):
 
 def _reporter(setup, workdir, write, progress, evaluate):
     """(step, state, means): writes and shows a row of metrics."""
-    started, before = time.monotonic(), _seconds(workdir)
+    started, before = time.monotonic(), last_row(workdir).get("seconds", 0.0)
 
     def show(step, state, means):
         row = _row(setup, step, state, means)
@@ -148,27 +148,25 @@ def _keeper(setup, workdir, checkpointer, stop):
 
 
 def _init(setup):
-    def init():
-        first = jax.vmap(lambda key: jax.random.split(key)[0])
-        return jax.vmap(setup.init)(first(_replicate_keys(setup.settings)))
-
-    return init
-
-
-def _replicate_keys(settings):
-    """One key for each replicate; replicate r is the run of seed + r alone."""
-    seeds = settings.seed + jnp.arange(settings.num_replicates, dtype=jnp.uint32)
-    return jax.vmap(jax.random.key)(seeds)
+    return jax.vmap(setup.init)(_replicate_keys(setup.settings)[:, 0])
 
 
 def _keys_and_rates(setup):
-    """Run keys and learning rates of the replicates, placed on the mesh."""
+    """Run keys and learning rates of the replicates."""
     rates = jnp.asarray(setup.settings.learning_rates, jnp.float32)
-    split = jax.vmap(lambda key: jax.random.split(key)[1])
-    return jax.jit(
-        lambda: (split(_replicate_keys(setup.settings)), rates),
-        out_shardings=sharding.by_replicate(setup.mesh),
-    )()
+    return _replicate_keys(setup.settings)[:, 1], rates
+
+
+def _replicate_keys(settings):
+    """The key of each replicate's start and run; r is the run of seed + r alone."""
+    seeds = settings.seed + jnp.arange(settings.num_replicates, dtype=jnp.uint32)
+    return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
+
+
+def _placed(setup, function):
+    """What the function makes of the set-up, each replicate on its devices."""
+    place = sharding.by_replicate(setup.mesh)
+    return jax.jit(partial(function, setup), out_shardings=place)()
 
 
 def _dispatch_size(setup, step):
@@ -209,17 +207,13 @@ def _gradient_evaluations(setup, step):
     return step * setup.settings.batch_size * setup.estimator.gradient_evaluations
 
 
-def _seconds(workdir):
-    return last_row(workdir).get("seconds", 0.0)
-
-
 def _trained(setup, workdir, state):
     step = int(np.max(sharding.fetch(state.step)))
     return Trained(
         state=state,
         step=step,
         epochs=step / setup.steps_per_epoch,
-        seconds=_seconds(workdir),
+        seconds=last_row(workdir).get("seconds", 0.0),
         gradient_evaluations=_gradient_evaluations(setup, step),
     )
 

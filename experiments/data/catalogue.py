@@ -6,24 +6,15 @@ _TFDS = ("tensorflow_datasets", "array_record", "importlib_resources")
 
 
 class Entry(NamedTuple):
-    """One data set.
+    """One data set."""
 
-    Attributes:
-        num_train: training images.
-        num_test: test images.
-        side: height and width of an image, in pixels.
-        packages: modules that preparing it needs.
-        files: split, as TFDS calls it, to the name of its original file.
-        home: address of the folder that the originals are downloaded from.
-        is_binary: whether the pixels are 0 or 1 already (a fixed binarization).
-    """
-
-    num_train: int
-    num_test: int
-    side: int
-    packages: tuple[str, ...]
-    files: dict[str, str]
-    home: str = ""
+    num_train: int  # training images
+    num_test: int  # test images
+    side: int  # height and width of an image, in pixels
+    packages: tuple[str, ...]  # modules that preparing it needs
+    files: dict[str, str]  # split, as TFDS calls it, to the name of its original file
+    home: str = ""  # address of the folder that the originals are downloaded from
+    # whether the pixels are 0 or 1 already (a fixed binarization)
     is_binary: bool = False
 
     @property

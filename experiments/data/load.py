@@ -34,27 +34,16 @@ _FORMAT = 1
 
 
 class Dataset(NamedTuple):
-    """Images as flat rows, without labels.
+    """Images as flat rows, without labels."""
 
-    Attributes:
-        name: one of `NAMES`.
-        train: f32[N, D], intensities in [0, 1], upright images row by row.
-        test: f32[N_test, D].
-        valid: f32[N_valid, D], or None where the data set has none.
-        image_shape: height and width; D is their product.
-        is_binary: whether the pixels are 0 or 1 already (a fixed binarization).
-        digest: 16 hex digits that name these arrays and their order.
-        source: one line for reports: where the data come from.
-    """
-
-    name: str
-    train: np.ndarray
-    test: np.ndarray
-    valid: np.ndarray | None
-    image_shape: tuple[int, int]
-    is_binary: bool
-    digest: str
-    source: str
+    name: str  # one of `NAMES`
+    train: np.ndarray  # f32[N, D], intensities in [0, 1], upright images row by row
+    test: np.ndarray  # f32[N_test, D]
+    valid: np.ndarray | None  # f32[N_valid, D], or None where the data set has none
+    image_shape: tuple[int, int]  # height and width; D is their product
+    is_binary: bool  # whether the pixels are 0 or 1 already (a fixed binarization)
+    digest: str  # 16 hex digits that name these arrays and their order
+    source: str  # one line for reports: where the data come from
 
 
 def check_available(name: str, data_dir: str | os.PathLike | None = None) -> None:

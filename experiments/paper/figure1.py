@@ -23,25 +23,15 @@ LEAST = {"num_leapfrog": 1, "num_draws": 100, "seed": 0}
 
 
 class Row(NamedTuple):
-    """One distribution: its cost, and how far its draws are from the target.
+    """One distribution: its cost, and how far its draws are from the target."""
 
-    Attributes:
-        name: 'p' (exact draws, which show the noise), 'q', 'q_IS' or 'q_AIS'.
-        cost: K for importance sampling, L*K*T for AIS.
-        num_samples: K of Algorithm 2.
-        num_temperatures: T, 0 where nothing is annealed.
-        mmd2: squared maximum mean discrepancy to the target.
-        standard_error: of mmd2.
-        accept_prob: mean acceptance of the HMC moves.
-    """
-
-    name: str
-    cost: int
-    num_samples: int
-    num_temperatures: int
-    mmd2: float = math.nan
-    standard_error: float = math.nan
-    accept_prob: float = math.nan
+    name: str  # 'p' (exact draws, which show the noise), 'q', 'q_IS' or 'q_AIS'
+    cost: int  # K for importance sampling, L*K*T for AIS
+    num_samples: int  # K of Algorithm 2
+    num_temperatures: int  # T, 0 where nothing is annealed
+    mmd2: float = math.nan  # squared maximum mean discrepancy to the target
+    standard_error: float = math.nan  # of mmd2
+    accept_prob: float = math.nan  # mean acceptance of the HMC moves
 
 
 def run(config, workdir=None):

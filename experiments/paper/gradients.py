@@ -16,25 +16,17 @@ from jax.flatten_util import ravel_pytree
 from ais_jax import batching, estimators, training
 from ais_jax.adaptation import StepSizeRule, update_step_sizes
 from ais_jax.numerics import effective_sample_size
-from experiments.data import load
-from experiments.run import build, folder, train
+from experiments.run import build, folder, launch, train
 from experiments.run.evaluate import parameters
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
 from experiments.system.files import write_json
 
-ESTIMATORS = [
-    "dreg-K1",
-    "dreg-K5",
-    "dreg-K55",
-    "ais-K1-T5",
-    "ais-K1-T11",
-    "ais-K5-T5",
-    "ais-K5-T11",
-    "mh_hmc-K1-T5",
-    "mh_hmc-K1-T11",
-    "mh_hmc-K5-T5",
-]
+ESTIMATORS = (
+    *("dreg-K1", "dreg-K5", "dreg-K55"),
+    *("ais-K1-T5", "ais-K1-T11", "ais-K5-T5", "ais-K5-T11"),
+    *("mh_hmc-K1-T5", "mh_hmc-K1-T11", "mh_hmc-K5-T5"),
+)
 EXACT = "mh_hmc-K1-T100"
 ADAPTATION_STEPS = 50
 FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
@@ -50,13 +42,9 @@ def run(workdir, names=None, num_batches=100, overrides=None):
         InputError: for bad input, before any long work.
     """
     settings = resolve(folder.saved_config(workdir, overrides))
-    load.check_available(settings.dataset, settings.data_dir)
-    dataset = load.load(settings.dataset, settings.data_dir)
-    setup = build.build_training(settings, dataset)
-    estimates = {
-        name: make_estimator(name, setup) for name in (*(names or ESTIMATORS), EXACT)
-    }
-    folder.claim(workdir, settings, dataset.digest, write=False)
+    setup, dataset = launch.open_run(settings, workdir)
+    names = (*(names or ESTIMATORS), EXACT)
+    estimates = {name: make_estimator(name, setup) for name in names}
     trained = train.restore(setup, workdir)
     rows = measure(setup, dataset, parameters(trained.state)[0], estimates, num_batches)
     results = {

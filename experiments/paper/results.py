@@ -26,21 +26,13 @@ MAX_BYTES = 300_000  # of an exported plot
 
 
 class Run(NamedTuple):
-    """One run's files.
+    """One run's files."""
 
-    Attributes:
-        name: unique in the report: its folder's name, with a number where needed.
-        folder: a `Path`.
-        results: results.json, or None where the run failed.
-        variant: variant.json, or None for a run that no sweep made.
-        curve: rows of metrics.jsonl that hold a test log p(x).
-    """
-
-    name: str
+    name: str  # unique in the report: its folder's name, with a number where needed
     folder: Path
-    results: dict[str, Any] | None
-    variant: dict[str, Any] | None
-    curve: list[dict[str, Any]]
+    results: dict[str, Any] | None  # results.json, or None where the run failed
+    variant: dict[str, Any] | None  # variant.json, or None for a run that no sweep made
+    curve: list[dict[str, Any]]  # rows of metrics.jsonl that hold a test log p(x)
 
 
 def collect(paths):

@@ -10,19 +10,13 @@ READINGS = {"increments": 0, "released": 1}  # reading of T -> T less the moves
 
 
 class Row(NamedTuple):
-    """One trained model of the tables.
-
-    Attributes:
-        dataset: a data set's name.
-        method: a key of `METHODS`.
-        num_samples: K.
-        printed_temperatures: T as the paper prints it, or None for IWAE-DReG; how
-            many moves it means is a matter of reading.
-    """
+    """One trained model of the tables."""
 
     dataset: str
-    method: str
-    num_samples: int
+    method: str  # a key of `METHODS`
+    num_samples: int  # K
+    # T as the paper prints it, or None for IWAE-DReG; how many moves it means is a
+    # matter of reading
     printed_temperatures: int | None = None
 
     @property

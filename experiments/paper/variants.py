@@ -16,29 +16,17 @@ _DATASETS = ("digits", "mnist", "omniglot")
 
 
 class Variant(NamedTuple):
-    """One model of a sweep.
+    """One model of a sweep."""
 
-    Attributes:
-        name: also the name of its folder.
-        row: a `tables.Row`.
-        config: the run's config, of `configs/default.py`'s shape.
-        settings: what it resolves to.
-        identity: what variant.json says: the row, the reading, the paper's number.
-        steps: training steps.
-        gradient_evaluations: of its training, for one replicate.
-        train_flops: of its training, all replicates.
-        evaluation_flops: of its evaluation, all replicates.
-    """
-
-    name: str
+    name: str  # also the name of its folder
     row: Row
-    config: ConfigDict
-    settings: Settings
-    identity: dict
-    steps: int
-    gradient_evaluations: int
-    train_flops: float
-    evaluation_flops: float
+    config: ConfigDict  # the run's config, of `configs/default.py`'s shape
+    settings: Settings  # what it resolves to
+    identity: dict  # what variant.json says: the row, the reading, the paper's number
+    steps: int  # of training
+    gradient_evaluations: int  # of its training, for one replicate
+    train_flops: float  # of its training, all replicates
+    evaluation_flops: float  # of its evaluation, all replicates
 
     @property
     def flops(self):

@@ -19,27 +19,16 @@ STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
 
 
 class Training(NamedTuple):
-    """What a training run needs.
+    """What a training run needs."""
 
-    Attributes:
-        settings: a `settings.Settings`.
-        model: its model.
-        estimator: its estimator.
-        mesh: of `sharding.make_mesh`.
-        init: key -> `TrainState`.
-        run_steps: of `training.make_run_steps`, for one replicate and the mesh.
-        steps_per_epoch: batches in an epoch.
-        num_steps: in all.
-    """
-
-    settings: Any
+    settings: Any  # a `settings.Settings`
     model: models.LatentVariableModel
     estimator: estimators.Estimator
-    mesh: jax.sharding.Mesh
-    init: Callable
-    run_steps: Callable
-    steps_per_epoch: int
-    num_steps: int
+    mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
+    init: Callable  # key -> `TrainState`
+    run_steps: Callable  # of `training.make_run_steps`, for one replicate and the mesh
+    steps_per_epoch: int  # batches in an epoch
+    num_steps: int  # in all
 
 
 def build_model(settings, data_size, output_bias=None):

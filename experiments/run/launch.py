@@ -36,9 +36,7 @@ def train_and_evaluate(
     prepare(workdir)
     log.info("Working directory: %s", workdir)
     devices.use_compile_cache(compile_cache)
-    dataset = load.load(settings.dataset, settings.data_dir)
-    setup = build.build_training(settings, dataset)
-    folder.claim(workdir, settings, dataset.digest, write=mode != "evaluate")
+    setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
     if mode == "evaluate":
         trained = train.restore(setup, workdir)
     else:
@@ -50,6 +48,14 @@ def train_and_evaluate(
         print(evaluate.report(results))
         print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
     return results
+
+
+def open_run(settings, workdir, write=False):
+    """(set-up, data set) of a run, once its folder holds it and no other."""
+    dataset = load.load(settings.dataset, settings.data_dir)
+    setup = build.build_training(settings, dataset)
+    folder.claim(workdir, settings, dataset.digest, write)
+    return setup, dataset
 
 
 def use_cores(configs):

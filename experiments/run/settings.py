@@ -55,16 +55,6 @@ class Settings(NamedTuple):
     """The settings of a run.
 
     Those of the same name as in `configs/default.py` mean the same.
-
-    Attributes:
-        model: keyword arguments of `networks.bernoulli_model`.
-        estimator: its name, and keyword arguments of `estimators.make`.
-        first_step_size: of HMC in training.
-        optimizer: keyword arguments of `optimizers.make`.
-        learning_rates: one for each replicate.
-        sharding: `data` and `replicate`, None for what the machine decides.
-        block_rows: likewise.
-        saved: the resolved config as nested dicts and lists.
     """
 
     seed: int
@@ -73,20 +63,21 @@ class Settings(NamedTuple):
     batch_size: int
     dataset: str
     data_dir: str
-    model: dict[str, Any]
+    model: dict[str, Any]  # keyword arguments of `networks.bernoulli_model`
     data_mean_bias: bool
-    estimator: dict[str, Any]
-    first_step_size: float
+    estimator: dict[str, Any]  # its name, and keyword arguments of `estimators.make`
+    first_step_size: float  # of HMC in training
     step_size_rule: StepSizeRule
-    optimizer: dict[str, Any]
-    learning_rates: tuple[float, ...]
+    optimizer: dict[str, Any]  # keyword arguments of `optimizers.make`
+    learning_rates: tuple[float, ...]  # one for each replicate
     steps_per_row: int
     checkpoint_seconds: float
     evaluate_epochs: int
-    block_rows: int | None
+    block_rows: int | None  # None: the machine decides
+    # data and replicate, likewise
     sharding: dict[str, int | None]
     evaluation: Evaluation
-    saved: dict[str, Any]
+    saved: dict[str, Any]  # the resolved config as nested dicts and lists
 
 
 def resolve(config: ConfigDict) -> Settings:

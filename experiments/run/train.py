@@ -21,21 +21,13 @@ from experiments.system.signals import StopSignals
 
 
 class Trained(NamedTuple):
-    """A state and what it cost.
+    """A state and what it cost."""
 
-    Attributes:
-        state: `TrainState` with a leading axis of R replicates.
-        step: training steps made.
-        epochs: epochs made.
-        seconds: wall time of training, summed over resumes.
-        gradient_evaluations: passes forward and backward through log p(x, z), for
-            one replicate.
-    """
-
-    state: Any
-    step: int
-    epochs: float
-    seconds: float
+    state: Any  # `TrainState` with a leading axis of R replicates
+    step: int  # training steps made
+    epochs: float  # epochs made
+    seconds: float  # wall time of training, summed over resumes
+    # passes forward and backward through log p(x, z), for one replicate
     gradient_evaluations: int
 
 

@@ -18,13 +18,9 @@ class CheckpointError(InputError):
 
 
 class Ended(Exception):
-    """The program ends before its work is done.
+    """The program ends before its work is done."""
 
-    Attributes:
-        status: exit status of the process.
-    """
-
-    status = 1
+    status = 1  # exit status of the process
 
 
 class NonFiniteLoss(Ended):

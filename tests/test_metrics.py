@@ -1,6 +1,5 @@
 """Metrics: rows neither doubled nor lost over kills, readable TensorBoard events."""
 
-import json
 import math
 import struct
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from experiments.run.metrics import MetricsWriter, read_metrics
-from experiments.system.files import read_json, write_json
 
 
 def read_events(workdir):
@@ -149,43 +147,3 @@ def test_non_finite_metrics_survive(tmp_path):
     row = read_metrics(tmp_path / "metrics.jsonl")[0]
     assert math.isnan(row["a"])
     assert row["b"] == [math.inf, -math.inf]
-
-
-def test_json_round_trip(tmp_path):
-    obj = {
-        "name": "ais",
-        "seeds": (1, 2),
-        "log_p": jnp.array([-1.5, 2.5]),
-        "bfloat16": jnp.bfloat16(0.5),
-        "float64": np.float64(0.1),
-        "int": np.int32(7),
-        "flag": np.bool_(True),
-        "none": None,
-        "gap": np.array([np.inf, 1.0]),
-        10: {"nested": jnp.zeros((1, 2))},
-    }
-    path = tmp_path / "results" / "digits.json"
-    write_json(path, {"old": 1})
-    write_json(path, obj)
-    expected = {
-        "name": "ais",
-        "seeds": [1, 2],
-        "log_p": [-1.5, 2.5],
-        "bfloat16": 0.5,
-        "float64": 0.1,
-        "int": 7,
-        "flag": True,
-        "none": None,
-        "gap": [math.inf, 1.0],
-        "10": {"nested": [[0.0, 0.0]]},
-    }
-    assert read_json(path) == expected
-    assert list(json.loads(path.read_text())) == list(expected)
-    assert [file.name for file in path.parent.iterdir()] == ["digits.json"]
-
-
-def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path):
-    write_json(tmp_path / "a.json", [1])
-    with pytest.raises(TypeError, match="cannot write object as JSON"):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert read_json(tmp_path / "a.json") == [1]

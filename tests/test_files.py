@@ -1,0 +1,83 @@
+"""Files: whole or not at all, JSON with infinities, arrays, locks."""
+
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.system import files
+from experiments.system.errors import ConfigError
+from experiments.system.files import read_json, write_json
+
+
+def test_json_round_trip(tmp_path):
+    obj = {
+        "name": "ais",
+        "seeds": (1, 2),
+        "log_p": jnp.array([-1.5, 2.5]),
+        "bfloat16": jnp.bfloat16(0.5),
+        "float64": np.float64(0.1),
+        "int": np.int32(7),
+        "flag": np.bool_(True),
+        "none": None,
+        "gap": np.array([np.inf, 1.0]),
+        10: {"nested": jnp.zeros((1, 2))},
+    }
+    path = tmp_path / "results" / "digits.json"
+    write_json(path, {"old": 1})
+    write_json(path, obj)
+    expected = {
+        "name": "ais",
+        "seeds": [1, 2],
+        "log_p": [-1.5, 2.5],
+        "bfloat16": 0.5,
+        "float64": 0.1,
+        "int": 7,
+        "flag": True,
+        "none": None,
+        "gap": [math.inf, 1.0],
+        "10": {"nested": [[0.0, 0.0]]},
+    }
+    assert read_json(path) == expected
+    assert list(json.loads(path.read_text())) == list(expected)
+    assert [file.name for file in path.parent.iterdir()] == ["digits.json"]
+
+
+def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path):
+    write_json(tmp_path / "a.json", [1])
+    with pytest.raises(TypeError, match="cannot write object as JSON"):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json") == [1]
+
+
+def test_a_file_that_is_not_completed_leaves_the_old_one(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_arrays_come_back_and_damaged_ones_do_not(tmp_path):
+    path = tmp_path / "chunks" / "a.npz"
+    assert files.read_arrays(path) is None
+    files.write_arrays(path, {"x": np.arange(3.0)})
+    np.testing.assert_array_equal(files.read_arrays(path)["x"], np.arange(3.0))
+    path.write_bytes(path.read_bytes()[:-5])
+    assert files.read_arrays(path) is None
+
+
+def test_a_lock_is_held_by_one_and_then_free_again(tmp_path):
+    for _ in range(2):
+        with files.locked(tmp_path) as first, files.locked(tmp_path) as second:
+            assert first and not second
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/run cannot be written .*--workdir"):
+        files.prepare(tmp_path / "file" / "run")

@@ -94,8 +94,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Reads what `write_arrays` wrote, or None where there is no sound file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
 

@@ -5,7 +5,7 @@ always verified by digest. What was parsed is cached as `NAME.npz` in
 `data_dir/.cache` where that may be written, else in `$XDG_CACHE_HOME/ais_jax/ID`
 (`~/.cache/ais_jax/ID`), ID a digest of data_dir's path. With the cache there, neither
 the originals nor tensorflow-datasets nor network is needed. The cache is rebuilt
-when an original that is there differs from the one it was made of.
+when an original that is there differs from the one it came from.
 """
 
 import hashlib

@@ -114,7 +114,7 @@ def _download_chardata(root):
     except (OSError, ValueError) as error:  # of the network, of the digest
         raise DataError(
             f"data set 'omniglot': {url} could not be downloaded ({error}); not used.\n"
-            f"  Try again, or put your own copy into {root / 'omniglot'}."
+            f"  Try again, or put a copy into {root / 'omniglot'}."
         ) from error
     return Path(path)
 

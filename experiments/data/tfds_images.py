@@ -1,6 +1,6 @@
 """MNIST and its fixed binarization by tensorflow-datasets, without TensorFlow.
 
-TFDS (4.9.10) cannot prepare its own builders of these without TensorFlow. The
+TFDS (4.9.10) cannot prepare its builders of these without TensorFlow. The
 subclass here reads the files itself, and keeps TFDS's download manager, registered
 checksums, version and order of the examples.
 """
@@ -68,7 +68,7 @@ def _verified(path, file, info):
 
 
 def _prepare(tfds, base, name, folder):
-    """TFDS split name -> f32[N, 784] in TFDS's own, deterministic order."""
+    """TFDS split name -> f32[N, 784] in TFDS's deterministic order."""
     builder = _images_only(tfds, base, name)(
         data_dir=folder, file_format="array_record"
     )

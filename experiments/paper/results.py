@@ -31,7 +31,7 @@ class Run(NamedTuple):
     name: str  # unique in the report: its folder's name, with a number where needed
     folder: Path
     results: dict[str, Any] | None  # results.json, or None where the run failed
-    variant: dict[str, Any] | None  # variant.json, or None for a run that no sweep made
+    variant: dict[str, Any] | None  # variant.json, None for a run outside sweeps
     curve: list[dict[str, Any]]  # rows of metrics.jsonl that hold a test log p(x)
 
 

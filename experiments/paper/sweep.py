@@ -1,4 +1,4 @@
-"""The runs of a sweep: chosen, listed with their cost, made one after the other."""
+"""The runs of a sweep: chosen, listed with their cost, run one after the other."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def select(config: ConfigDict, shard="1/1", only=()) -> list[Variant]:
 
 
 def run(variants, workdir, compile_cache=None):
-    """Trains and evaluates variants one after the other, each in its own folder.
+    """Trains and evaluates variants one after the other, each in a folder.
 
     Finished ones are skipped, unfinished ones go on where they were.
 

@@ -50,7 +50,7 @@ def build_estimator(settings, model):
     if unread:
         raise ConfigError(
             f"estimator.{min(unread)}={values[min(unread)]!r} is not read by "
-            f"{name!r}: pick the estimator and its own settings by --config=FILE:{name}"
+            f"{name!r}: pick the estimator and its settings by --config=FILE:{name}"
         )
     return estimators.make(name, model, **values)
 

@@ -149,7 +149,7 @@ class Checkpointer:
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:
-    """Returns `{path: leaf}` in the tree's order, numbers made arrays."""
+    """Returns `{path: leaf}` in the tree's order, numbers as arrays."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (
             leaf if hasattr(leaf, "sharding") else jnp.asarray(leaf)

@@ -19,7 +19,7 @@ class Evaluator:
     """The compiled functions of one evaluation, for every replicate and chunk.
 
     They are called through a copy that holds one replicate's (theta, phi): `bind`.
-    Every example has its own keys, by its index, so that its numbers depend neither on
+    Every example has keys by its index, so that its numbers depend neither on
     the chunk nor on which other examples are evaluated.
     """
 

@@ -23,7 +23,7 @@ class MetricsWriter:
     processes only the first may open one.
 
     Args:
-        workdir: the run's folder, made if missing.
+        workdir: the run's folder, created if missing.
         resume_step: the step of the checkpoint that the run continues from. Later
             rows are dropped, as is a torn last line; None drops every row.
     """
@@ -65,7 +65,7 @@ class MetricsWriter:
             row: `{name: number, list or array of numbers}`.
 
         Raises:
-            ValueError: `step` does not grow, `row` has its own "step", or a value is
+            ValueError: `step` does not grow, `row` has a "step", or a value is
                 not a number or an array of numbers. Nothing is written then.
         """
         if step <= self._last_step:

@@ -231,7 +231,7 @@ def _section(name):
 
 
 def _estimator(given):
-    """The estimator's settings, betas that are given as text made numbers."""
+    """The estimator's settings, betas that are given as text turned into numbers."""
     estimator = dict(given)
     text = estimator.get("schedule", "")
     if "," in text:

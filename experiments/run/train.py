@@ -24,8 +24,8 @@ class Trained(NamedTuple):
     """A state and what it cost."""
 
     state: Any  # `TrainState` with a leading axis of R replicates
-    step: int  # training steps made
-    epochs: float  # epochs made
+    step: int  # of training
+    epochs: float  # of training
     seconds: float  # wall time of training, summed over resumes
     # passes forward and backward through log p(x, z), for one replicate
     gradient_evaluations: int

@@ -32,7 +32,7 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
     given = () if coordinator == "auto" else (coordinator, num_processes, process_id)
     missing = (
         f"--coordinator={coordinator}: the processes did not all start within "
-        f"--start_seconds={seconds}: start each with its own --process_id, and see "
+        f"--start_seconds={seconds}: start each with another --process_id, and see "
         "that process 0 can be reached at this address"
     )
     with _time_limit(seconds, missing):
@@ -56,7 +56,7 @@ def is_first():
 
 
 def use_cores(is_filled):
-    """On a machine without an accelerator, makes each core a device of its own.
+    """On a machine without an accelerator, makes each core a device.
 
     Matrix products as small as those of one chain an image run no faster on two cores
     than on one; on two devices, each on its core, they do. It must come before JAX's

@@ -26,7 +26,7 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file that takes the place of `path` once it is complete.
 
-    Readers see the old file or the new one; the folder is made if missing.
+    Readers see the old file or the new one; the folder is created if missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def prepare(workdir: Path) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether `folder`, or the folder it would be made in, may be written.
+    """Whether `folder`, or the folder it would be created in, may be written.
 
     A folder without any write permission bit counts as read-only for root too.
     """

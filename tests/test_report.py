@@ -101,6 +101,7 @@ def test_standard_errors_over_replicates_and_images(tmp_path):
     assert (entry["reading"], entry["preconditioner"]) == ("increments", "unit")
     assert entry["departures"] == ""
     text = report_of(tmp_path / "out")
+    assert "## Table 1: IWAE-DReG and AIS, omniglot\n" in text
     assert "| AIS K=5 T=11 | -101.94 | -102.17 | 0.60 | 0.20 | 0.010 | 0.080 |" in text
     assert "| 3e+03 | 2 | 0.1 | increments | unit | abc | a |" in text
     assert "Data `abc`: rebuilt split" in text

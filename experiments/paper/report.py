@@ -80,8 +80,9 @@ def _tables(whole):
     for (table, dataset), rows in whole.groupby(
         ["table", "dataset"], dropna=False, sort=False
     ):
-        is_printed = table in TITLES
-        title = f"Table {table}: {TITLES[table]}" if is_printed else "Other runs"
+        title = "Other runs"
+        if table in TITLES:
+            title = f"Table {int(table)}: {TITLES[table]}"
         section = cells.loc[rows.index]
         markdown = section.to_markdown(index=False, disable_numparse=True)
         text += f"\n## {title}, {dataset}\n\n{markdown}\n"

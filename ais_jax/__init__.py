@@ -1,12 +1,17 @@
 """Annealed importance sampling for deep latent-variable models, in JAX."""
 
 from ais_jax import adaptation, estimators, optimizers, schedules, sharding, training
+from ais_jax.ais import AISResult, anneal, reverse_anneal
+from ais_jax.estimators import Estimator
 from ais_jax.evaluation import (
+    Bounds,
+    LogNormalizer,
     bidirectional_bounds,
     estimate_log_z,
     importance_log_weights,
     log_normalizer,
 )
+from ais_jax.hmc import HMCInfo, hmc_step
 from ais_jax.models import (
     Distribution,
     LatentVariableModel,
@@ -14,24 +19,40 @@ from ais_jax.models import (
     prior_path,
 )
 from ais_jax.networks import bernoulli_model
-from ais_jax.path import AnnealingPath
-from ais_jax.tuning import Plan, tune, tune_examples
+from ais_jax.path import AnnealingPath, Point, evaluate
+from ais_jax.proposals import WeightedSamples, annealed, importance, resample
+from ais_jax.tuning import Plan, resample_plan, tune, tune_examples
 
 __all__ = [
+    "AISResult",
     "AnnealingPath",
+    "Bounds",
     "Distribution",
+    "Estimator",
+    "HMCInfo",
     "LatentVariableModel",
+    "LogNormalizer",
     "Plan",
+    "Point",
+    "WeightedSamples",
     "adaptation",
+    "anneal",
+    "annealed",
     "bernoulli_model",
     "bidirectional_bounds",
     "estimate_log_z",
     "estimators",
+    "evaluate",
+    "hmc_step",
+    "importance",
     "importance_log_weights",
     "log_normalizer",
     "optimizers",
     "posterior_path",
     "prior_path",
+    "resample",
+    "resample_plan",
+    "reverse_anneal",
     "schedules",
     "sharding",
     "training",

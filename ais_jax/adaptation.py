@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 class StepSizeRule(NamedTuple):
@@ -23,37 +24,38 @@ class StepSizeRule(NamedTuple):
     largest: float = 0.3
 
 
-def check_rule(rule):
+def check_rule(rule: StepSizeRule) -> StepSizeRule:
     """Checks a `StepSizeRule` and returns it.
 
     Raises:
-        ValueError: naming the setting that is out of range.
+        ValueError: naming the field that is out of range.
     """
     if not 0.0 < rule.smallest <= rule.largest:
         raise ValueError(
-            f"step_size.smallest={rule.smallest} and step_size.largest={rule.largest}: "
+            f"smallest={rule.smallest} and largest={rule.largest}: "
             "use 0 < smallest <= largest"
         )
     if not 0.0 < rule.target < 1.0:
-        raise ValueError(f"step_size.target={rule.target}: use a number in (0, 1)")
+        raise ValueError(f"target={rule.target}: use a number in (0, 1)")
     if not 0.0 < rule.shrink <= 1.0 <= rule.grow:
         raise ValueError(
-            f"step_size.shrink={rule.shrink} and step_size.grow={rule.grow}: "
-            "use 0 < shrink <= 1 <= grow"
+            f"shrink={rule.shrink} and grow={rule.grow}: use 0 < shrink <= 1 <= grow"
         )
     return rule
 
 
-def update_step_sizes(rule, step_sizes, accept_prob):
+def update_step_sizes(
+    rule: StepSizeRule, step_sizes: Float[Array, "M"], accept_prob: Float[Array, "M"]
+) -> Float[Array, "M"]:
     """One step of the rule at each temperature.
 
     Args:
-        rule: a `StepSizeRule`.
-        step_sizes: f32[M].
-        accept_prob: f32[M], mean acceptance over chains and examples.
+        rule: where to go and how fast.
+        step_sizes: of each move.
+        accept_prob: mean acceptance over chains and examples.
 
     Returns:
-        f32[M], within [smallest, largest].
+        The next step sizes, within [smallest, largest].
     """
     factor = jnp.where(accept_prob >= rule.target, rule.grow, rule.shrink)
     return jnp.clip(step_sizes * factor, rule.smallest, rule.largest)

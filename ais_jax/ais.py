@@ -1,32 +1,47 @@
 """Annealed importance sampling, forward and reverse (Eq. 7), for one chain."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, ScalarLike
 
 from ais_jax.numerics import two_sum
-from ais_jax.path import Point, evaluate, log_ratio
+from ais_jax.path import AnnealingPath, Point, evaluate, log_ratio
+from ais_jax.types import PRNGKey, Scalar
+
+Transition = Callable[
+    [PRNGKey, AnnealingPath, Point, ScalarLike, ScalarLike], tuple[Point, Any]
+]
+"""(key, path, point, beta, step_size) -> (point, info), with `info.accept_prob`."""
 
 
 class AISResult(NamedTuple):
     """The end of one annealed chain.
 
     Attributes:
-        point: the last `Point`.
-        log_w: f32[], the log importance weight, nats.
-        accept_prob: f32[M], the acceptance probability of each move.
-        log_ratio: f32[T], log target - log base where each weight increment was taken;
-            the increments are `diff(betas) * log_ratio`.
+        point: the last one.
+        log_w: the log importance weight, nats.
+        accept_prob: the acceptance probability of each move.
+        log_ratio: log target - log base where each weight increment was taken; the
+            increments are `diff(betas) * log_ratio`.
     """
 
     point: Point
-    log_w: jax.Array
-    accept_prob: jax.Array
-    log_ratio: jax.Array
+    log_w: Scalar
+    accept_prob: Float[Array, "M"]
+    log_ratio: Float[Array, "T"]
 
 
-def anneal(key, path, z0, betas, step_sizes, transition):
+def anneal(
+    key: PRNGKey,
+    path: AnnealingPath,
+    z0: Float[Array, "D"],
+    betas: Float[ArrayLike, "T_plus_1"],
+    step_sizes: Float[ArrayLike, "M"],
+    transition: Transition,
+) -> AISResult:
     """Runs one chain from the base to the target and weighs it (Eq. 7).
 
     E[exp(log_w)] is the target's normalising constant Z, for any schedule and any
@@ -34,18 +49,14 @@ def anneal(key, path, z0, betas, step_sizes, transition):
     sampling. A chain of M moves of L leapfrog steps evaluates the target 1 + L*M times.
 
     Args:
-        key: PRNG key.
-        path: an `AnnealingPath`.
-        z0: f32[D], an exact draw from the base.
-        betas: f32[T + 1], rising from 0 to 1.
-        step_sizes: f32[M], one for each move at betas[1], ..., betas[M]. M = T makes
+        key: of this chain.
+        path: from the base to the target.
+        z0: an exact draw from the base.
+        betas: rising from 0 to 1.
+        step_sizes: one for each move at betas[1], ..., betas[M]. M = T makes
             the last move, at beta = 1, which leaves the weight as it is; M = T - 1
             leaves it out.
-        transition: (key, path, point, beta, step_size) -> (point, info), with
-            `info.accept_prob`; for instance `hmc_step` with its `num_leapfrog` bound.
-
-    Returns:
-        An `AISResult`.
+        transition: for instance `hmc_step` with its `num_leapfrog` bound.
 
     Raises:
         ValueError: where the number of step sizes is neither T nor T - 1.
@@ -57,7 +68,14 @@ def anneal(key, path, z0, betas, step_sizes, transition):
     return _run(key, path, z0, betas, step_sizes, transition)
 
 
-def reverse_anneal(key, path, z_target, betas, step_sizes, transition):
+def reverse_anneal(
+    key: PRNGKey,
+    path: AnnealingPath,
+    z_target: Float[Array, "D"],
+    betas: Float[ArrayLike, "T_plus_1"],
+    step_sizes: Float[ArrayLike, "M"],
+    transition: Transition,
+) -> AISResult:
     """Runs one chain from the target back to the base and weighs it.
 
     The same function on the flipped schedule: each move is made at the temperature,
@@ -66,15 +84,15 @@ def reverse_anneal(key, path, z_target, betas, step_sizes, transition):
     above in expectation.
 
     Args:
-        key: PRNG key.
-        path: an `AnnealingPath`.
-        z_target: f32[D], an exact draw from the target.
-        betas: f32[T + 1], rising from 0 to 1, as for `anneal`.
-        step_sizes: f32[M], as for `anneal`; the final move's is not used.
+        key: of this chain.
+        path: as for `anneal`.
+        z_target: an exact draw from the target.
+        betas: rising from 0 to 1, as for `anneal`.
+        step_sizes: as for `anneal`; the final move's is not used.
         transition: as for `anneal`; it must be reversible, as HMC is.
 
     Returns:
-        An `AISResult`, whose log_w estimates -log Z.
+        The chain, whose log_w estimates -log Z.
 
     Raises:
         ValueError: as for `anneal`.
@@ -84,7 +102,7 @@ def reverse_anneal(key, path, z_target, betas, step_sizes, transition):
         bidirectional Monte Carlo, 2015.
     """
     _check_step_sizes(betas, step_sizes)
-    inner = step_sizes[: betas.shape[0] - 2]
+    inner = step_sizes[: betas.shape[0] - 2]  # a move at beta = 1 changes no weight
     return _run(key, path, z_target, betas[::-1], inner[::-1], transition)
 
 

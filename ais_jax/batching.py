@@ -5,22 +5,28 @@ many there are, nor on how they are cut into blocks or spread over devices.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree
+
+from ais_jax.types import PRNGKey, PRNGKeys
 
 
-def example_keys(key, indices):
-    """The keys of examples, each by its index alone: i[B] -> key[B]."""
+def example_keys(key: PRNGKey, indices: Int[Array, "B"]) -> PRNGKeys:
+    """The keys of examples, each by its index alone."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
-def chain_keys(key, num_chains):
+def chain_keys(key: PRNGKey, num_chains: int) -> PRNGKeys:
     """One key a chain, which does not depend on how many chains there are."""
     return example_keys(key, jnp.arange(num_chains))
 
 
-def map_examples(function, *args, block_size=None):
+def map_examples(
+    function: Callable[..., PyTree], *args: PyTree, block_size: int | None = None
+) -> PyTree:
     """Maps a function of one example over a batch, in blocks where asked for.
 
     Args:
@@ -31,11 +37,18 @@ def map_examples(function, *args, block_size=None):
     Returns:
         The results with a leading axis of B.
     """
-    map_block = lambda *block: ((), jax.vmap(function)(*block))
+
+    def map_block(*block):
+        return (), jax.vmap(function)(*block)
+
     return sum_blocks(map_block, *args, block_size=block_size)[1]
 
 
-def sum_blocks(function, *args, block_size=None):
+def sum_blocks(
+    function: Callable[..., tuple[PyTree, PyTree]],
+    *args: PyTree,
+    block_size: int | None = None,
+) -> tuple[PyTree, PyTree]:
     """Applies a function of a batch to blocks of it and adds up its first result.
 
     Args:
@@ -55,7 +68,10 @@ def sum_blocks(function, *args, block_size=None):
         return function(*args)
     even = math.ceil(batch / math.ceil(batch / block_size))
     whole = batch - batch % even
-    cut = lambda a: a[:whole].reshape(whole // even, even, *a.shape[1:])
+
+    def cut(a):
+        return a[:whole].reshape(whole // even, even, *a.shape[1:])
+
     blocks = jax.tree.map(cut, args)
     shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], blocks))[0]
 

@@ -5,20 +5,27 @@ estimator that the paper's equation names; samples and weights carry no gradient
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float
 
 from ais_jax import proposals, schedules
-from ais_jax.batching import chain_keys
 from ais_jax.hmc import hmc_step
-from ais_jax.models import PRECONDITIONERS, posterior_path
-from ais_jax.numerics import log_mean_exp
+from ais_jax.losses import (
+    dreg_loss,
+    elbo_loss,
+    iwae_loss,
+    stl_loss,
+    weighted_loss,
+)
+from ais_jax.models import PRECONDITIONERS, LatentVariableModel, posterior_path
 from ais_jax.proposals import WeightedSamples
 from ais_jax.registry import lookup
+from ais_jax.types import Scalar
 
 
 class Estimator(NamedTuple):
@@ -26,8 +33,8 @@ class Estimator(NamedTuple):
 
     Attributes:
         sample: (key, theta, phi, x, step_sizes) -> `WeightedSamples`, without gradient.
-        theta_loss: (theta, x, samples) -> f32[]; minus its gradient is Eq. 8.
-        phi_loss: (phi, theta, key, x) -> (f32[], elbo f32[]).
+        theta_loss: (theta, x, samples) -> loss; minus its gradient is Eq. 8.
+        phi_loss: (phi, theta, key, x) -> (loss, elbo).
         num_samples: K.
         num_phi_samples: draws of q for each example in `phi_loss`.
         num_moves: M, the length of the step sizes.
@@ -36,20 +43,20 @@ class Estimator(NamedTuple):
     """
 
     sample: Callable[..., WeightedSamples]
-    theta_loss: Callable[..., jax.Array]
-    phi_loss: Callable[..., tuple[jax.Array, jax.Array]]
+    theta_loss: Callable[..., Scalar]
+    phi_loss: Callable[..., tuple[Scalar, Scalar]]
     num_samples: int
     num_phi_samples: int
     num_moves: int
     gradient_evaluations: int
 
 
-def vae(model, *, num_samples=1):
+def vae(model: LatentVariableModel, *, num_samples: int = 1) -> Estimator:
     """Variational auto-encoder: theta by Eq. 3 and phi by Eq. 2, each on K samples."""
     return _without_moves(model, num_samples, elbo_loss, uniform=True)
 
 
-def stl(model, *, num_samples=1):
+def stl(model: LatentVariableModel, *, num_samples: int = 1) -> Estimator:
     """The VAE with the path-derivative gradient for phi.
 
     References:
@@ -58,12 +65,12 @@ def stl(model, *, num_samples=1):
     return _without_moves(model, num_samples, stl_loss, uniform=True)
 
 
-def iwae(model, *, num_samples=1):
+def iwae(model: LatentVariableModel, *, num_samples: int = 1) -> Estimator:
     """Importance weighted auto-encoder: theta by Eq. 4, phi by Eq. 5."""
     return _without_moves(model, num_samples, iwae_loss)
 
 
-def dreg(model, *, num_samples=1):
+def dreg(model: LatentVariableModel, *, num_samples: int = 1) -> Estimator:
     """IWAE with the doubly reparameterized gradient for phi.
 
     References:
@@ -74,28 +81,28 @@ def dreg(model, *, num_samples=1):
 
 
 def ais(
-    model,
+    model: LatentVariableModel,
     *,
-    num_samples=1,
-    num_temperatures=5,
-    num_leapfrog=5,
-    schedule="linear",
-    final_move=True,
-    preconditioner="unit",
-):
+    num_samples: int = 1,
+    num_temperatures: int = 5,
+    num_leapfrog: int = 5,
+    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence[float] = "linear",
+    final_move: bool = True,
+    preconditioner: str = "unit",
+) -> Estimator:
     """The paper's method: theta by Eq. 8 on K annealed chains, phi by the ELBO.
 
     Args:
-        model: a `LatentVariableModel`.
+        model: what is trained.
         num_samples: K, chains for each example.
         num_temperatures: T, weight increments of the schedule.
         num_leapfrog: L, leapfrog steps of each HMC move.
-        schedule: a name in `schedules.SCHEDULES`, or f32[T + 1] betas from 0 to 1.
+        schedule: a name in `schedules.SCHEDULES`, or betas from 0 to 1.
         final_move: whether to move at beta_T = 1, after the last weight.
         preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
 
     Returns:
-        An `Estimator` with T moves, or T - 1 without the final one.
+        An estimator with T moves, or T - 1 without the final one.
 
     Raises:
         ValueError: for a setting out of range.
@@ -106,8 +113,8 @@ def ais(
         betas = schedules.check_betas(schedule)
         if len(betas) != num_temperatures + 1:
             raise ValueError(
-                f"estimator.schedule has {len(betas) - 1} temperatures after the first "
-                f"and estimator.num_temperatures={num_temperatures}: make them equal"
+                f"schedule has {len(betas) - 1} temperatures after the first and "
+                f"num_temperatures={num_temperatures}: make them equal"
             )
     num_moves = len(betas) - 1 - (not final_move)
     return _with_moves(
@@ -116,18 +123,18 @@ def ais(
 
 
 def mh_hmc(
-    model,
+    model: LatentVariableModel,
     *,
-    num_samples=1,
-    num_temperatures=5,
-    num_leapfrog=5,
-    weighting="uniform",
-    preconditioner="unit",
-):
+    num_samples: int = 1,
+    num_temperatures: int = 5,
+    num_leapfrog: int = 5,
+    weighting: str = "uniform",
+    preconditioner: str = "unit",
+) -> Estimator:
     """Hoffman's method: HMC on the posterior from the encoder, betas [0, 1, ..., 1].
 
     Args:
-        model: a `LatentVariableModel`.
+        model: what is trained.
         num_samples: K, chains for each example.
         num_temperatures: T, the number of HMC moves.
         num_leapfrog: L, leapfrog steps of each move.
@@ -136,7 +143,7 @@ def mh_hmc(
         preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
 
     Returns:
-        An `Estimator` with T moves.
+        An estimator with T moves.
 
     Raises:
         ValueError: for a setting out of range.
@@ -167,14 +174,8 @@ ESTIMATORS = {
 }
 
 
-def settings_of(name):
-    """The settings that an estimator reads, with their defaults.
-
-    Args:
-        name: one of `ESTIMATORS`.
-
-    Returns:
-        dict of name to default.
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings that an estimator of `ESTIMATORS` reads, with their defaults.
 
     Raises:
         ValueError: for an unknown estimator.
@@ -184,16 +185,13 @@ def settings_of(name):
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def make(name, model, **settings):
+def make(name: str, model: LatentVariableModel, **settings: Any) -> Estimator:
     """Builds a named estimator.
 
     Args:
         name: one of `ESTIMATORS`.
-        model: a `LatentVariableModel`.
+        model: what is trained.
         **settings: keyword arguments of that estimator; none that it does not read.
-
-    Returns:
-        An `Estimator`.
 
     Raises:
         ValueError: for an unknown name, an unread setting or a value out of range.
@@ -202,70 +200,10 @@ def make(name, model, **settings):
     for key, value in settings.items():
         if key not in known:
             raise ValueError(
-                f"estimator.{key}={value!r} is not read by {name!r}, which reads "
+                f"{key}={value!r} is not read by {name!r}, which reads "
                 f"{', '.join(known)}: leave it out"
             )
     return ESTIMATORS[name](model, **settings)
-
-
-def weighted_loss(model, theta, x, samples):
-    """Minus the weighted sum of log p(x, z_k); its gradient is Eqs. 3, 4 and 8.
-
-    Args:
-        model: a `LatentVariableModel`.
-        theta: parameters of the generative model.
-        x: f32[X].
-        samples: `WeightedSamples` of K.
-
-    Returns:
-        f32[], nats.
-    """
-    z = jax.lax.stop_gradient(samples.z)
-    weights = jax.lax.stop_gradient(jax.nn.softmax(samples.log_w))
-    log_p = jax.vmap(lambda z: model.log_joint(theta, x, z))(z)
-    return -jnp.sum(weights * log_p)
-
-
-def elbo_loss(model, num_samples, phi, theta, key, x):
-    """Minus the ELBO on K reparameterized samples (Eq. 2): (loss f32[], elbo f32[])."""
-    log_w = _log_weights(model, num_samples, phi, phi, theta, key, x)
-    return -jnp.mean(log_w), jnp.mean(log_w)
-
-
-def stl_loss(model, num_samples, phi, theta, key, x):
-    """`elbo_loss` with log q's own parameters stopped: the same value, less noise."""
-    stopped = jax.lax.stop_gradient(phi)
-    log_w = _log_weights(model, num_samples, phi, stopped, theta, key, x)
-    return -jnp.mean(log_w), jnp.mean(log_w)
-
-
-def iwae_loss(model, num_samples, phi, theta, key, x):
-    """Minus the K-sample bound (Eq. 5): (loss f32[], elbo f32[])."""
-    log_w = _log_weights(model, num_samples, phi, phi, theta, key, x)
-    return -log_mean_exp(log_w), jnp.mean(log_w)
-
-
-def dreg_loss(model, num_samples, phi, theta, key, x):
-    """Surrogate of the K-sample bound whose gradient is doubly reparameterized.
-
-    Its gradient is minus the sum of w~_k^2 d/dz [log p - log q_stopped] dz_k/dphi; its
-    value means nothing by itself.
-    """
-    stopped = jax.lax.stop_gradient(phi)
-    log_w = _log_weights(model, num_samples, phi, stopped, theta, key, x)
-    weights = jax.lax.stop_gradient(jax.nn.softmax(log_w))
-    return -jnp.sum(jnp.square(weights) * log_w), jnp.mean(log_w)
-
-
-def _log_weights(model, num_samples, phi, density_phi, theta, key, x):
-    """Log p(x, z_k) - log q(z_k|x) at K draws of q_phi, q's density by density_phi."""
-    q, density = model.proposal(phi, x), model.proposal(density_phi, x)
-
-    def log_weight(key):
-        z = q.sample(key)
-        return model.log_joint(theta, x, z) - density.log_prob(z)
-
-    return jax.vmap(log_weight)(chain_keys(key, num_samples))
 
 
 def _without_moves(model, num_samples, phi_loss, uniform=False):
@@ -279,10 +217,10 @@ def _without_moves(model, num_samples, phi_loss, uniform=False):
         return jax.lax.stop_gradient(samples)
 
     return Estimator(
-        sample,
-        partial(weighted_loss, model),
-        partial(phi_loss, model, num_samples),
-        num_samples,
+        sample=sample,
+        theta_loss=partial(weighted_loss, model),
+        phi_loss=partial(phi_loss, model, num_samples),
+        num_samples=num_samples,
         num_phi_samples=num_samples,
         num_moves=0,
         gradient_evaluations=2 * num_samples,
@@ -302,17 +240,17 @@ def _with_moves(
         return jax.lax.stop_gradient(propose(key, path, step_sizes))
 
     return Estimator(
-        sample,
-        partial(weighted_loss, model),
-        partial(elbo_loss, model, 1),
-        num_samples,
+        sample=sample,
+        theta_loss=partial(weighted_loss, model),
+        phi_loss=partial(elbo_loss, model, 1),
+        num_samples=num_samples,
         num_phi_samples=1,
         num_moves=num_moves,
         gradient_evaluations=num_samples * (2 + num_leapfrog * num_moves) + 1,
     )
 
 
-def _check_positive(**values: Any):
+def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
-            raise ValueError(f"estimator.{name}={value}: use at least 1")
+            raise ValueError(f"{name}={value}: use at least 1")

@@ -4,37 +4,53 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, ScalarLike
 
-from ais_jax.path import evaluate, force_at, grad_log_density, log_density
+from ais_jax.path import (
+    AnnealingPath,
+    Point,
+    evaluate,
+    force_at,
+    grad_log_density,
+    log_density,
+)
+from ais_jax.types import PRNGKey, Scalar
 
 
 class HMCInfo(NamedTuple):
     """What one HMC move did.
 
     Attributes:
-        accept_prob: f32[], the Metropolis acceptance probability.
-        is_accepted: bool[].
-        energy_error: f32[], the change of the Hamiltonian along the trajectory, nats.
+        accept_prob: the Metropolis acceptance probability.
+        is_accepted: whether the proposal was taken.
+        energy_error: the change of the Hamiltonian along the trajectory, nats.
     """
 
-    accept_prob: jax.Array
-    is_accepted: jax.Array
-    energy_error: jax.Array
+    accept_prob: Scalar
+    is_accepted: Bool[Array, ""]
+    energy_error: Scalar
 
 
-def leapfrog(path, point, momentum, beta, step_size, num_leapfrog):
+def leapfrog(
+    path: AnnealingPath,
+    point: Point,
+    momentum: Float[Array, "D"],
+    beta: ScalarLike,
+    step_size: ScalarLike,
+    num_leapfrog: int,
+) -> tuple[Point, Float[Array, "D"]]:
     """Integrates Hamilton's equations for the potential -log f_beta.
 
     Works in the path's units: with z = scale * u, it moves u with a unit mass. It costs
     `num_leapfrog` gradients; only the last position's densities are computed.
 
     Args:
-        path: an `AnnealingPath`.
-        point: the `Point` to start from.
-        momentum: f32[D], of u.
-        beta: f32[], the inverse temperature.
-        step_size: f32[].
-        num_leapfrog: L, a Python integer of at least 1.
+        path: gives the gradients and the units.
+        point: where to start.
+        momentum: of u.
+        beta: the inverse temperature.
+        step_size: in units of `path.scale`.
+        num_leapfrog: L, at least 1.
 
     Returns:
         (point, momentum) at the end of the trajectory.
@@ -46,27 +62,34 @@ def leapfrog(path, point, momentum, beta, step_size, num_leapfrog):
         z = z + kick * momentum
         return z, momentum + kick * force_at(path, beta, z)
 
+    # The half kicks at the ends come from gradients that the points already hold, so
+    # only the L - 1 inner positions and the end are evaluated.
     momentum = momentum + 0.5 * kick * grad_log_density(point, beta)
     z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (point.z, momentum))
     point = evaluate(path, z + kick * momentum)
     return point, momentum + 0.5 * kick * grad_log_density(point, beta)
 
 
-def hmc_step(key, path, point, beta, step_size, *, num_leapfrog):
+def hmc_step(
+    key: PRNGKey,
+    path: AnnealingPath,
+    point: Point,
+    beta: ScalarLike,
+    step_size: ScalarLike,
+    *,
+    num_leapfrog: int,
+) -> tuple[Point, HMCInfo]:
     """One HMC move that leaves f_beta (Eq. 6) invariant.
 
     A proposal whose energy is not finite is rejected.
 
     Args:
-        key: PRNG key.
-        path: an `AnnealingPath`.
-        point: the current `Point`.
-        beta: f32[], the inverse temperature.
-        step_size: f32[], in units of `path.scale`.
+        key: of this move.
+        path: gives the densities, and the units of the step size.
+        point: the current one.
+        beta: the inverse temperature.
+        step_size: in units of `path.scale`.
         num_leapfrog: L, the number of leapfrog steps, at least 1.
-
-    Returns:
-        (the next `Point`, `HMCInfo`).
 
     References:
         Neal, MCMC using Hamiltonian dynamics, Handbook of MCMC, 2011.
@@ -84,5 +107,5 @@ def hmc_step(key, path, point, beta, step_size, *, num_leapfrog):
     return point, HMCInfo(accept_prob, is_accepted, energy_error)
 
 
-def _energy(point, momentum, beta):
+def _energy(point: Point, momentum: Float[Array, "D"], beta: ScalarLike) -> Scalar:
     return 0.5 * jnp.sum(jnp.square(momentum)) - log_density(point, beta)

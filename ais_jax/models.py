@@ -5,96 +5,117 @@ knows what is inside.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from ais_jax.path import AnnealingPath
 from ais_jax.registry import lookup
+from ais_jax.types import Params, PRNGKey, Scalar
 
 PRECONDITIONERS = ("unit", "encoder")
+LogJoint = Callable[[Params, Real[Array, "X"], Float[Array, "D"]], Scalar]
 
 
 class Distribution(NamedTuple):
     """A distribution over latent vectors, as closures built inside the traced function.
 
     Attributes:
-        sample: key -> f32[D]; reparameterized where it depends on parameters.
-        log_prob: f32[D] -> f32[], normalised, nats.
-        mean: f32[D].
-        scale: f32[D], standard deviations.
+        sample: a draw, reparameterized where it depends on parameters.
+        log_prob: normalised, nats.
+        mean: of each latent.
+        scale: standard deviations.
     """
 
-    sample: Callable[[jax.Array], jax.Array]
-    log_prob: Callable[[jax.Array], jax.Array]
-    mean: jax.Array
-    scale: jax.Array
+    sample: Callable[[PRNGKey], Float[Array, "D"]]
+    log_prob: Callable[[Float[Array, "D"]], Scalar]
+    mean: Float[Array, "D"]
+    scale: Float[Array, "D"]
 
 
 class LatentVariableModel(NamedTuple):
     """A generative model p_theta(x, z) and its inference model q_phi(z|x).
 
-    Every function is pure and takes one example x: f32[X] and one latent z: f32[D].
+    Every function is pure and takes one example x and one latent vector z.
 
     Attributes:
         init: key -> (theta, phi), two pytrees of parameters.
-        log_joint: (theta, x, z) -> f32[], log p(x, z), nats.
+        log_joint: (theta, x, z) -> log p(x, z), nats.
         prior: theta -> `Distribution` of z.
         proposal: (phi, x) -> `Distribution` of z given x, q_phi(z|x).
-        decode: (theta, z) -> f32[X], the mean of p(x|z).
+        decode: (theta, z) -> the mean of p(x|z).
         simulate: (key, theta) -> (x, z), an exact draw from p(x, z).
         force: like log_joint, or None. Its gradient in z drives HMC in place of
             log_joint's (see `AnnealingPath.force`).
     """
 
-    init: Callable[[jax.Array], tuple[Any, Any]]
-    log_joint: Callable[[Any, jax.Array, jax.Array], jax.Array]
-    prior: Callable[[Any], Distribution]
-    proposal: Callable[[Any, jax.Array], Distribution]
-    decode: Callable[[Any, jax.Array], jax.Array]
-    simulate: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]]
-    force: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    init: Callable[[PRNGKey], tuple[Params, Params]]
+    log_joint: LogJoint
+    prior: Callable[[Params], Distribution]
+    proposal: Callable[[Params, Real[Array, "X"]], Distribution]
+    decode: Callable[[Params, Float[Array, "D"]], Float[Array, "X"]]
+    simulate: Callable[[PRNGKey, Params], tuple[Real[Array, "X"], Float[Array, "D"]]]
+    force: LogJoint | None = None
 
 
-def posterior_path(model, theta, phi, x, preconditioner="unit"):
+def posterior_path(
+    model: LatentVariableModel,
+    theta: Params,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    preconditioner: str = "unit",
+) -> AnnealingPath:
     """The path from the encoder q_phi(z|x) to p_theta(x, z) for one example (Eq. 6).
 
     Args:
-        model: a `LatentVariableModel`.
+        model: gives the densities.
         theta: parameters of the generative model.
         phi: parameters of the inference model.
-        x: f32[X].
+        x: the example.
         preconditioner: 'unit' for HMC of unit mass, as in the paper, or 'encoder' for
             HMC in units of the encoder's standard deviations.
 
     Returns:
-        An `AnnealingPath` whose normalising constant is p(x).
+        A path whose normalising constant is p(x).
     """
     q = model.proposal(phi, x)
     return _path(model, theta, x, q, _scale(q, preconditioner))
 
 
-def prior_path(model, theta, phi, x, preconditioner="unit"):
+def prior_path(
+    model: LatentVariableModel,
+    theta: Params,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    preconditioner: str = "unit",
+) -> AnnealingPath:
     """The path from the prior p_theta(z) to p_theta(x, z) for one example.
 
     Args:
-        model: a `LatentVariableModel`.
+        model: gives the densities.
         theta: parameters of the generative model.
         phi: parameters of the inference model; read for its scale alone.
-        x: f32[X].
+        x: the example.
         preconditioner: as for `posterior_path`.
 
     Returns:
-        An `AnnealingPath` whose normalising constant is p(x).
+        A path whose normalising constant is p(x).
     """
     scale = _scale(model.proposal(phi, x), preconditioner)
     return _path(model, theta, x, model.prior(theta), scale)
 
 
 def _path(model, theta, x, base, scale):
-    bind = lambda log_p: None if log_p is None else lambda z: log_p(theta, x, z)
-    target, force = bind(model.log_joint), bind(model.force)
-    return AnnealingPath(base.sample, base.log_prob, target, scale, force)
+    def at_x(log_p):
+        return lambda z: log_p(theta, x, z)
+
+    return AnnealingPath(
+        sample_base=base.sample,
+        log_base=base.log_prob,
+        log_target=at_x(model.log_joint),
+        scale=scale,
+        force=None if model.force is None else at_x(model.force),
+    )
 
 
 def _scale(proposal, preconditioner):

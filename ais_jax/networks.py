@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from ais_jax.models import Distribution, LatentVariableModel
 from ais_jax.numerics import (
@@ -15,6 +16,7 @@ from ais_jax.numerics import (
 )
 from ais_jax.precision import dot_general
 from ais_jax.registry import lookup
+from ais_jax.types import Params, PRNGKey
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "softplus": nn.softplus}
 
@@ -28,12 +30,17 @@ class GaussianNet(nn.Module):
     dot_general: Any
 
     @nn.compact
-    def __call__(self, x):
-        """f32[X] -> (mean f32[size], standard deviation f32[size])."""
+    def __call__(
+        self, x: Real[ArrayLike, "*batch X"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+        """The mean and the standard deviation."""
         for width in self.widths:
             x = self.activation(nn.Dense(width, dot_general=self.dot_general)(x))
-        head = lambda name: nn.Dense(self.size, dot_general=self.dot_general, name=name)
-        return head("mean")(x), jnp.exp(head("log_scale")(x))
+        mean, log_scale = (
+            nn.Dense(self.size, dot_general=self.dot_general, name=name)(x)
+            for name in ("mean", "log_scale")
+        )
+        return mean, jnp.exp(log_scale)
 
 
 class BernoulliNet(nn.Module):
@@ -46,8 +53,8 @@ class BernoulliNet(nn.Module):
     output_bias: Any = None
 
     @nn.compact
-    def __call__(self, z):
-        """f32[D] -> logits f32[size]."""
+    def __call__(self, z: Float[Array, "*batch D"]) -> Float[Array, "*batch X"]:
+        """The logits."""
         for width in self.widths:
             z = self.activation(nn.Dense(width, dot_general=self.dot_general)(z))
         bias = self.output_bias
@@ -58,15 +65,14 @@ class BernoulliNet(nn.Module):
         return output(z)
 
 
-def data_mean_bias(images, smallest=0.001):
+def data_mean_bias(
+    images: Real[ArrayLike, "N X"], smallest: float = 0.001
+) -> Float[Array, "X"]:
     """Logits of the clipped mean image, a start for the decoder's output bias.
 
     Args:
-        images: f32[N, X] in [0, 1].
+        images: intensities in [0, 1].
         smallest: the mean is clipped to [smallest, 1 - smallest].
-
-    Returns:
-        f32[X].
 
     References:
         Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016 (code).
@@ -76,15 +82,15 @@ def data_mean_bias(images, smallest=0.001):
 
 
 def bernoulli_model(
-    data_size,
+    data_size: int,
     *,
-    latent_sizes=(50,),
-    widths=((200, 200),),
-    activation="tanh",
-    output_bias=None,
-    precision="float32",
-    force_precision="float32",
-):
+    latent_sizes: Sequence[int] = (50,),
+    widths: Sequence[Sequence[int]] = ((200, 200),),
+    activation: str = "tanh",
+    output_bias: Float[ArrayLike, "X"] | None = None,
+    precision: str = "float32",
+    force_precision: str = "float32",
+) -> LatentVariableModel:
     """The deep latent Gaussian models of the IWAE study, of any number of layers.
 
     Layer i has the latent vector z_i and a perceptron of `widths[i]` between it and
@@ -96,12 +102,12 @@ def bernoulli_model(
         latent_sizes: size of each stochastic layer, from the pixels up.
         widths: hidden widths of each layer's perceptron in the encoder's order.
         activation: one of `ACTIVATIONS`.
-        output_bias: f32[X] to start the decoder's output bias from, or None for zeros.
+        output_bias: what to start the decoder's output bias from; None for zeros.
         precision: of the matrix products, one of `precision.PRECISIONS`.
         force_precision: of those in the gradient that drives HMC, likewise.
 
     Returns:
-        A `LatentVariableModel` with X = data_size, D = sum(latent_sizes).
+        A model with X = data_size and D = sum(latent_sizes).
 
     Raises:
         ValueError: where `latent_sizes` and `widths` do not match, or for an unknown
@@ -124,13 +130,13 @@ def bernoulli_model(
     if force_precision != precision:
         force = nets.with_dot_general(dot_general(force_precision)).log_joint
     return LatentVariableModel(
-        nets.init,
-        nets.log_joint,
-        nets.prior,
-        nets.proposal,
-        nets.decode,
-        nets.simulate,
-        force,
+        init=nets.init,
+        log_joint=nets.log_joint,
+        prior=nets.prior,
+        proposal=nets.proposal,
+        decode=nets.decode,
+        simulate=nets.simulate,
+        force=force,
     )
 
 
@@ -153,29 +159,29 @@ class _Networks(NamedTuple):
 
     @classmethod
     def build(cls, data_size, latent_sizes, widths, activation, product, bias):
-        gaussian = lambda hidden, size: GaussianNet(
-            tuple(hidden), size, activation, product
-        )
-        encoders = [gaussian(*layer) for layer in zip(widths, latent_sizes)]
-        priors = [
-            gaussian(hidden[::-1], size)
-            for hidden, size in zip(widths[1:], latent_sizes)
-        ]
+        def gaussian(hidden, size):
+            return GaussianNet(tuple(hidden), size, activation, product)
+
+        up = zip(widths, latent_sizes)
+        down = zip(widths[1:], latent_sizes)
         decoder = BernoulliNet(
             tuple(widths[0][::-1]), data_size, activation, product, bias
         )
         return cls(
-            tuple(encoders), tuple(priors), decoder, tuple(latent_sizes), data_size
+            encoders=tuple(gaussian(hidden, size) for hidden, size in up),
+            priors=tuple(gaussian(hidden[::-1], size) for hidden, size in down),
+            decoder=decoder,
+            latent_sizes=tuple(latent_sizes),
+            data_size=data_size,
         )
 
     def with_dot_general(self, product):
         """The same generative model with other matrix products."""
-        change = lambda net: net.clone(dot_general=product)
-        return self._replace(
-            priors=tuple(map(change, self.priors)), decoder=change(self.decoder)
-        )
+        priors = [net.clone(dot_general=product) for net in self.priors]
+        decoder = self.decoder.clone(dot_general=product)
+        return self._replace(priors=tuple(priors), decoder=decoder)
 
-    def init(self, key):
+    def init(self, key: PRNGKey) -> tuple[Params, Params]:
         theta_key, phi_key = jax.random.split(key)
         layers = [jnp.zeros(size) for size in self.latent_sizes]
         theta = _init_all(theta_key, (self.decoder, *self.priors), layers)
@@ -183,7 +189,7 @@ class _Networks(NamedTuple):
         return theta, _init_all(phi_key, self.encoders, below)
 
     def split(self, z):
-        """f32[D] -> the layers [z_1, ..., z_n]."""
+        """The layers [z_1, ..., z_n] of a latent vector."""
         ends = [sum(self.latent_sizes[: i + 1]) for i in range(len(self.latent_sizes))]
         return jnp.split(z, ends[:-1])
 
@@ -197,7 +203,9 @@ class _Networks(NamedTuple):
             log_p += normal_log_prob(layers[i], *net.apply(theta[i + 1], layers[i + 1]))
         return log_p
 
-    def log_joint(self, theta, x, z):
+    def log_joint(
+        self, theta: Params, x: Real[ArrayLike, "X"], z: Float[Array, "D"]
+    ) -> Float[Array, ""]:
         logits = self.logits(theta, self.split(z)[0])
         return self.log_prior(theta, z) + bernoulli_log_prob(logits, x)
 
@@ -212,7 +220,7 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale[::-1]),
         )
 
-    def proposal(self, phi, x):
+    def proposal(self, phi: Params, x: Real[ArrayLike, "X"]) -> Distribution:
         first = self.encoders[0].apply(phi[0], x)
         nets = list(zip(self.encoders[1:], phi[1:]))
         sample, mean, scale = _chain(first, nets)
@@ -231,7 +239,7 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale),
         )
 
-    def decode(self, theta, z):
+    def decode(self, theta: Params, z: Float[Array, "D"]) -> Float[Array, "X"]:
         return jax.nn.sigmoid(self.logits(theta, self.split(z)[0]))
 
     def simulate(self, key, theta):
@@ -255,8 +263,11 @@ def _chain(first, nets):
 
     def sample(key):
         keys = jax.random.split(key, len(nets) + 1)
-        noise = lambda i, mean: jax.random.normal(keys[i], mean.shape, mean.dtype)
-        return walk(lambda i, mean, scale: mean + scale * noise(i, mean))
+
+        def draw(i, mean, scale):
+            return mean + scale * jax.random.normal(keys[i], mean.shape, mean.dtype)
+
+        return walk(draw)
 
     means = walk(lambda _, mean, scale: mean)
     scales = [first[1]]

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -19,62 +20,69 @@ _bernoulli_terms.defjvps(
 )
 
 
-def bernoulli_log_prob(logits, x):
+def bernoulli_log_prob(
+    logits: Float[ArrayLike, "*#batch X"], x: Real[ArrayLike, "*#batch X"]
+) -> Float[Array, "..."]:
     """Log-probability of independent Bernoulli variables, summed.
 
     The derivative with respect to the logits is given in closed form, x - sigmoid,
     which saves automatic differentiation's second pass over the widest layer.
 
     Args:
-        logits: f32[..., X], log-odds.
-        x: f32[..., X] in [0, 1]; values between are the usual cross-entropy.
+        logits: log-odds.
+        x: in [0, 1]; values between are the usual cross-entropy.
 
     Returns:
-        f32[...], nats.
+        Nats.
     """
     return jnp.sum(_bernoulli_terms(logits, x), axis=-1)
 
 
-def normal_log_prob(z, mean, scale):
-    """Log-density of a diagonal normal distribution, summed over coordinates.
+def normal_log_prob(
+    z: Float[ArrayLike, "*#batch"],
+    mean: Float[ArrayLike, "*#batch"],
+    scale: Float[ArrayLike, "*#batch"],
+) -> Float[Array, "..."]:
+    """Log-density of a diagonal normal distribution, summed over the last axis.
 
     Args:
-        z: f32[..., D].
-        mean: f32[..., D].
-        scale: f32[..., D], standard deviations.
+        z: positions.
+        mean: of each coordinate.
+        scale: standard deviations.
 
     Returns:
-        f32[...], nats.
+        Nats.
     """
     terms = -0.5 * jnp.square((z - mean) / scale) - jnp.log(scale) - 0.5 * LOG_2PI
     return jnp.sum(terms, axis=-1)
 
 
-def standard_normal_log_prob(z):
-    """Log-density of N(0, I), summed over the last axis: f32[..., D] -> f32[...]."""
+def standard_normal_log_prob(z: Float[ArrayLike, "*batch D"]) -> Float[Array, "*batch"]:
+    """Log-density of N(0, I), summed over the last axis, nats."""
     return jnp.sum(-0.5 * jnp.square(z) - 0.5 * LOG_2PI, axis=-1)
 
 
-def log_mean_exp(log_w, axis=-1):
-    """Log of the mean of exp(log_w) along an axis: f32[..., K] -> f32[...]."""
+def log_mean_exp(log_w: Float[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """Log of the mean of exp(log_w) along an axis."""
     return jax.nn.logsumexp(log_w, axis=axis) - math.log(log_w.shape[axis])
 
 
-def effective_sample_size(log_w, axis=-1):
+def effective_sample_size(
+    log_w: Float[ArrayLike, "..."], axis: int = -1
+) -> Float[Array, "..."]:
     """Effective sample size (sum w)^2 / sum w^2 of K weights, between 1 and K.
 
     Args:
-        log_w: f32[..., K], unnormalised log weights.
+        log_w: unnormalised log weights.
         axis: the axis of the samples.
-
-    Returns:
-        f32[...].
     """
     lse = jax.nn.logsumexp
     return jnp.exp(2.0 * lse(log_w, axis=axis) - lse(2.0 * log_w, axis=axis))
 
 
-def log_mean_exp_error(log_w, axis=-1):
+def log_mean_exp_error(
+    log_w: Float[ArrayLike, "..."], axis: int = -1
+) -> Float[Array, "..."]:
     """Standard error of `log_mean_exp` by the delta method.
 
     It is sd(w) / (mean(w) sqrt(K)) with the unbiased variance, which in terms of the
@@ -82,11 +90,11 @@ def log_mean_exp_error(log_w, axis=-1):
     one sample says nothing of its own error.
 
     Args:
-        log_w: f32[..., K], independent log weights.
+        log_w: independent log weights.
         axis: the axis of the samples.
 
     Returns:
-        f32[...], nats.
+        Nats.
     """
     num = log_w.shape[axis]
     if num < 2:
@@ -95,15 +103,13 @@ def log_mean_exp_error(log_w, axis=-1):
     return jnp.sqrt(jnp.maximum(ratio - 1.0, 0.0) / (num - 1))
 
 
-def two_sum(total, term):
+def two_sum(
+    total: Float[ArrayLike, "..."], term: Float[ArrayLike, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Adds without loss: returns the rounded sum and the rounding error (Knuth).
 
-    Args:
-        total: f32[...].
-        term: f32[...].
-
     Returns:
-        (sum, error), each f32[...], with sum + error = total + term exactly.
+        (sum, error), with sum + error = total + term exactly.
     """
     result = total + term
     virtual = result - total

@@ -9,7 +9,7 @@ from ais_jax.registry import lookup
 NUM_STAGES = 8
 
 
-def staged(num_steps):
+def staged(num_steps: int) -> optax.Schedule:
     """The IWAE study's stages: rate 10^(-i/7) during 3^i epochs, i = 0..7.
 
     The 1 + 3 + ... + 3^7 = 3,280 epochs are scaled to any number of steps.
@@ -18,7 +18,7 @@ def staged(num_steps):
         num_steps: training steps in all.
 
     Returns:
-        step -> factor of the peak learning rate.
+        Factors of the peak learning rate.
     """
     total = (3**NUM_STAGES - 1) // 2
     ends = [(3 ** (i + 1) - 1) / 2 / total for i in range(NUM_STAGES - 1)]
@@ -29,13 +29,13 @@ def staged(num_steps):
     )
 
 
-def constant(num_steps):
+def constant(num_steps: int) -> optax.Schedule:
     """The peak learning rate throughout."""
     del num_steps
     return optax.constant_schedule(1.0)
 
 
-def cosine(num_steps):
+def cosine(num_steps: int) -> optax.Schedule:
     """Half a cosine from the peak learning rate to zero over the training steps."""
     return optax.cosine_decay_schedule(1.0, num_steps)
 
@@ -43,7 +43,14 @@ def cosine(num_steps):
 LEARNING_RATE_SCHEDULES = {"stages": staged, "constant": constant, "cosine": cosine}
 
 
-def make(schedule, num_steps, *, b1=0.9, b2=0.999, eps=1e-4):
+def make(
+    schedule: str,
+    num_steps: int,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-4,
+) -> optax.GradientTransformation:
     """Adam with a learning rate of one at its peak.
 
     The training step multiplies the updates by the learning rate itself, so that
@@ -55,9 +62,6 @@ def make(schedule, num_steps, *, b1=0.9, b2=0.999, eps=1e-4):
         b1: Adam's decay of the first moment.
         b2: Adam's decay of the second moment.
         eps: Adam's epsilon.
-
-    Returns:
-        An `optax.GradientTransformation`.
 
     Raises:
         ValueError: for an unknown schedule.

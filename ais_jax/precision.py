@@ -7,11 +7,13 @@ in float32, so a product is described by how its inputs are rounded: to one piec
 a sum of pieces whose cross products are added up.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ais_jax.registry import lookup
 
@@ -38,7 +40,7 @@ PRECISIONS = {
 }
 
 
-def dot_general(name):
+def dot_general(name: str) -> Callable[..., Array]:
     """A matrix product of a named precision, forward and backward.
 
     Args:
@@ -48,7 +50,7 @@ def dot_general(name):
 
     Returns:
         A function with the arguments of `jax.lax.dot_general` as `flax.linen.Dense`
-        gives them: f32[..., I] and f32[I, O] -> f32[..., O].
+        gives them: inputs [..., I] and weights [I, O] to [..., O].
 
     Raises:
         ValueError: for an unknown name.

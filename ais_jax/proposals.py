@@ -6,11 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
-from ais_jax.ais import anneal
+from ais_jax.ais import Transition, anneal
 from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath
 from ais_jax.registry import lookup
+from ais_jax.types import PRNGKey
 
 WEIGHTINGS = ("importance", "uniform")
 
@@ -19,28 +21,28 @@ class WeightedSamples(NamedTuple):
     """K weighted samples.
 
     Attributes:
-        z: f32[K, D].
-        log_w: f32[K], nats.
-        accept_prob: f32[M], mean over the K chains at each move.
+        z: positions.
+        log_w: nats.
+        accept_prob: mean over the K chains at each move.
     """
 
-    z: jax.Array
-    log_w: jax.Array
-    accept_prob: jax.Array
+    z: Float[Array, "K D"]
+    log_w: Float[Array, "K"]
+    accept_prob: Float[Array, "M"]
 
 
-Proposal = Callable[[jax.Array, AnnealingPath, jax.Array], WeightedSamples]
-"""(key, path, step_sizes f32[M]) -> WeightedSamples."""
+Proposal = Callable[[PRNGKey, AnnealingPath, Float[Array, "M"]], WeightedSamples]
+"""(key, path, step_sizes) -> WeightedSamples."""
 
 
-def importance(num_samples):
+def importance(num_samples: int) -> Proposal:
     """K draws from the base, weighed by target over base (q_IS of Algorithm 2).
 
     Args:
         num_samples: K.
 
     Returns:
-        A `Proposal` of no moves.
+        A proposal of no moves.
     """
 
     def propose(key, path, step_sizes):
@@ -51,17 +53,22 @@ def importance(num_samples):
     return propose
 
 
-def annealed(betas, transition, num_samples, weighting="importance"):
+def annealed(
+    betas: Float[ArrayLike, "T_plus_1"],
+    transition: Transition,
+    num_samples: int,
+    weighting: str = "importance",
+) -> Proposal:
     """K annealed chains from the base to the target (q_AIS of Algorithm 2).
 
     Args:
-        betas: f32[T + 1], rising from 0 to 1.
+        betas: rising from 0 to 1.
         transition: as for `ais.anneal`.
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
 
     Returns:
-        A `Proposal`; its step sizes are f32[T], or f32[T - 1] without the final move.
+        A proposal that takes T step sizes, or T - 1 without the final move.
 
     Raises:
         ValueError: for an unknown weighting.
@@ -77,8 +84,7 @@ def annealed(betas, transition, num_samples, weighting="importance"):
 
     def propose(key, path, step_sizes):
         keys = chain_keys(key, num_samples)
-        run = lambda key: chain(key, path, step_sizes)
-        z, log_w, accept_prob = jax.vmap(run)(keys)
+        z, log_w, accept_prob = jax.vmap(lambda key: chain(key, path, step_sizes))(keys)
         if weighting == "uniform":
             log_w = jnp.zeros_like(log_w)
         return WeightedSamples(z, log_w, jnp.mean(accept_prob, axis=0))
@@ -86,14 +92,10 @@ def annealed(betas, transition, num_samples, weighting="importance"):
     return propose
 
 
-def resample(key, samples):
+def resample(key: PRNGKey, samples: WeightedSamples) -> Float[Array, "D"]:
     """Draws one of K weighted samples by its weight, the last line of Algorithm 2.
 
-    Args:
-        key: PRNG key.
-        samples: `WeightedSamples`.
-
     Returns:
-        f32[D], a draw from the implicit q_IS or q_AIS.
+        A draw from the implicit q_IS or q_AIS.
     """
     return samples.z[jax.random.categorical(key, samples.log_w)]

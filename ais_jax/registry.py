@@ -1,10 +1,11 @@
 """Choices by name, and the one refusal of a name that is unknown."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 
-def lookup(kind, name, table):
+def lookup(kind: str, name: Any, table: Collection[str]) -> Any:
     """The entry of a name in a table of choices.
 
     Args:
@@ -24,7 +25,7 @@ def lookup(kind, name, table):
     return table[name] if isinstance(table, Mapping) else name
 
 
-def unknown_name(kind, name, known):
+def unknown_name(kind: str, name: Any, known: Collection[str]) -> str:
     """One line that names an unknown choice, the nearest valid one and all of them."""
     near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.0)
     return (

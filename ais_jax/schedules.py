@@ -1,33 +1,33 @@
 """Inverse temperatures 0 = beta_0 <= ... <= beta_T = 1 of an annealing path."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from ais_jax.registry import lookup
 
+Betas = Float[np.ndarray, "T_plus_1"]
+"""Inverse temperatures beta_0, ..., beta_T."""
 
-def linear(num_temperatures):
+
+def linear(num_temperatures: int) -> Betas:
     """Equally spaced inverse temperatures, as in the paper's runs.
 
     Args:
         num_temperatures: T, the number of inverse temperatures after beta_0 = 0, which
             is the number of weight increments.
-
-    Returns:
-        f32[T + 1], from 0 to 1.
     """
     _check_count(num_temperatures)
     return np.linspace(0.0, 1.0, num_temperatures + 1).astype(np.float32)
 
 
-def sigmoid(num_temperatures, steepness=4.0):
+def sigmoid(num_temperatures: int, steepness: float = 4.0) -> Betas:
     """Inverse temperatures on a rescaled logistic curve, dense near both ends.
 
     Args:
         num_temperatures: T.
         steepness: half of the range of the logistic function's argument.
-
-    Returns:
-        f32[T + 1], from 0 to 1.
 
     References:
         Wu, Burda, Salakhutdinov & Grosse, On the Quantitative Analysis of
@@ -41,14 +41,11 @@ def sigmoid(num_temperatures, steepness=4.0):
     return ((y - y[0]) / (y[-1] - y[0])).astype(np.float32)
 
 
-def all_target(num_temperatures):
+def all_target(num_temperatures: int) -> Betas:
     """The schedule [0, 1, ..., 1]: plain HMC on the target, MH-HMC of Hoffman (2017).
 
     Args:
         num_temperatures: T.
-
-    Returns:
-        f32[T + 1].
     """
     _check_count(num_temperatures)
     return np.concatenate([[0.0], np.ones(num_temperatures)]).astype(np.float32)
@@ -57,15 +54,12 @@ def all_target(num_temperatures):
 SCHEDULES = {"linear": linear, "sigmoid": sigmoid, "all_target": all_target}
 
 
-def make(name, num_temperatures):
+def make(name: str, num_temperatures: int) -> Betas:
     """Builds a named schedule.
 
     Args:
         name: one of `SCHEDULES`.
         num_temperatures: T, at least 1.
-
-    Returns:
-        f32[T + 1].
 
     Raises:
         ValueError: for an unknown name or T < 1.
@@ -73,14 +67,8 @@ def make(name, num_temperatures):
     return lookup("schedule", name, SCHEDULES)(num_temperatures)
 
 
-def check_betas(betas):
+def check_betas(betas: ArrayLike | Sequence) -> Betas:
     """Checks that inverse temperatures rise from 0 to 1; ties are allowed.
-
-    Args:
-        betas: sequence of T + 1 numbers.
-
-    Returns:
-        f32[T + 1].
 
     Raises:
         ValueError: naming the first value that breaks the rule.

@@ -6,19 +6,22 @@ an example in its whole batch or data set, so the numbers do not depend on the m
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
-from ais_jax.training import replicate
+from ais_jax.training import RunSteps, replicate
 
 REPLICATE, DATA = "replicate", "data"
 
 
-def make_mesh(num_data=1, num_replicate=1):
+def make_mesh(num_data: int = 1, num_replicate: int = 1) -> Mesh:
     """A mesh of num_replicate x num_data devices.
 
     Args:
@@ -26,7 +29,7 @@ def make_mesh(num_data=1, num_replicate=1):
         num_replicate: devices over which replicates are spread.
 
     Returns:
-        A `jax.sharding.Mesh` with the axes 'replicate' and 'data'.
+        A mesh with the axes 'replicate' and 'data'.
 
     Raises:
         ValueError: where there are fewer devices, or where several processes would
@@ -36,23 +39,21 @@ def make_mesh(num_data=1, num_replicate=1):
     if num > available or (jax.process_count() > 1 and num != available):
         limit = "" if jax.process_count() > 1 else " or less"
         raise ValueError(
-            f"sharding.data={num_data} and sharding.replicate={num_replicate} need "
+            f"num_data={num_data} and num_replicate={num_replicate} need "
             f"{num} devices: choose them so that their product is {available}{limit}"
         )
     devices = np.asarray(jax.devices()[:num]).reshape(num_replicate, num_data)
-    return jax.sharding.Mesh(
-        devices, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2
-    )
+    return Mesh(devices, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
 
 
-def check_divides(name, value, parts, axis):
+def check_divides(name: str, value: int, parts: int, axis: str) -> None:
     """Checks that a number of rows can be spread evenly.
 
     Args:
-        name: of the setting, for the message.
+        name: of the number, for the message.
         value: the number of rows.
         parts: devices on the axis.
-        axis: name of the setting that gives `parts`.
+        axis: name of what gives `parts`, for the message.
 
     Raises:
         ValueError: naming the nearest numbers that divide.
@@ -65,7 +66,7 @@ def check_divides(name, value, parts, axis):
         )
 
 
-def spread_training(run_steps, mesh):
+def spread_training(run_steps: RunSteps, mesh: Mesh) -> RunSteps:
     """Compiles `training.make_run_steps`' function for a mesh.
 
     Args:
@@ -87,12 +88,14 @@ def spread_training(run_steps, mesh):
     return jax.jit(spread, donate_argnums=0)
 
 
-def spread_examples(function, mesh):
+def spread_examples(
+    function: Callable[..., PyTree], mesh: Mesh
+) -> Callable[..., PyTree]:
     """Compiles a function of a chunk of examples for all the devices of a mesh.
 
     Args:
-        function: (params, shared, indices int[C], *examples [C, ...]) -> arrays with a
-            leading axis of C.
+        function: (params, shared, indices, *examples) -> arrays; indices, examples and
+            arrays have a leading axis of C.
         mesh: of `make_mesh`.
 
     Returns:
@@ -112,25 +115,27 @@ def spread_examples(function, mesh):
     return jax.jit(spread)
 
 
-def by_replicate(mesh):
+def by_replicate(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays with a leading axis of replicates."""
     return NamedSharding(mesh, P(REPLICATE))
 
 
-def by_row(mesh):
+def by_row(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays whose leading axis is spread over all devices."""
     return NamedSharding(mesh, P((REPLICATE, DATA)))
 
 
-def place_rows(rows, mesh):
+def place_rows(
+    rows: Shaped[ArrayLike, "N *shape"], mesh: Mesh
+) -> Shaped[Array, "N_padded *shape"]:
     """Spreads the rows of a data set over the data axis, filled up with zeros.
 
     Args:
-        rows: f32[N, X] on the host; every process needs only its own devices' rows.
+        rows: on the host; every process needs only its own devices' rows.
         mesh: of `make_mesh`.
 
     Returns:
-        f32[N', X] with N' the next multiple of the data axis.
+        The rows, filled up to the next multiple of the data axis.
     """
     parts = mesh.shape[DATA]
     total = math.ceil(len(rows) / parts) * parts
@@ -144,21 +149,21 @@ def place_rows(rows, mesh):
     return jax.make_array_from_callback((total, *rows.shape[1:]), sharding, part)
 
 
-def fetch(tree):
+def fetch(tree: PyTree) -> PyTree:
     """Arrays as numpy arrays, whole on every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def from_first(tree):
+def from_first(tree: PyTree) -> PyTree:
     """Numpy arrays of the first process, on every process."""
     if jax.process_count() == 1:
         return tree
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def any_process(flags):
+def any_process(flags: Any) -> np.ndarray:
     """Whether each flag is set on any process; every process must call it."""
     if jax.process_count() == 1:
         return np.asarray(flags)

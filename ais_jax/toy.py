@@ -13,33 +13,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, ScalarLike
 
 from ais_jax.batching import chain_keys
 from ais_jax.numerics import normal_log_prob
 from ais_jax.path import AnnealingPath
-from ais_jax.proposals import resample
+from ais_jax.proposals import Proposal, resample
+from ais_jax.types import PRNGKey, Scalar
+
+Covariance = Float[np.ndarray, "D D"]
 
 
 class Discrepancy(NamedTuple):
     """An estimated squared MMD.
 
     Attributes:
-        mmd2: f32[], unbiased, so it may be negative.
-        standard_error: f32[], of mmd2.
+        mmd2: unbiased, so it may be negative.
+        standard_error: of mmd2.
     """
 
-    mmd2: jax.Array
-    standard_error: jax.Array
+    mmd2: Scalar
+    standard_error: Scalar
 
 
-def correlated(correlation):
+def correlated(correlation: ScalarLike) -> Covariance:
     """The target's covariance: two variables of unit variance.
 
     Args:
         correlation: r, between -1 and 1.
-
-    Returns:
-        f64[2, 2].
 
     Raises:
         ValueError: for r outside (-1, 1).
@@ -49,17 +50,11 @@ def correlated(correlation):
     return np.array([[1.0, correlation], [correlation, 1.0]])
 
 
-def best_independent_variances(covariance):
+def best_independent_variances(covariance: Covariance) -> Float[np.ndarray, "D"]:
     """Variances of the independent Gaussian q nearest N(0, covariance) in KL(q, p).
 
     The minimum of KL(q, p) over diagonal q is at 1 / diag(inverse covariance): 1 - r^2
     for two variables of unit variance and correlation r.
-
-    Args:
-        covariance: f64[D, D].
-
-    Returns:
-        f64[D].
 
     References:
         Bishop, Pattern Recognition and Machine Learning, 2006, section 10.1.2.
@@ -67,17 +62,11 @@ def best_independent_variances(covariance):
     return 1.0 / np.diag(np.linalg.inv(covariance))
 
 
-def gaussian_path(covariance):
+def gaussian_path(covariance: Covariance) -> AnnealingPath:
     """The path from the best independent Gaussian to N(0, covariance), log Z = 0.
 
     Its length scale is the target's narrowest standard deviation, so one step size
     serves every correlation; leapfrog is stable for step sizes below 2.
-
-    Args:
-        covariance: f64[D, D].
-
-    Returns:
-        An `AnnealingPath`.
     """
     scale = np.sqrt(best_independent_variances(covariance)).astype(np.float32)
     factor = np.linalg.inv(np.linalg.cholesky(covariance))
@@ -85,41 +74,39 @@ def gaussian_path(covariance):
     log_det = float(np.linalg.slogdet(factor)[1])
     ones = jnp.ones(scale.size)
     return AnnealingPath(
-        lambda key: scale * jax.random.normal(key, scale.shape),
-        lambda z: normal_log_prob(z, 0.0, scale),
-        lambda z: normal_log_prob(whiten @ z, 0.0, ones) + log_det,
+        sample_base=lambda key: scale * jax.random.normal(key, scale.shape),
+        log_base=lambda z: normal_log_prob(z, 0.0, scale),
+        log_target=lambda z: normal_log_prob(whiten @ z, 0.0, ones) + log_det,
         scale=math.sqrt(np.linalg.eigvalsh(covariance)[0]),
     )
 
 
-def sample(key, covariance, num_draws):
-    """Exact draws from N(0, covariance).
-
-    Args:
-        key: PRNG key.
-        covariance: f64[D, D].
-        num_draws: N.
-
-    Returns:
-        f32[N, D].
-    """
+def sample(key: PRNGKey, covariance: Covariance, num_draws: int) -> Float[Array, "N D"]:
+    """Exact draws from N(0, covariance)."""
     factor = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
     return jax.random.normal(key, (num_draws, len(covariance))) @ factor.T
 
 
-def draw(key, path, proposal, step_sizes, num_draws, block_size=250):
+def draw(
+    key: PRNGKey,
+    path: AnnealingPath,
+    proposal: Proposal,
+    step_sizes: Float[Array, "M"],
+    num_draws: int,
+    block_size: int = 250,
+) -> tuple[Float[Array, "N D"], Scalar]:
     """Independent draws from the implicit q_IS or q_AIS (Algorithm 2).
 
     Args:
-        key: PRNG key.
-        path: an `AnnealingPath`.
-        proposal: a `Proposal` of K weighted samples; each draw takes its own K.
-        step_sizes: f32[M], as the proposal takes.
+        key: draw i depends on it and on i alone.
+        path: from the base to the target.
+        proposal: of K weighted samples; each draw takes its own K.
+        step_sizes: as the proposal takes.
         num_draws: N.
         block_size: draws made at a time, which bounds the memory.
 
     Returns:
-        (z f32[N, D], mean acceptance over all moves f32[], NaN without moves).
+        (draws, mean acceptance over all moves, which is NaN without moves).
     """
 
     def one(key):
@@ -132,7 +119,9 @@ def draw(key, path, proposal, step_sizes, num_draws, block_size=250):
     return z, jnp.mean(accept_prob)
 
 
-def mmd2_to_gaussian(z, covariance, bandwidth):
+def mmd2_to_gaussian(
+    z: Float[Array, "N D"], covariance: Covariance, bandwidth: ScalarLike
+) -> Discrepancy:
     """Estimates the squared MMD from draws to N(0, covariance).
 
     The mean over pairs i != j of u(z_i, z_j) = k(z_i, z_j) - m(z_i) - m(z_j) + c, where
@@ -141,12 +130,9 @@ def mmd2_to_gaussian(z, covariance, bandwidth):
     (Efron & Stein, 1981), by about sqrt(2) for exact draws from the Gaussian.
 
     Args:
-        z: f32[N, D], independent draws, N at least 3.
-        covariance: f64[D, D].
+        z: independent draws, N at least 3.
+        covariance: of the Gaussian.
         bandwidth: h, in units of z.
-
-    Returns:
-        A `Discrepancy`.
 
     Raises:
         ValueError: for N < 3 or a bandwidth that is not positive.
@@ -172,15 +158,15 @@ def mmd2_to_gaussian(z, covariance, bandwidth):
     return Discrepancy(jnp.mean(rows), error)
 
 
-def gaussian_mean(covariance, bandwidth):
+def gaussian_mean(covariance: Covariance, bandwidth: ScalarLike) -> float:
     """Mean of the kernel k(a, 0) over a ~ N(0, covariance).
 
     Args:
-        covariance: f64[D, D].
+        covariance: of a.
         bandwidth: h, positive, in units of a.
 
     Returns:
-        A float, det(I + covariance / h^2)^(-1/2).
+        det(I + covariance / h^2)^(-1/2).
 
     Raises:
         ValueError: for a bandwidth that is not positive.
@@ -191,17 +177,10 @@ def gaussian_mean(covariance, bandwidth):
     return float(np.linalg.det(ratio) ** -0.5)
 
 
-def gaussian_mmd2(covariance_a, covariance_b, bandwidth):
-    """The exact squared MMD between N(0, covariance_a) and N(0, covariance_b).
-
-    Args:
-        covariance_a: f64[D, D].
-        covariance_b: f64[D, D].
-        bandwidth: h, positive.
-
-    Returns:
-        A float.
-    """
+def gaussian_mmd2(
+    covariance_a: Covariance, covariance_b: Covariance, bandwidth: ScalarLike
+) -> float:
+    """The exact squared MMD between N(0, covariance_a) and N(0, covariance_b)."""
     pairs = (2.0 * covariance_a, covariance_a + covariance_b, 2.0 * covariance_b)
     within_a, across, within_b = (gaussian_mean(pair, bandwidth) for pair in pairs)
     return within_a - 2.0 * across + within_b

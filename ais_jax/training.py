@@ -1,7 +1,8 @@
 """Algorithm 1 as pure functions: the training step and many steps in one dispatch."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,15 @@ import optax
 from flax import struct
 from flax.training import train_state
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real, ScalarLike
 
-from ais_jax.adaptation import update_step_sizes
+from ais_jax.adaptation import StepSizeRule, update_step_sizes
 from ais_jax.batching import example_keys, sum_blocks
+from ais_jax.estimators import Estimator
+from ais_jax.gradients import phi_gradient, theta_gradient
+from ais_jax.models import LatentVariableModel
 from ais_jax.numerics import effective_sample_size
+from ais_jax.types import PRNGKey, Scalar
 
 
 @struct.dataclass
@@ -20,18 +26,20 @@ class TrainState:
     """Everything that training changes; the seed and learning rate stay outside.
 
     Attributes:
-        generative: Flax train state of theta; its `step` is int32[].
+        generative: Flax train state of theta.
         inference: Flax train state of phi.
-        step_sizes: f32[M].
+        step_sizes: of each move.
     """
 
-    generative: train_state.TrainState
-    inference: train_state.TrainState
-    step_sizes: jax.Array
+    # JAX rebuilds this class around shapes, shardings and placeholders too, and
+    # replicates lead with another axis: a checker must take them all.
+    generative: PyTree
+    inference: PyTree
+    step_sizes: PyTree
 
     @property
-    def step(self):
-        """int32[], the number of steps made."""
+    def step(self) -> Any:
+        """The number of steps made."""
         return self.generative.step
 
 
@@ -39,70 +47,68 @@ class Metrics(NamedTuple):
     """Means over a batch, and over the steps of a dispatch.
 
     Attributes:
-        elbo: f32[], of q_phi at the updated theta, nats.
-        ess: f32[], effective sample size of the K weights, as a share of K.
-        accept_prob: f32[M].
-        bad_step: int32[], the first step whose loss was not finite, or -1.
+        elbo: of q_phi at the updated theta, nats.
+        ess: effective sample size of the K weights, as a share of K.
+        accept_prob: of each move.
+        bad_step: the first step whose loss was not finite, or -1.
     """
 
-    elbo: jax.Array
-    ess: jax.Array
-    accept_prob: jax.Array
-    bad_step: jax.Array
+    elbo: Scalar
+    ess: Scalar
+    accept_prob: Float[Array, "M"]
+    bad_step: Int[Array, ""]
 
 
-def init(key, model, estimator, optimizer, step_size):
+TrainStep = Callable[[TrainState, PRNGKey, ScalarLike, Array], tuple]
+"""(state, key, learning_rate, images) -> (state, `Metrics`)."""
+RunSteps = Callable[[TrainState, PRNGKey, ScalarLike, Array, Array], tuple]
+"""(state, run_key, learning_rate, data, num_steps) -> (state, `Metrics`)."""
+
+
+def init(
+    key: PRNGKey,
+    model: LatentVariableModel,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    step_size: ScalarLike,
+) -> TrainState:
     """The state before the first step.
 
     Args:
-        key: PRNG key.
-        model: a `LatentVariableModel`.
-        estimator: an `Estimator`.
-        optimizer: an `optax.GradientTransformation`, used for theta and phi alike.
+        key: of the parameters' first values.
+        model: what is trained.
+        estimator: says how many moves need a step size.
+        optimizer: used for theta and phi alike.
         step_size: HMC's first step size at every temperature.
-
-    Returns:
-        A `TrainState`.
     """
     theta, phi = model.init(key)
-    create = lambda params: train_state.TrainState(
-        jnp.zeros((), jnp.int32), None, params, optimizer, optimizer.init(params)
-    )
+
+    def create(params):
+        return train_state.TrainState(
+            step=jnp.zeros((), jnp.int32),  # a Python int would be traced twice
+            apply_fn=None,
+            params=params,
+            tx=optimizer,
+            opt_state=optimizer.init(params),
+        )
+
     step_sizes = jnp.full((estimator.num_moves,), step_size, jnp.float32)
     return TrainState(create(theta), create(phi), step_sizes)
 
 
-def theta_gradient(estimator, theta, phi, step_sizes, keys, x):
-    """Samples from a batch's posteriors, and the gradient that they give theta.
-
-    Args:
-        estimator: an `Estimator`.
-        theta: parameters of the generative model.
-        phi: parameters of the encoder.
-        step_sizes: f32[M].
-        keys: key[B], one an example.
-        x: f32[B, X].
-
-    Returns:
-        ((loss f32[], its gradient), (accept_prob f32[B, M], log_w f32[B, K])), the
-        first two summed over the batch, as `sum_blocks` takes it.
-    """
-
-    def loss(theta, samples):
-        return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
-
-    sample = lambda key, x: estimator.sample(key, theta, phi, x, step_sizes)
-    samples = jax.vmap(sample)(keys, x)
-    sums = jax.value_and_grad(loss)(theta, samples)
-    return sums, (samples.accept_prob, samples.log_w)
-
-
-def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=None):
+def make_train_step(
+    estimator: Estimator,
+    rule: StepSizeRule,
+    *,
+    binarize: bool,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> TrainStep:
     """Builds one step of Algorithm 1: theta first, then phi at the updated theta.
 
     Args:
-        estimator: an `Estimator`.
-        rule: an `adaptation.StepSizeRule`.
+        estimator: of the two gradients.
+        rule: moves the step sizes after each batch.
         binarize: whether to draw the pixels from their intensities at each visit.
         block_size: examples that are computed at a time (see `sum_blocks`).
         axis_name: mesh axis over which the batch is spread, or None. Gradients and
@@ -110,63 +116,61 @@ def make_train_step(estimator, rule, *, binarize, block_size=None, axis_name=Non
             in the whole batch.
 
     Returns:
-        (state, key, learning_rate, images f32[B, X]) -> (state, `Metrics`), B being
-        the examples on this device.
+        (state, key, learning_rate, images) -> (state, `Metrics`), the images being
+        those on this device.
     """
     average = partial(_average, axis_name)
-    phi_block = block_size
-    if block_size is not None:
-        rows = block_size * estimator.num_samples
-        phi_block = max(1, rows // estimator.num_phi_samples)
+    phi_block = _phi_block(estimator, block_size)
 
-    def phi_loss(phi, theta, keys, x):
-        losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0))
-        return jax.tree.map(jnp.sum, losses(phi, theta, keys, x))
-
-    def train_step(state, key, learning_rate, images):
-        pixel_key, sample_key, phi_key = jax.random.split(key, 3)
-        num = images.shape[0]
-        first = 0 if axis_name is None else num * jax.lax.axis_index(axis_name)
-        keys = lambda key: example_keys(key, first + jnp.arange(num))
-        mean = partial(jax.tree.map, lambda total: total / num)
-        x = images
-        if binarize:
-            draw = lambda k, p: jax.random.bernoulli(k, p).astype(images.dtype)
-            x = jax.vmap(draw)(keys(pixel_key), images)
+    def update_theta(state, learning_rate, keys, x):
         theta, phi = state.generative.params, state.inference.params
+        gradient = partial(theta_gradient, estimator, theta, phi, state.step_sizes)
         sums, (accept_prob, log_w) = sum_blocks(
-            partial(theta_gradient, estimator, theta, phi, state.step_sizes),
-            keys(sample_key),
-            x,
-            block_size=block_size,
+            gradient, keys, x, block_size=block_size
         )
         accept_prob = jnp.mean(accept_prob, axis=0)
         ess = jnp.mean(effective_sample_size(log_w)) / estimator.num_samples
-        (loss, grads), accept_prob, ess = average((mean(sums), accept_prob, ess))
+        means = average((_divide(sums, len(x)), accept_prob, ess))
+        (loss, grads), accept_prob, ess = means
         generative = _apply(state.generative, grads, learning_rate)
-        phi_step = jax.value_and_grad(phi_loss, has_aux=True)
-        sums, _ = sum_blocks(
-            lambda keys, x: (phi_step(phi, generative.params, keys, x), ()),
-            keys(phi_key),
-            x,
-            block_size=phi_block,
+        return generative, loss, accept_prob, ess
+
+    def update_phi(state, theta, learning_rate, keys, x):
+        gradient = partial(phi_gradient, estimator, state.inference.params, theta)
+        sums, _ = sum_blocks(gradient, keys, x, block_size=phi_block)
+        (loss, elbo), grads = average(_divide(sums, len(x)))
+        return _apply(state.inference, grads, learning_rate), loss, elbo
+
+    def train_step(
+        state: TrainState,
+        key: PRNGKey,
+        learning_rate: ScalarLike,
+        images: Real[ArrayLike, "B X"],
+    ) -> tuple[TrainState, Metrics]:
+        pixel_key, sample_key, phi_key = jax.random.split(key, 3)
+        keys = partial(example_keys, indices=_indices(len(images), axis_name))
+        x = _draw_pixels(keys(pixel_key), images) if binarize else images
+        generative, theta_loss, accept_prob, ess = update_theta(
+            state, learning_rate, keys(sample_key), x
         )
-        (phi_value, elbo), grads = average(mean(sums))
-        inference = _apply(state.inference, grads, learning_rate)
+        inference, phi_loss, elbo = update_phi(
+            state, generative.params, learning_rate, keys(phi_key), x
+        )
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
-        finite = jnp.isfinite(loss) & jnp.isfinite(phi_value)
-        metrics = Metrics(
-            elbo,
-            ess,
-            accept_prob,
-            jnp.where(finite, -1, state.step),
-        )
-        return TrainState(generative, inference, step_sizes), metrics
+        is_finite = jnp.isfinite(theta_loss) & jnp.isfinite(phi_loss)
+        bad_step = jnp.where(is_finite, -1, state.step)
+        state = TrainState(generative, inference, step_sizes)
+        return state, Metrics(elbo, ess, accept_prob, bad_step)
 
     return train_step
 
 
-def make_run_steps(train_step, batch_size, num_examples, axis_name=None):
+def make_run_steps(
+    train_step: TrainStep,
+    batch_size: int,
+    num_examples: int,
+    axis_name: str | None = None,
+) -> RunSteps:
     """Builds a function that makes many steps in one dispatch.
 
     The data are reshuffled in every epoch; the last, incomplete batch is left out. The
@@ -182,13 +186,19 @@ def make_run_steps(train_step, batch_size, num_examples, axis_name=None):
             None.
 
     Returns:
-        (state, run_key, learning_rate, data f32[N, X], num_steps int32[]) ->
-        (state, `Metrics` averaged over the steps). The number of steps is traced, so
-        every length shares one compilation.
+        (state, run_key, learning_rate, data, num_steps) -> (state, `Metrics` averaged
+        over the steps). The number of steps is traced, so every length shares one
+        compilation.
     """
     steps_per_epoch = num_examples // batch_size
 
-    def run_steps(state, run_key, learning_rate, data, num_steps):
+    def run_steps(
+        state: TrainState,
+        run_key: PRNGKey,
+        learning_rate: ScalarLike,
+        data: Real[ArrayLike, "N X"],
+        num_steps: Int[ArrayLike, ""],
+    ) -> tuple[TrainState, Metrics]:
         shuffle_key, step_key = jax.random.split(run_key)
         epoch = state.step // steps_per_epoch
         order = jax.random.permutation(
@@ -221,19 +231,23 @@ def make_run_steps(train_step, batch_size, num_examples, axis_name=None):
     return run_steps
 
 
-def take_rows(data, rows, axis_name=None):
+def take_rows(
+    data: Real[ArrayLike, "N X"],
+    rows: Int[ArrayLike, "B"],
+    axis_name: str | None = None,
+) -> Real[ArrayLike, "B_here X"]:
     """Rows of data that may be spread over a mesh axis.
 
     Each device gives the rows that it holds and receives its part of the batch, so the
     result is exact and the data are nowhere whole.
 
     Args:
-        data: f32[N, X], or this device's N / S rows of it.
-        rows: int[B], indices into the whole data.
+        data: the whole, or this device's N / S rows of it.
+        rows: indices into the whole data.
         axis_name: mesh axis of S devices, or None.
 
     Returns:
-        f32[B, X], or this device's part f32[B / S, X].
+        All B rows, or this device's B / S of them.
     """
     if axis_name is None:
         return data[rows]
@@ -243,7 +257,7 @@ def take_rows(data, rows, axis_name=None):
     return jax.lax.psum_scatter(held, axis_name, tiled=True)
 
 
-def replicate(run_steps):
+def replicate(run_steps: RunSteps) -> RunSteps:
     """Runs R replicates in one program: states, keys and learning rates lead with R.
 
     Args:
@@ -256,12 +270,39 @@ def replicate(run_steps):
     return jax.vmap(run_steps, (0, 0, 0, None, None))
 
 
-def _average(axis_name, tree):
+def _average(axis_name: str | None, tree: PyTree) -> PyTree:
     """Means over a mesh axis, in one collective for all the leaves."""
     if axis_name is None:
         return tree
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.pmean(flat, axis_name))
+
+
+def _divide(tree, num):
+    return jax.tree.map(lambda total: total / num, tree)
+
+
+def _indices(num, axis_name):
+    """Places in the whole batch of the examples on this device."""
+    first = 0 if axis_name is None else num * jax.lax.axis_index(axis_name)
+    return first + jnp.arange(num)
+
+
+def _draw_pixels(keys, images):
+    """Binary pixels whose means are the images' intensities."""
+
+    def draw(key, mean):
+        return jax.random.bernoulli(key, mean).astype(images.dtype)
+
+    return jax.vmap(draw)(keys, images)
+
+
+def _phi_block(estimator, block_size):
+    """Examples at a time for phi: as many rows of activations as theta's have."""
+    if block_size is None:
+        return None
+    rows = block_size * estimator.num_samples
+    return max(1, rows // estimator.num_phi_samples)
 
 
 def _apply(state, grads, learning_rate):

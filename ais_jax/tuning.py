@@ -4,48 +4,81 @@ An estimate whose chains adapt while they are weighed is biased. So a pilot with
 of its own makes a `Plan`, and every estimate takes one.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
 
 from ais_jax import schedules
-from ais_jax.ais import anneal
+from ais_jax.ais import Transition, anneal
 from ais_jax.batching import chain_keys
 from ais_jax.hmc import hmc_step
+from ais_jax.path import AnnealingPath
 from ais_jax.registry import lookup
+from ais_jax.types import PRNGKey
 
 DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10)
 DEFAULT_STEP_SIZE = 0.1
-PILOT_CHAINS = 64  # of one path; the spread of its weights is read from them
+DEFAULT_TARGET = 0.65  # near HMC's optimal acceptance (Beskos et al., 2013)
+PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them
+PILOT_TEMPERATURES = 64  # the plan is read off the pilot's schedule by interpolation
+NUM_ROUNDS = 16
+SMOOTHING = 5  # temperatures over which the acceptance is averaged
+SMALLEST_SHARE = 0.1  # of the mean density, kept everywhere: spreads are noisy
+SMALLEST_DENSITY = 1e-6  # where the base is the target and nothing spreads
+
+Schedule = str | Float[ArrayLike, "T_plus_1"] | Sequence[float]
 
 
 class Plan(NamedTuple):
     """Frozen settings of a run: what `tune` gives and every estimate takes.
 
     Attributes:
-        betas: f32[T + 1], inverse temperatures from 0 to 1.
-        step_sizes: f32[T - 1], of the moves at betas[1], ..., betas[T - 1]; a move at
-            beta = 1 would not change the weight.
+        betas: inverse temperatures from 0 to 1.
+        step_sizes: of the moves at betas[1], ..., betas[T - 1]; a move at beta = 1
+            would not change the weight.
     """
 
-    betas: jax.Array
-    step_sizes: jax.Array
+    betas: Float[Array, "T_plus_1"]
+    step_sizes: Float[Array, "T_minus_1"]
 
 
-def tune(key, path, *, num_temperatures, num_chains=PILOT_CHAINS, **settings):
+class Pilot(NamedTuple):
+    """What a pilot run knows after a round, at its own N temperatures.
+
+    Attributes:
+        betas: its schedule.
+        log_steps: logarithms of the step sizes.
+        density: of temperatures wanted in each interval, up to a factor.
+    """
+
+    betas: Float[Array, "N_plus_1"]
+    log_steps: Float[Array, "N_plus_1"]
+    density: Float[Array, "N"]
+
+
+def tune(
+    key: PRNGKey,
+    path: AnnealingPath,
+    *,
+    num_temperatures: int,
+    num_chains: int = PILOT_CHAINS,
+    **settings: Any,
+) -> Plan:
     """Places the temperatures and sets the step sizes of one path in a pilot run.
 
     Args:
-        key: PRNG key; use another one for the estimate itself.
-        path: an `AnnealingPath`.
+        key: use another one for the estimate itself.
+        path: from the base to the target.
         num_temperatures: T of the plan.
         num_chains: pilot chains, at least 2.
         **settings: as for `tune_examples`.
 
-    Returns:
-        A `Plan` of T temperatures.
+    Raises:
+        ValueError: as `tune_examples`.
     """
     return tune_examples(
         key,
@@ -58,20 +91,20 @@ def tune(key, path, *, num_temperatures, num_chains=PILOT_CHAINS, **settings):
 
 
 def tune_examples(
-    key,
-    path_fn,
-    xs,
+    key: PRNGKey,
+    path_fn: Callable[[PyTree], AnnealingPath],
+    xs: PyTree,
     *,
-    num_temperatures,
-    schedule="adaptive",
-    num_chains=8,
-    transition=DEFAULT_TRANSITION,
-    target=0.65,
-    first_step_size=DEFAULT_STEP_SIZE,
-    pilot_temperatures=64,
-    num_rounds=16,
-):
-    """Places the temperatures and sets the step sizes in a pilot run.
+    num_temperatures: int,
+    schedule: Schedule = "adaptive",
+    num_chains: int = 8,
+    transition: Transition = DEFAULT_TRANSITION,
+    target: ScalarLike = DEFAULT_TARGET,
+    first_step_size: ScalarLike = DEFAULT_STEP_SIZE,
+    pilot_temperatures: int = PILOT_TEMPERATURES,
+    num_rounds: int = NUM_ROUNDS,
+) -> Plan:
+    """Makes one plan for the paths of many examples, from some of them.
 
     Each round anneals pilot chains on a short schedule. The step size at each
     temperature then moves towards the target acceptance, smoothly in temperature. With
@@ -81,11 +114,11 @@ def tune_examples(
     root of its variance over chains averaged over examples.
 
     Args:
-        key: PRNG key; use another one for the estimate itself.
-        path_fn: x -> `AnnealingPath`.
-        xs: pytree of pilot examples with a leading axis of P.
+        key: use another one for the estimate itself.
+        path_fn: the path of one example.
+        xs: pilot examples, a pytree with a leading axis of P.
         num_temperatures: T of the plan.
-        schedule: 'adaptive', a name in `schedules.SCHEDULES`, or f32[T + 1] betas.
+        schedule: 'adaptive', a name in `schedules.SCHEDULES`, or T + 1 betas.
         num_chains: chains for each pilot example, at least 2.
         transition: as for `ais.anneal`.
         target: acceptance probability to aim for.
@@ -93,82 +126,43 @@ def tune_examples(
         pilot_temperatures: temperatures of the pilot's own schedule, at most.
         num_rounds: pilot runs.
 
-    Returns:
-        A `Plan` of T temperatures.
-
     Raises:
-        ValueError: for an unknown schedule.
+        ValueError: for an unknown schedule, betas of another number of temperatures,
+            or a number out of range.
     """
-    fixed = None if isinstance(schedule, str) and schedule == "adaptive" else schedule
-    if isinstance(fixed, str):
-        lookup("schedule", fixed, [*schedules.SCHEDULES, "adaptive"])
-        fixed = schedules.make(fixed, num_temperatures)
+    fixed = _fixed_betas(schedule, num_temperatures)
+    if num_chains < 2:
+        raise ValueError(f"num_chains={num_chains}: use at least 2 in a pilot")
     if num_temperatures == 1:
         return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)))
+
+    def a_round(i, pilot):
+        round_key = jax.random.fold_in(key, i)
+        accept, ratios = _run_chains(
+            round_key, path_fn, xs, pilot, num_chains, transition
+        )
+        pilot = Pilot(
+            betas=pilot.betas,
+            log_steps=_follow_acceptance(pilot.log_steps, accept, target),
+            density=_wanted_density(pilot.betas, ratios),
+        )
+        return _move(pilot) if fixed is None else pilot
+
     num_pilot = min(pilot_temperatures, num_temperatures)
-    grid = jnp.linspace(0.0, 1.0, num_pilot + 1)
-
-    def resample_betas(betas, density, num):
-        length = jnp.append(0.0, jnp.cumsum(jnp.diff(betas) * density))
-        new = jnp.interp(jnp.linspace(0.0, length[-1], num + 1), length, betas)
-        return new.at[0].set(0.0).at[-1].set(1.0)
-
-    def pilot(key, betas, log_steps):
-        def chain(key, x):
-            path = path_fn(x)
-            base_key, key = jax.random.split(key)
-            z0 = path.sample_base(base_key)
-            steps = jnp.exp(log_steps)[1:-1]
-            result = anneal(key, path, z0, betas, steps, transition)
-            return result.accept_prob, result.log_ratio
-
-        num = jax.tree.leaves(xs)[0].shape[0]
-        keys = jax.vmap(chain_keys, (0, None))(chain_keys(key, num), num_chains)
-        chains = jax.vmap(jax.vmap(chain, (0, None)))
-        return chains(keys, xs)
-
-    def a_round(i, carry):
-        betas, log_steps, density = carry
-        accept, ratios = pilot(jax.random.fold_in(key, i), betas, log_steps)
-        error = _smooth(jnp.mean(accept, axis=(0, 1)) - target)
-        log_steps = log_steps.at[1:-1].add(error)
-        log_steps = log_steps.at[0].set(log_steps[1]).at[-1].set(log_steps[-2])
-        spread = jnp.sqrt(jnp.mean(jnp.var(ratios, axis=1, ddof=1), axis=0))
-        density = jnp.where(jnp.isfinite(spread), spread, 0.0)
-        density = density + 0.1 * jnp.sum(jnp.diff(betas) * density) + 1e-6
-        if fixed is None:
-            moved = resample_betas(betas, density, num_pilot)
-            log_steps = jnp.interp(moved, betas, log_steps)
-            density = jnp.interp(moved[:-1], betas[:-1], density)
-            betas = moved
-        return betas, log_steps, density
-
-    start = (
-        grid
-        if fixed is None
-        else jnp.interp(grid, jnp.linspace(0.0, 1.0, len(fixed)), jnp.asarray(fixed))
-    )
-    log_steps = jnp.full((num_pilot + 1,), jnp.log(first_step_size))
-    carry = (start, log_steps, jnp.ones((num_pilot,)))
-    betas, log_steps, density = jax.lax.fori_loop(0, num_rounds, a_round, carry)
-    final = (
-        resample_betas(betas, density, num_temperatures)
-        if fixed is None
-        else jnp.asarray(fixed)
-    )
-    return Plan(final, jnp.exp(jnp.interp(final[1:-1], betas, log_steps)))
+    pilot = _first_pilot(num_pilot, fixed, first_step_size)
+    pilot = jax.lax.fori_loop(0, num_rounds, a_round, pilot)
+    betas = fixed
+    if fixed is None:
+        betas = _place(pilot.betas, pilot.density, num_temperatures)
+    log_steps = jnp.interp(betas[1:-1], pilot.betas, pilot.log_steps)
+    return Plan(betas, jnp.exp(log_steps))
 
 
-def resample_plan(plan, num_temperatures):
+def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
     """The same schedule and step sizes with another number of temperatures.
 
-    Args:
-        plan: a `Plan` of T temperatures.
-        num_temperatures: of the new one.
-
-    Returns:
-        A `Plan`, its temperatures interpolated in their index and its step sizes in
-        temperature; a plan of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
+    Temperatures are interpolated in their index and step sizes in temperature; a plan
+    of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
     """
     num = plan.betas.shape[0] - 1
     at = jnp.linspace(0.0, num, num_temperatures + 1)
@@ -179,8 +173,88 @@ def resample_plan(plan, num_temperatures):
     return Plan(betas, jnp.exp(log_steps))
 
 
-def _smooth(values, width=5):
-    """Moving average of f32[M] that shortens its window at the ends."""
+def _fixed_betas(schedule, num_temperatures):
+    """The betas of a schedule, or None where the pilot is to place them."""
+    if num_temperatures < 1:
+        raise ValueError(f"num_temperatures={num_temperatures}: use at least 1")
+    if isinstance(schedule, str):
+        lookup("schedule", schedule, [*schedules.SCHEDULES, "adaptive"])
+        if schedule == "adaptive":
+            return None
+        schedule = schedules.make(schedule, num_temperatures)
+    betas = jnp.asarray(schedule)
+    if len(betas) != num_temperatures + 1:
+        raise ValueError(
+            f"schedule has {len(betas) - 1} temperatures after the first and "
+            f"num_temperatures={num_temperatures}: make them equal"
+        )
+    return betas
+
+
+def _first_pilot(num, fixed, step_size):
+    """Equal spacing, or the fixed schedule's shape, at one step size."""
+    betas = jnp.linspace(0.0, 1.0, num + 1)
+    if fixed is not None:
+        betas = jnp.interp(betas, jnp.linspace(0.0, 1.0, len(fixed)), fixed)
+    log_steps = jnp.full((num + 1,), jnp.log(step_size))
+    return Pilot(betas, log_steps, jnp.ones((num,)))
+
+
+def _run_chains(
+    key: PRNGKey,
+    path_fn: Callable[[PyTree], AnnealingPath],
+    xs: PyTree,
+    pilot: Pilot,
+    num_chains: int,
+    transition: Transition,
+) -> tuple[Float[Array, "P K N_minus_1"], Float[Array, "P K N"]]:
+    """Acceptance of each move, and log target - log base, of K chains an example."""
+    step_sizes = jnp.exp(pilot.log_steps)[1:-1]
+
+    def chain(key, x):
+        path = path_fn(x)
+        base_key, key = jax.random.split(key)
+        z0 = path.sample_base(base_key)
+        result = anneal(key, path, z0, pilot.betas, step_sizes, transition)
+        return result.accept_prob, result.log_ratio
+
+    num = jax.tree.leaves(xs)[0].shape[0]
+    keys = jax.vmap(chain_keys, (0, None))(chain_keys(key, num), num_chains)
+    return jax.vmap(jax.vmap(chain, (0, None)))(keys, xs)
+
+
+def _follow_acceptance(log_steps, accept, target):
+    """Step sizes nearer the target acceptance; the ends, unmoved, copy neighbours."""
+    error = _smooth(jnp.mean(accept, axis=(0, 1)) - target)
+    log_steps = log_steps.at[1:-1].add(error)
+    return log_steps.at[0].set(log_steps[1]).at[-1].set(log_steps[-2])
+
+
+def _wanted_density(betas, ratios):
+    """Temperatures wanted in each interval, up to a factor."""
+    spread = jnp.sqrt(jnp.mean(jnp.var(ratios, axis=1, ddof=1), axis=0))
+    density = jnp.where(jnp.isfinite(spread), spread, 0.0)
+    mean = jnp.sum(jnp.diff(betas) * density)
+    return density + SMALLEST_SHARE * mean + SMALLEST_DENSITY
+
+
+def _place(betas, density, num):
+    """Betas of `num` intervals, each holding an equal share of the density."""
+    length = jnp.append(0.0, jnp.cumsum(jnp.diff(betas) * density))
+    new = jnp.interp(jnp.linspace(0.0, length[-1], num + 1), length, betas)
+    return new.at[0].set(0.0).at[-1].set(1.0)
+
+
+def _move(pilot):
+    """The pilot with its temperatures where its density wants them."""
+    betas = _place(pilot.betas, pilot.density, len(pilot.density))
+    log_steps = jnp.interp(betas, pilot.betas, pilot.log_steps)
+    density = jnp.interp(betas[:-1], pilot.betas[:-1], pilot.density)
+    return Pilot(betas, log_steps, density)
+
+
+def _smooth(values, width=SMOOTHING):
+    """Moving average that shortens its window at the ends."""
     window = jnp.ones((min(width, values.shape[0]),))
     total = jnp.convolve(values, window, mode="same")
     return total / jnp.convolve(jnp.ones_like(values), window, mode="same")

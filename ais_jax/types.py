@@ -1,10 +1,18 @@
-"""Names of annotated arrays and keys."""
+"""Names that annotations share; sizes are letters, as in the equations.
+
+B examples, K chains or samples, M moves, T temperatures, D latents, X pixels.
+"""
 
 import jax
-from jaxtyping import PRNGKeyArray, ScalarLike
+from jaxtyping import Float, Key, PRNGKeyArray, PyTree, ScalarLike, UInt32
 
 Array = jax.Array
 PRNGKey = PRNGKeyArray
-"""One key: of `jax.random.key`, or the older uint32[2] of `jax.random.PRNGKey`."""
-Scalar = ScalarLike
-"""A number: of Python, of NumPy, or an array without axes."""
+"""One key: of `jax.random.key`, or the older uint32 array of `jax.random.PRNGKey`."""
+PRNGKeys = Key[Array, "B"] | UInt32[Array, "B words"]
+"""A key for each of B examples or chains."""
+Scalar = Float[Array, ""]
+Params = PyTree
+"""Parameters of a model, or any other pytree of arrays."""
+
+__all__ = ["Array", "PRNGKey", "PRNGKeys", "Params", "Scalar", "ScalarLike"]

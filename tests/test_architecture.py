@@ -1,6 +1,8 @@
 """The shape of the code, read from its source: layers, rooms, purity, dependencies."""
 
 import ast
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,10 @@ IMPORTS = {
     "proposals": {*BASE, *CHAIN[:4]},
     "models": {*BASE, *CHAIN[:5]},
     "networks": {*BASE, *CHAIN[:6], "precision"},
-    "estimators": {*BASE, *CHAIN[:6]},
-    "training": {*BASE, *CHAIN, "adaptation"},
+    "losses": {*BASE, *CHAIN[:6]},
+    "estimators": {*BASE, *CHAIN[:6], "losses"},
+    "gradients": {*BASE, *CHAIN},
+    "training": {*BASE, *CHAIN, "adaptation", "gradients"},
     "tuning": {*BASE, *CHAIN[:5]},
     "evaluation": {*BASE, *CHAIN[:5], "tuning"},
     "sharding": {"types", "training"},
@@ -71,9 +75,52 @@ def test_the_library_neither_prints_nor_opens(source):
     assert not names & {"print", "open", "input", "exec", "eval"}
 
 
-def test_gradients_are_stopped_in_the_estimators_only():
+def test_gradients_are_stopped_in_the_estimators_and_their_losses_only():
     stopping = [s.stem for s in SOURCES if "stop_gradient" in s.read_text()]
-    assert stopping == ["estimators"]
+    assert stopping == ["estimators", "losses"]
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {
+        source.stem: {n.split(".")[1] for n in imported(source) if n.startswith("ais_")}
+        for source in SOURCES
+        if source.stem != "__init__"
+    }
+    while graph:
+        free = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert free, f"a circle of imports within {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in free}
+
+
+def public(module):
+    """A module's public functions, and the public methods of its public classes."""
+    for name, item in vars(module).items():
+        if name.startswith("_") or getattr(item, "__module__", "") != module.__name__:
+            continue
+        if inspect.isfunction(item):
+            yield name, item
+        elif inspect.isclass(item):
+            for method in (m for m in vars(item) if not m.startswith("_")):
+                function = vars(item)[method]
+                if getattr(function, "__module__", "") == module.__name__:
+                    yield f"{name}.{method}", function
+
+
+@each_source
+def test_every_public_function_is_annotated(source):
+    module = importlib.import_module(f"ais_jax.{source.stem}")
+    for name, function in public(module):
+        signature = inspect.signature(function)
+        bare = {
+            p.name for p in signature.parameters.values() if p.annotation is p.empty
+        }
+        assert not bare - {"self"}, f"{source.stem}.{name} leaves {bare} bare"
+        assert signature.return_annotation is not signature.empty, name
+
+
+@each_source
+def test_no_file_is_longer_than_330_lines(source):
+    assert len(source.read_text().splitlines()) <= 330
 
 
 EXPERIMENTS = Path(experiments.__file__).parent

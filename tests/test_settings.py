@@ -174,7 +174,7 @@ def test_betas_that_rise_from_0_to_1_make_one_move_each():
 @pytest.mark.parametrize(
     "settings, reason",
     [
-        ({"smallest": 2.0}, "step_size.smallest=2.0 and step_size.largest=1.5"),
+        ({"smallest": 2.0}, "step_size.smallest=2.0 and largest=1.5"),
         ({"largest": 0.001}, "use 0 < smallest <= largest"),
         ({"smallest": 0.0}, "use 0 < smallest <= largest"),
         ({"first": 2.0}, "step_size.first=2.0: use a number from"),

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import batching, estimators, training
+from ais_jax import batching, estimators
 from ais_jax.adaptation import StepSizeRule, update_step_sizes
+from ais_jax.gradients import theta_gradient
 from ais_jax.numerics import effective_sample_size
 from experiments.run import build, folder, launch, train
 from experiments.run.evaluate import parameters
@@ -163,7 +164,7 @@ def _gradients(settings, estimator, params, x, seed):
     @jax.jit
     def gradient(key, x, step_sizes):
         keys = batching.example_keys(key, jnp.arange(len(x)))
-        one = partial(training.theta_gradient, estimator, *params, step_sizes)
+        one = partial(theta_gradient, estimator, *params, step_sizes)
         sums, (accept_prob, log_w) = batching.sum_blocks(one, keys, x, block_size=block)
         flat, _ = ravel_pytree(sums[1])
         ess = effective_sample_size(log_w) / estimator.num_samples

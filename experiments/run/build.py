@@ -116,7 +116,8 @@ def build_mesh(settings):
     try:
         return sharding.make_mesh(data, replicate)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        asked = f"sharding.data={data} and sharding.replicate={replicate}"
+        raise ConfigError(f"{asked}: {error}") from error
 
 
 def mesh_shape(settings, num_cores):

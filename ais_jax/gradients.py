@@ -1,0 +1,70 @@
+"""The two halves of Algorithm 1 on a batch: what it gives theta, and what phi."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
+
+from ais_jax.estimators import Estimator
+from ais_jax.types import Params, PRNGKeys, Scalar
+
+
+def theta_gradient(
+    estimator: Estimator,
+    theta: Params,
+    phi: Params,
+    step_sizes: Float[Array, "M"],
+    keys: PRNGKeys,
+    x: Real[Array, "B X"],
+) -> tuple[tuple[Scalar, Params], tuple[Float[Array, "B M"], Float[Array, "B K"]]]:
+    """Samples from a batch's posteriors, and the gradient that they give theta.
+
+    Args:
+        estimator: what samples and weighs.
+        theta: parameters of the generative model.
+        phi: parameters of the encoder.
+        step_sizes: of each move.
+        keys: one an example.
+        x: a batch.
+
+    Returns:
+        ((loss, its gradient), (accept_prob, log_w)), the first two summed over the
+        batch, as `sum_blocks` takes it.
+    """
+
+    def loss(theta, samples):
+        return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
+
+    def sample(key, x):
+        return estimator.sample(key, theta, phi, x, step_sizes)
+
+    samples = jax.vmap(sample)(keys, x)
+    sums = jax.value_and_grad(loss)(theta, samples)
+    return sums, (samples.accept_prob, samples.log_w)
+
+
+def phi_gradient(
+    estimator: Estimator,
+    phi: Params,
+    theta: Params,
+    keys: PRNGKeys,
+    x: Real[Array, "B X"],
+) -> tuple[tuple[tuple[Scalar, Scalar], Params], tuple[()]]:
+    """The gradient that a batch gives phi.
+
+    Args:
+        estimator: gives the loss of one example.
+        phi: parameters of the encoder.
+        theta: parameters of the generative model.
+        keys: one an example.
+        x: a batch.
+
+    Returns:
+        (((loss, elbo), its gradient), ()), summed over the batch, as `sum_blocks`
+        takes it.
+    """
+
+    def loss(phi):
+        losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0))
+        return jax.tree.map(jnp.sum, losses(phi, theta, keys, x))
+
+    return jax.value_and_grad(loss, has_aux=True)(phi), ()

@@ -6,21 +6,22 @@ from ais_jax.evaluation import (
     estimate_log_z,
     importance_log_weights,
     log_normalizer,
-    tune,
 )
 from ais_jax.models import (
     Distribution,
     LatentVariableModel,
-    bernoulli_model,
     posterior_path,
     prior_path,
 )
+from ais_jax.networks import bernoulli_model
 from ais_jax.path import AnnealingPath
+from ais_jax.tuning import Plan, tune, tune_examples
 
 __all__ = [
     "AnnealingPath",
     "Distribution",
     "LatentVariableModel",
+    "Plan",
     "adaptation",
     "bernoulli_model",
     "bidirectional_bounds",
@@ -35,5 +36,6 @@ __all__ = [
     "sharding",
     "training",
     "tune",
+    "tune_examples",
 ]
 __version__ = "0.1.0"

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from ais_jax import proposals, schedules
+from ais_jax.batching import chain_keys
 from ais_jax.hmc import hmc_step
 from ais_jax.models import PRECONDITIONERS, posterior_path
 from ais_jax.numerics import log_mean_exp
-from ais_jax.proposals import WeightedSamples, chain_keys
+from ais_jax.proposals import WeightedSamples
+from ais_jax.registry import lookup
 
 
 class Estimator(NamedTuple):
@@ -177,9 +179,8 @@ def settings_of(name):
     Raises:
         ValueError: for an unknown estimator.
     """
-    if name not in ESTIMATORS:
-        raise ValueError(schedules.unknown_name("estimator", name, ESTIMATORS))
-    parameters = inspect.signature(ESTIMATORS[name]).parameters.values()
+    estimator = lookup("estimator", name, ESTIMATORS)
+    parameters = inspect.signature(estimator).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -292,10 +293,7 @@ def _with_moves(
     model, betas, num_moves, num_samples, num_leapfrog, preconditioner, weighting
 ):
     _check_positive(num_samples=num_samples, num_leapfrog=num_leapfrog)
-    if preconditioner not in PRECONDITIONERS:
-        raise ValueError(
-            schedules.unknown_name("preconditioner", preconditioner, PRECONDITIONERS)
-        )
+    lookup("preconditioner", preconditioner, PRECONDITIONERS)
     transition = partial(hmc_step, num_leapfrog=num_leapfrog)
     propose = proposals.annealed(betas, transition, num_samples, weighting)
 

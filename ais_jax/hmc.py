@@ -47,11 +47,7 @@ def leapfrog(path, point, momentum, beta, step_size, num_leapfrog):
         return z, momentum + kick * force_at(path, beta, z)
 
     momentum = momentum + 0.5 * kick * grad_log_density(point, beta)
-    if path.trajectory is None:
-        z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (point.z, momentum))
-    else:
-        inner = point.z, momentum, beta, kick, num_leapfrog - 1
-        z, momentum = path.trajectory(*inner)
+    z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (point.z, momentum))
     point = evaluate(path, z + kick * momentum)
     return point, momentum + 0.5 * kick * grad_log_density(point, beta)
 

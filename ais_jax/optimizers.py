@@ -4,7 +4,7 @@ import math
 
 import optax
 
-from ais_jax.schedules import unknown_name
+from ais_jax.registry import lookup
 
 NUM_STAGES = 8
 
@@ -62,11 +62,7 @@ def make(schedule, num_steps, *, b1=0.9, b2=0.999, eps=1e-4):
     Raises:
         ValueError: for an unknown schedule.
     """
-    if schedule not in LEARNING_RATE_SCHEDULES:
-        raise ValueError(
-            unknown_name("optimizer.schedule", schedule, LEARNING_RATE_SCHEDULES)
-        )
-    rate = LEARNING_RATE_SCHEDULES[schedule](num_steps)
+    rate = lookup("schedule", schedule, LEARNING_RATE_SCHEDULES)(num_steps)
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         optax.scale_by_schedule(lambda step: -rate(step)),

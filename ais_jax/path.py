@@ -29,9 +29,6 @@ class AnnealingPath(NamedTuple):
         force: f32[D] -> f32[] or None. Its gradient, in place of the target's, drives
             the leapfrog. Any deterministic function keeps HMC exact; a cheaper or
             coarser copy of `log_target` makes it fast.
-        trajectory: (z, momentum, beta, kick, num_steps) -> (z, momentum) or None. It
-            makes the leapfrog's inner steps in place of the loop over `force_at`, each
-            z += kick * momentum and then momentum += kick * force(z).
     """
 
     sample_base: Callable[[Array], Array]
@@ -39,7 +36,6 @@ class AnnealingPath(NamedTuple):
     log_target: Callable[[Array], Array]
     scale: Any = 1.0
     force: Callable[[Array], Array] | None = None
-    trajectory: Callable[..., tuple[Array, Array]] | None = None
 
 
 class Point(NamedTuple):

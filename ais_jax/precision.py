@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ais_jax.schedules import unknown_name
+from ais_jax.registry import lookup
 
 
 class Rounding(NamedTuple):
@@ -53,9 +53,7 @@ def dot_general(name):
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in PRECISIONS:
-        raise ValueError(unknown_name("precision", name, PRECISIONS))
-    rounding = PRECISIONS[name]
+    rounding = lookup("precision", name, PRECISIONS)
     product = _full if rounding is None else partial(_rounded, rounding)
     return lambda lhs, rhs, *_, **__: product(lhs, rhs)
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax.ais import anneal
+from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath
+from ais_jax.registry import lookup
 
 WEIGHTINGS = ("importance", "uniform")
 
@@ -29,11 +31,6 @@ class WeightedSamples(NamedTuple):
 
 Proposal = Callable[[jax.Array, AnnealingPath, jax.Array], WeightedSamples]
 """(key, path, step_sizes f32[M]) -> WeightedSamples."""
-
-
-def chain_keys(key, num_samples):
-    """One key a chain, which does not depend on how many chains there are."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_samples))
 
 
 def importance(num_samples):
@@ -69,8 +66,7 @@ def annealed(betas, transition, num_samples, weighting="importance"):
     Raises:
         ValueError: for an unknown weighting.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting={weighting!r}: choose from {WEIGHTINGS}")
+    lookup("weighting", weighting, WEIGHTINGS)
     betas = np.asarray(betas, np.float32)
 
     def chain(key, path, step_sizes):

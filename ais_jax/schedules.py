@@ -1,8 +1,8 @@
 """Inverse temperatures 0 = beta_0 <= ... <= beta_T = 1 of an annealing path."""
 
-import difflib
-
 import numpy as np
+
+from ais_jax.registry import lookup
 
 
 def linear(num_temperatures):
@@ -70,9 +70,7 @@ def make(name, num_temperatures):
     Raises:
         ValueError: for an unknown name or T < 1.
     """
-    if name not in SCHEDULES:
-        raise ValueError(unknown_name("schedule", name, SCHEDULES))
-    return SCHEDULES[name](num_temperatures)
+    return lookup("schedule", name, SCHEDULES)(num_temperatures)
 
 
 def check_betas(betas):
@@ -102,15 +100,6 @@ def check_betas(betas):
             "they must rise from 0 to 1 (ties are allowed)"
         )
     return betas
-
-
-def unknown_name(kind, name, known):
-    """One line that names an unknown choice, the nearest valid one and all of them."""
-    near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.0)
-    return (
-        f"{kind}={name!r} is unknown: did you mean {near[0]!r}? "
-        f"Choose from {', '.join(sorted(known))}."
-    )
 
 
 def _check_count(num_temperatures):

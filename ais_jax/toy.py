@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ais_jax.batching import chain_keys
 from ais_jax.numerics import normal_log_prob
 from ais_jax.path import AnnealingPath
-from ais_jax.proposals import chain_keys, resample
+from ais_jax.proposals import resample
 
 
 class Discrepancy(NamedTuple):

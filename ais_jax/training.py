@@ -1,6 +1,5 @@
 """Algorithm 1 as pure functions: the training step and many steps in one dispatch."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from flax.training import train_state
 from jax.flatten_util import ravel_pytree
 
 from ais_jax.adaptation import update_step_sizes
+from ais_jax.batching import example_keys, sum_blocks
 from ais_jax.numerics import effective_sample_size
 
 
@@ -70,63 +70,6 @@ def init(key, model, estimator, optimizer, step_size):
     )
     step_sizes = jnp.full((estimator.num_moves,), step_size, jnp.float32)
     return TrainState(create(theta), create(phi), step_sizes)
-
-
-def map_examples(function, *args, block_size=None):
-    """Maps a function of one example over a batch, in blocks where asked for.
-
-    Args:
-        function: of one example.
-        *args: arrays with a leading axis of B examples.
-        block_size: as for `sum_blocks`.
-
-    Returns:
-        The results with a leading axis of B.
-    """
-    map_block = lambda *block: ((), jax.vmap(function)(*block))
-    return sum_blocks(map_block, *args, block_size=block_size)[1]
-
-
-def sum_blocks(function, *args, block_size=None):
-    """Applies a function of a batch to blocks of it and adds up its first result.
-
-    Args:
-        function: (arrays with a leading axis of examples) -> (total, each), a pytree
-            that is summed over the examples and one with a leading axis of examples.
-        *args: arrays with a leading axis of B examples.
-        block_size: None for the whole batch at once; or the most examples that are
-            taken at a time, so that a block's activations stay in the processor's
-            cache. Blocks are as even as can be, since a smaller last one is a program
-            of its own.
-
-    Returns:
-        (total, each with a leading axis of B).
-    """
-    batch = jax.tree.leaves(args)[0].shape[0]
-    if block_size is None or block_size >= batch:
-        return function(*args)
-    even = math.ceil(batch / math.ceil(batch / block_size))
-    whole = batch - batch % even
-    cut = lambda a: a[:whole].reshape(whole // even, even, *a.shape[1:])
-    blocks = jax.tree.map(cut, args)
-    shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], blocks))[0]
-
-    def add_block(total, block):
-        term, each = function(*block)
-        return jax.tree.map(jnp.add, total, term), each
-
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    total, each = jax.lax.scan(add_block, zeros, blocks)
-    each = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), each)
-    if whole < batch:
-        total, rest = add_block(total, jax.tree.map(lambda a: a[whole:], args))
-        each = jax.tree.map(lambda *parts: jnp.concatenate(parts), each, rest)
-    return total, each
-
-
-def example_keys(key, indices):
-    """The keys of examples, each by its index alone: i[B] -> key[B]."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def theta_gradient(estimator, theta, phi, step_sizes, keys, x):

@@ -15,9 +15,10 @@ from ais_jax import (
     optimizers,
     schedules,
     training,
+    tuning,
 )
+from ais_jax.batching import chain_keys, map_examples
 from ais_jax.hmc import hmc_step
-from ais_jax.proposals import chain_keys
 from benchmarks import launcher
 
 GRID = ((1, 5), (1, 11), (5, 5), (5, 11), (50, 5), (50, 11))  # (K, T) of the paper
@@ -123,7 +124,7 @@ def make_sampler(estimate, block):
             return estimate.sample(key, theta, phi, x, step_sizes)
 
         keys = chain_keys(key, len(x))
-        return training.map_examples(one, keys, x, block_size=block)
+        return map_examples(one, keys, x, block_size=block)
 
     return sample
 
@@ -174,7 +175,7 @@ def compiled_evaluation(work, num_chains, num_temperatures, num_leapfrog):
     """AIS log-likelihoods of a batch by a frozen plan, ready to call."""
     model = work.model()
     betas = jnp.asarray(schedules.linear(num_temperatures))
-    plan = evaluation.Plan(betas, jnp.full((num_temperatures - 1,), 0.1))
+    plan = tuning.Plan(betas, jnp.full((num_temperatures - 1,), 0.1))
     transition = partial(hmc_step, num_leapfrog=num_leapfrog)
 
     def evaluate(key, theta, phi, x):
@@ -184,7 +185,7 @@ def compiled_evaluation(work, num_chains, num_temperatures, num_leapfrog):
 
         keys = jax.random.split(key, len(x))
         block = launcher.block_size(num_chains)
-        return training.map_examples(one, keys, x, block_size=block)
+        return map_examples(one, keys, x, block_size=block)
 
     return compiled(evaluate, *sampler_arguments(work, 1)[:4])[0]
 

@@ -11,9 +11,10 @@ import optax
 from jax.scipy.stats import norm
 
 from ais_jax import schedules
+from ais_jax.batching import chain_keys
 from ais_jax.models import posterior_path
 from ais_jax.path import AnnealingPath
-from ais_jax.proposals import WeightedSamples, chain_keys
+from ais_jax.proposals import WeightedSamples
 from benchmarks import runner
 
 TORCH_THREADS = 2  # on a CPU
@@ -68,7 +69,7 @@ def plain_path(model, theta, phi, x):
         return log_prior - jnp.sum(losses)
 
     log_base = lambda z: log_normal(z, q.mean, q.scale)
-    return AnnealingPath(q.sample, log_base, log_joint, 1.0, None, None)
+    return AnnealingPath(q.sample, log_base, log_joint)
 
 
 def _blackjax_estimator(estimate, work, num_temperatures, make_path):

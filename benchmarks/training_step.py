@@ -9,7 +9,7 @@ import statistics
 import jax
 import jax.numpy as jnp
 
-from ais_jax import training
+from ais_jax.batching import sum_blocks
 from benchmarks import common, flops, launched, launcher, peers, runner
 
 
@@ -72,7 +72,7 @@ def parts(work, estimate, block):
         def gradient(*block):
             return jax.grad(theta_loss)(theta, *block), ()
 
-        return training.sum_blocks(gradient, x, samples, block_size=block)[0]
+        return sum_blocks(gradient, x, samples, block_size=block)[0]
 
     def phi_loss(phi, theta, keys, x):
         losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0))

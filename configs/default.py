@@ -47,7 +47,6 @@ def get_config(estimator="ais"):
     config.model.data_mean_bias = True  # the decoder starts at the mean image
     config.model.precision = "float32"  # or tf32_x3, bf16_x6: its emulations on GPUs
     config.model.force_precision = "float32"  # of HMC's force; tf32, bf16 are faster
-    config.model.kernel = "xla"  # or pallas: GPUs, a bf16 force, one layer, tanh
 
     config.estimator = ConfigDict()
     config.estimator.name = estimator

@@ -12,8 +12,10 @@ from ais_jax import (
     adaptation,
     estimators,
     models,
+    networks,
     optimizers,
     precision,
+    registry,
     schedules,
     sharding,
     training,
@@ -107,7 +109,6 @@ def check(config):
     _choice("dataset", config.dataset, datasets.NAMES)
     for name in ("precision", "force_precision"):
         _choice(f"model.{name}", config.model[name], precision.PRECISIONS)
-    _choice("model.kernel", config.model.kernel, models.KERNELS)
     _at_least(config, "training.steps_per_row", 1)
     for name in ("checkpoint_seconds", "evaluate_epochs"):
         _at_least(config, f"training.{name}", 0)
@@ -210,7 +211,7 @@ def learning_rates(config):
 def build_model(config, data_size, output_bias=None):
     """The model of `config.model` for images of `data_size` pixels."""
     settings = config.model
-    return models.bernoulli_model(
+    return networks.bernoulli_model(
         data_size,
         latent_sizes=tuple(settings.latent_sizes),
         widths=tuple(map(tuple, settings.widths)),
@@ -218,7 +219,6 @@ def build_model(config, data_size, output_bias=None):
         output_bias=output_bias,
         precision=settings.precision,
         force_precision=settings.force_precision,
-        kernel=settings.kernel,
     )
 
 
@@ -257,7 +257,9 @@ def build_training(config, dataset):
             f"batch_size={config.batch_size}: {dataset.name} has {num_train} training "
             "images; use at most as many"
         )
-    bias = models.data_mean_bias(dataset.train) if config.model.data_mean_bias else None
+    bias = (
+        networks.data_mean_bias(dataset.train) if config.model.data_mean_bias else None
+    )
     model = build_model(config, data_size, bias)
     estimator = build_estimator(config, model)
     steps_per_epoch = num_train // config.batch_size
@@ -422,4 +424,4 @@ def _at_least(config, name, least):
 
 def _choice(name, value, known):
     if value not in known:
-        raise ConfigError(schedules.unknown_name(name, value, known))
+        raise ConfigError(registry.unknown_name(name, value, known))

@@ -8,9 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ais_jax import evaluation, sharding
-from ais_jax.proposals import chain_keys
-from ais_jax.training import example_keys
+from ais_jax import sharding, tuning
+from ais_jax.batching import chain_keys, example_keys
 from experiments import builders, plots, runs
 from experiments.chunks import read_arrays, run_chunks, write_arrays
 from experiments.evaluator import Evaluator
@@ -167,7 +166,7 @@ def _bidirectional(evaluator, params, plan, folder):
         return evaluator.simulate(params[0], example_keys(key, indices))
 
     for rung in ladder:
-        thinned = evaluation.resample_plan(plan, rung)
+        thinned = tuning.resample_plan(plan, rung)
         bounds = run_chunks(
             folder / f"bounds_{rung}",
             num,
@@ -204,7 +203,7 @@ def _plan(evaluator, params, folder):
         saved = sharding.from_first(saved)
         if runs.is_first():
             write_arrays(path, saved)
-    return evaluation.Plan(**saved)
+    return tuning.Plan(**saved)
 
 
 def _folder(config, settings, dataset, trained, workdir):

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import evaluation, sharding
-from ais_jax.proposals import chain_keys
-from ais_jax.training import example_keys, map_examples
+from ais_jax import evaluation, sharding, tuning
+from ais_jax.batching import chain_keys, example_keys, map_examples
 from experiments import builders
 
 KL_SAMPLES = 100
@@ -127,7 +126,7 @@ class Evaluator:
 
     def _pilot(self, params, xs):
         first, _, _ = builders.STEP_SIZES[self.settings["preconditioner"]]
-        return evaluation.tune(
+        return tuning.tune_examples(
             self.keys["pilot"],
             lambda x: self.path(*params, x),
             xs,

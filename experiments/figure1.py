@@ -16,6 +16,7 @@ from absl import flags
 
 from ais_jax import proposals, schedules, toy
 from ais_jax.hmc import hmc_step
+from ais_jax.registry import unknown_name
 from configs.figure1 import get_config
 from experiments import cli, runs
 from experiments.metrics import write_json
@@ -111,7 +112,7 @@ def _check(config):
     known = get_config()
     for name in config:
         if name not in known:
-            raise cli.InputError(schedules.unknown_name("setting", name, known))
+            raise cli.InputError(unknown_name("setting", name, known))
     for name, default in known.items():
         value = config.get(name)
         if type(value) is not type(default):

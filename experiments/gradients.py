@@ -16,7 +16,7 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 from ml_collections import config_flags
 
-from ais_jax import estimators, sharding, training
+from ais_jax import batching, estimators, sharding, training
 from ais_jax.adaptation import StepSizeRule, update_step_sizes
 from ais_jax.numerics import effective_sample_size
 from experiments import builders, cli, datasets, evaluate, runs, train
@@ -195,11 +195,11 @@ def _gradients(config, estimator, params, x, step_size, seed):
 
     @jax.jit
     def gradient(key, x, step_sizes):
-        keys = training.example_keys(key, jnp.arange(len(x)))
+        keys = batching.example_keys(key, jnp.arange(len(x)))
         one = lambda *batch: training.theta_gradient(
             estimator, *params, step_sizes, *batch
         )
-        sums, (accept_prob, log_w) = training.sum_blocks(one, keys, x, block_size=block)
+        sums, (accept_prob, log_w) = batching.sum_blocks(one, keys, x, block_size=block)
         flat, _ = ravel_pytree(sums[1])
         ess = effective_sample_size(log_w) / estimator.num_samples
         next_sizes = update_step_sizes(rule, step_sizes, jnp.mean(accept_prob, axis=0))

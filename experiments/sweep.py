@@ -45,7 +45,7 @@ def select(config, shard="1/1", only=()):
     Raises:
         InputError: for a bad setting, shard or name.
     """
-    from ais_jax.schedules import unknown_name
+    from ais_jax.registry import unknown_name
     from experiments import variants
 
     index, count = _parse_shard(shard)

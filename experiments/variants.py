@@ -164,7 +164,7 @@ def calibrate(config):
 
 
 def _check(config):
-    from ais_jax.schedules import unknown_name
+    from ais_jax.registry import unknown_name
     from experiments import builders
 
     if "table" not in config:

@@ -9,7 +9,7 @@ import os
 import jax
 import pytest
 
-from ais_jax.models import bernoulli_model
+from ais_jax.networks import bernoulli_model
 
 FASTER_COMPILATION = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER_COMPILATION}"

@@ -180,3 +180,26 @@ def _normal(mean, scale):
         mean,
         scale,
     )
+
+
+def shaken(tree, key, size=0.5):
+    """Parameters with every entry moved at random, the biases too."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    moved = [a + size * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys)]
+    return jax.tree.unflatten(structure, moved)
+
+
+def normal_base(size, scale):
+    return (
+        lambda key: scale * jax.random.normal(key, (size,)),
+        lambda z: normal_log_prob(z, jnp.zeros(size), scale * jnp.ones(size)),
+    )
+
+
+def log_gamma():
+    """Twenty logarithms of gamma variables: skewed, log Z = sum of log Gamma(a)."""
+    shape = jnp.linspace(1.0, 4.0, 20)
+    target = lambda z: jnp.sum(shape * z - jnp.exp(z))
+    log_z = float(jnp.sum(jax.scipy.special.gammaln(shape)))
+    return AnnealingPath(*normal_base(20, 1.3), target), log_z

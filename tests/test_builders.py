@@ -90,7 +90,6 @@ def test_a_preset_fills_in_what_is_none_and_only_that(preset):
         ("optimizer.schedule", "cosin", "cosine"),
         ("model.precision", "float23", "float32"),
         ("model.force_precision", "bf61", "bf16"),
-        ("model.kernel", "palas", "pallas"),
         ("evaluation.preset", "standrad", "standard"),
         ("evaluation.start", "encode", "encoder"),
         ("evaluation.schedule", "adaptiv", "adaptive"),

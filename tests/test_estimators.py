@@ -20,7 +20,8 @@ from targets import (
 )
 
 from ais_jax import estimators, schedules
-from ais_jax.proposals import WeightedSamples, chain_keys
+from ais_jax.batching import chain_keys
+from ais_jax.proposals import WeightedSamples
 
 LINEAR = linear_gaussian()
 THETA, PHI = LINEAR.init(jax.random.key(0))

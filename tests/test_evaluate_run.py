@@ -9,6 +9,7 @@ import pytest
 import test_experiments as launcher
 from test_experiments import SHORT, log_of, main, make_config, refused, started
 
+from ais_jax.tuning import Plan
 from experiments import builders, datasets, evaluate, runs, train
 from experiments.builders import ConfigError
 from experiments.checkpoint import CheckpointError
@@ -99,7 +100,7 @@ def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
     settings = builders.evaluation_settings(config)
     evaluator = Evaluator(config, setup.model, dataset, settings)
     (saved,) = evaluated.glob("evaluation/*/replicate_0/plan.npz")
-    plan = evaluate.evaluation.Plan(**np.load(saved))
+    plan = Plan(**np.load(saved))
     x = evaluator.test_images(np.arange(1))[0]
 
     @jax.jit
@@ -186,13 +187,12 @@ def test_a_checkpoint_of_another_models_shape_is_refused(workdir):
 
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(workdir, cache):
     identity = read_json(workdir / "config.json")
-    for name in ("kernel", "force_precision"):
-        del identity["config"]["model"][name]
+    del identity["config"]["model"]["force_precision"]
     write_json(workdir / "config.json", identity)
     before = read_json(workdir / "results.json")["test_log_p"]
     for mode in ("evaluate", "train_and_evaluate"):
         config = runs.saved_config(workdir, {})
-        assert config.model.kernel == "xla"
+        assert config.model.force_precision == "float32"
         assert main.run(mode, config, workdir, cache)["test_log_p"] == before
     identity["config"]["model"]["force_precision"] = "bf16"
     write_json(workdir / "config.json", identity)

@@ -8,31 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ais_jax import evaluation, schedules
+from ais_jax import evaluation, schedules, tuning
 from ais_jax.ais import anneal
-from ais_jax.evaluation import Plan
 from ais_jax.hmc import hmc_step
 from ais_jax.models import posterior_path, prior_path
-from ais_jax.numerics import log_mean_exp, normal_log_prob
+from ais_jax.numerics import log_mean_exp
 from ais_jax.path import AnnealingPath, evaluate, log_ratio
+from ais_jax.tuning import Plan
 from tests import targets
 
 MOVE = partial(hmc_step, num_leapfrog=5)
-
-
-def normal_base(size, scale):
-    return (
-        lambda key: scale * jax.random.normal(key, (size,)),
-        lambda z: normal_log_prob(z, jnp.zeros(size), scale * jnp.ones(size)),
-    )
-
-
-def log_gamma():
-    """Twenty logarithms of gamma variables: skewed, log Z = sum of log Gamma(a)."""
-    shape = jnp.linspace(1.0, 4.0, 20)
-    target = lambda z: jnp.sum(shape * z - jnp.exp(z))
-    log_z = float(jnp.sum(jax.scipy.special.gammaln(shape)))
-    return AnnealingPath(*normal_base(20, 1.3), target), log_z
 
 
 def many_well(wells=4):
@@ -43,7 +28,7 @@ def many_well(wells=4):
         return jnp.sum(-(a**4) + 6.0 * a**2 + 0.5 * a - 0.5 * b**2)
 
     log_z = wells * (math.log(11784.50927) + 0.5 * math.log(2.0 * math.pi))
-    return AnnealingPath(*normal_base(2 * wells, 2.0), target), log_z
+    return AnnealingPath(*targets.normal_base(2 * wells, 2.0), target), log_z
 
 
 def normal_mixture():
@@ -51,7 +36,7 @@ def normal_mixture():
     return target.path, target.log_z
 
 
-@pytest.mark.parametrize("make", [log_gamma, many_well, normal_mixture])
+@pytest.mark.parametrize("make", [targets.log_gamma, many_well, normal_mixture])
 def test_log_z_is_right_within_its_standard_error(make):
     path, log_z = make()
     estimate = jax.jit(
@@ -80,7 +65,7 @@ def test_linear_gaussian_log_p_is_within_three_errors_at_a_hundredth(pairs, star
     path = lambda x: start(model, theta, phi, x)
 
     def log_p(key, x):
-        plan = evaluation.tune(
+        plan = tuning.tune_examples(
             jax.random.fold_in(key, 0), path, x[None], num_temperatures=50
         )
         key = jax.random.fold_in(key, 1)
@@ -148,71 +133,6 @@ def test_importance_weights_give_the_exact_bounds(pairs):
     np.testing.assert_allclose(log_mean_exp(log_w), exact, atol=0.02)
 
 
-def test_the_tuned_plan_keeps_conditional_sample_sizes_and_acceptance_even():
-    path, _ = log_gamma()
-    tune = jax.jit(
-        lambda key: evaluation.tune(
-            key, lambda _: path, jnp.zeros((1,)), num_temperatures=32, num_chains=200
-        )
-    )
-    plan = tune(jax.random.key(0))
-    assert plan.betas[0] == 0.0 and plan.betas[-1] == 1.0
-    assert jnp.all(jnp.diff(plan.betas) > 0.0)
-    result = evaluation.log_normalizer(jax.random.key(1), path, plan, 1000)
-    spread = np.sqrt(result.increment_variance)
-    assert np.std(spread[1:]) < 0.25 * np.mean(spread[1:])
-    np.testing.assert_allclose(result.accept_prob, 0.65, atol=0.2)
-
-
-def test_the_adaptive_schedule_has_a_smaller_gap_than_the_linear_one():
-    """From a base far from the target, at the same number of temperatures."""
-    target = targets.skewed(4)
-    base = normal_base(4, 6.0)
-    path = AnnealingPath(*base, target.path.log_target)
-
-    @partial(jax.jit, static_argnames="schedule")
-    def gaps(key, schedule):
-        plan = evaluation.tune(
-            key,
-            lambda _: path,
-            jnp.zeros((1,)),
-            num_temperatures=16,
-            num_chains=100,
-            schedule=schedule,
-        )
-        keys = jax.random.split(jax.random.key(1), 400)
-        bound = lambda key: evaluation.bidirectional_bounds(
-            key, path, target.sample(jax.random.fold_in(key, 7)), plan, 1
-        )
-        bounds = jax.vmap(bound)(keys)
-        return bounds.upper - bounds.lower
-
-    adaptive = gaps(jax.random.key(0), "adaptive")
-    linear = gaps(jax.random.key(0), "linear")
-    assert targets.errors_off(linear - adaptive, 0.0) > 4.0
-
-
-def test_resampling_a_plan_keeps_its_ends_and_its_shape():
-    betas = jnp.asarray(schedules.sigmoid(40))
-    plan = Plan(betas, 0.1 + 0.2 * betas[1:-1])
-    thin = evaluation.resample_plan(plan, 10)
-    np.testing.assert_allclose(thin.betas, betas[::4], atol=1e-6)
-    np.testing.assert_allclose(thin.step_sizes, 0.1 + 0.2 * thin.betas[1:-1], rtol=1e-2)
-    same = evaluation.resample_plan(plan, 40)
-    np.testing.assert_allclose(same.step_sizes, plan.step_sizes, rtol=1e-5)
-
-
-def test_one_temperature_is_importance_sampling(pairs):
-    model, theta, phi, x, _ = pairs
-    path = posterior_path(model, theta, phi, x[0])
-    plan = evaluation.tune(
-        jax.random.key(0), lambda _: path, jnp.zeros((1,)), num_temperatures=1
-    )
-    result = evaluation.log_normalizer(jax.random.key(0), path, plan, 5)
-    ratios = jax.vmap(lambda z: path.log_target(z) - path.log_base(z))(result.z)
-    np.testing.assert_allclose(result.log_w, ratios, rtol=1e-5)
-
-
 def test_weights_keep_their_precision_over_ten_thousand_temperatures(pairs):
     """Against float64 sums of the same increments; a float32 sum is visibly worse."""
     model, theta, phi, x, _ = pairs
@@ -254,7 +174,7 @@ def adapting(key, path, betas, first_step):
 
 def test_step_sizes_that_adapt_while_chains_are_weighed_are_caught():
     target = targets.skewed(4)
-    path = AnnealingPath(*normal_base(4, 2.5), target.path.log_target)
+    path = AnnealingPath(*targets.normal_base(4, 2.5), target.path.log_target)
     betas = jnp.asarray(schedules.linear(12))
     keys = jax.random.split(jax.random.key(0), 300_000)
     frozen = jax.jit(
@@ -271,15 +191,3 @@ def test_step_sizes_that_adapt_while_chains_are_weighed_are_caught():
     assert error < 0.02 and abs(ratio - 1.0) < 4.0 * error
     ratio, error = targets.ratio_and_error(mutant, target.log_z)
     assert abs(ratio - 1.0) > 5.0 * error
-
-
-def test_unknown_schedules_are_refused_with_the_nearest_name():
-    path, _ = log_gamma()
-    with pytest.raises(ValueError, match="did you mean 'adaptive'"):
-        evaluation.tune(
-            jax.random.key(0),
-            lambda _: path,
-            jnp.zeros((1,)),
-            num_temperatures=4,
-            schedule="adaptve",
-        )

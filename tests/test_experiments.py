@@ -46,7 +46,6 @@ TWO_LAYERS = {"model.latent_sizes": (4, 2), "model.widths": ((8,), (6,))}
 UNIT = {"estimator.preconditioner": "unit"}
 UNIT_EVALUATION = {"evaluation.preconditioner": "unit"}
 PRIOR = {"evaluation.start": "prior"}
-KERNEL = {"model.force_precision": "bf16", "model.kernel": "pallas"}
 HEAVY = ("jax", "flax", "orbax", "matplotlib", "sklearn", "tensorflow_datasets")
 
 
@@ -433,7 +432,7 @@ def slow(*case):
     "estimator, layers, settings",
     [
         ("ais", TWO_LAYERS, {**UNIT, **UNIT_EVALUATION, **PRIOR}),
-        ("ais", ONE_LAYER, KERNEL),
+        ("ais", ONE_LAYER, {"model.force_precision": "bf16"}),
         ("dreg", ONE_LAYER, {}),
         ("iwae", ONE_LAYER, {}),
         ("mh_hmc", ONE_LAYER, UNIT),

@@ -47,5 +47,5 @@ def test_updates_are_adams_at_the_scheduled_rate(name):
 
 
 def test_unknown_schedule_names_the_nearest():
-    with pytest.raises(ValueError, match=r"optimizer.schedule='cosin'.*'cosine'"):
+    with pytest.raises(ValueError, match=r"schedule='cosin'.*'cosine'"):
         optimizers.make("cosin", 10)

@@ -53,15 +53,15 @@ SIGNALS_ITSELF = """
     Checkpointer.save = save_and_signal
     runpy.run_module("experiments.main", run_name="__main__")
 """
-KERNEL = {"force_precision": "bf16", "kernel": "pallas"}
 ON_EIGHT_DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
     from ais_jax import adaptation, estimators, evaluation, optimizers, sharding
-    from ais_jax import training
-    from ais_jax.models import bernoulli_model, posterior_path
-    from ais_jax.training import map_examples
+    from ais_jax import training, tuning
+    from ais_jax.models import posterior_path
+    from ais_jax.networks import bernoulli_model
+    from ais_jax.batching import map_examples
 
-    model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),), **SETTINGS)
+    model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),))
     estimator = estimators.make("ais", model, num_samples=2, num_temperatures=3)
     optimizer = optimizers.make("constant", 100)
     data = np.array(jax.random.uniform(jax.random.key(0), (37, 12)))
@@ -86,7 +86,7 @@ ON_EIGHT_DEVICES = """
 
     def evaluate(mesh):
         theta, phi = model.init(jax.random.key(1))
-        plan = evaluation.Plan(jnp.linspace(0, 1, 6), jnp.full((4,), 0.2))
+        plan = tuning.Plan(jnp.linspace(0, 1, 6), jnp.full((4,), 0.2))
         one = lambda params, plan, i, x: evaluation.log_normalizer(
             jax.random.fold_in(jax.random.key(2), i),
             posterior_path(model, *params, x), plan, 4,
@@ -115,14 +115,9 @@ ON_EIGHT_DEVICES = """
 """
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, pytest.param(KERNEL, marks=pytest.mark.slow)],
-    ids=["xla", "pallas"],
-)
-def test_eight_devices_and_a_two_by_four_mesh_equal_one_device(settings):
+def test_eight_devices_and_a_two_by_four_mesh_equal_one_device():
     flags = "--xla_force_host_platform_device_count=8"
-    script = textwrap.dedent(ON_EIGHT_DEVICES).replace("SETTINGS", repr(settings))
+    script = textwrap.dedent(ON_EIGHT_DEVICES)
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "XLA_FLAGS": flags},

@@ -10,7 +10,7 @@ import optax
 import pytest
 from targets import linear_gaussian
 
-from ais_jax import estimators, optimizers, training
+from ais_jax import batching, estimators, optimizers, training
 from ais_jax.adaptation import StepSizeRule
 from ais_jax.numerics import effective_sample_size
 
@@ -72,8 +72,8 @@ def step_by_hand(estimator, state, key, rate, x):
     """
     _, sample_key, phi_key = jax.random.split(key, 3)
     theta, phi = state.generative.params, state.inference.params
-    sample_keys = training.example_keys(sample_key, jnp.arange(len(x)))
-    phi_keys = training.example_keys(phi_key, jnp.arange(len(x)))
+    sample_keys = batching.example_keys(sample_key, jnp.arange(len(x)))
+    phi_keys = batching.example_keys(phi_key, jnp.arange(len(x)))
     sample = lambda k, x: estimator.sample(k, theta, phi, x, state.step_sizes)
     samples = jax.vmap(sample)(sample_keys, x)
 
@@ -138,40 +138,6 @@ def test_blocks_do_not_change_a_step_whose_phi_takes_every_sample(small_model, i
         for n in (None, 3)
     )
     assert_trees_close(blocked(*args), whole(*args))
-
-
-def test_sum_blocks_adds_and_stacks():
-    x = jnp.arange(7.0)
-    for block_size in (None, 1, 3, 7, 100):
-        total, each = training.sum_blocks(
-            lambda x: ({"sum": jnp.sum(x)}, (2 * x, jnp.zeros((len(x), 0)))),
-            x,
-            block_size=block_size,
-        )
-        assert total["sum"] == 21.0
-        np.testing.assert_array_equal(each[0], 2 * np.arange(7.0))
-        assert each[1].shape == (7, 0)
-
-
-def test_map_examples_maps_every_argument_in_blocks():
-    x, y = jnp.arange(7.0), jnp.arange(14.0).reshape(7, 2)
-    function = lambda x, y: {"sum": x + jnp.sum(y)}
-    expected = np.arange(7.0) + np.arange(14.0).reshape(7, 2).sum(1)
-    for block_size in (None, 1, 3, 7, 100):
-        result = training.map_examples(function, x, y, block_size=block_size)
-        np.testing.assert_array_equal(result["sum"], expected)
-
-
-@pytest.mark.parametrize("block_size", [10, 11, 19])
-def test_blocks_are_even_so_that_the_last_one_needs_no_program_of_its_own(block_size):
-    traces = []
-
-    def function(x):
-        traces.append(x)
-        return x
-
-    training.map_examples(function, jnp.arange(20.0), block_size=block_size)
-    assert len(traces) == 2  # the shapes and one block
 
 
 class Pixels(NamedTuple):

@@ -1,0 +1,72 @@
+"""Keys by index, and functions of one example over batches.
+
+A key is an example's, or a chain's, by its index alone: results do not depend on how
+many there are, nor on how they are cut into blocks or spread over devices.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def example_keys(key, indices):
+    """The keys of examples, each by its index alone: i[B] -> key[B]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def chain_keys(key, num_chains):
+    """One key a chain, which does not depend on how many chains there are."""
+    return example_keys(key, jnp.arange(num_chains))
+
+
+def map_examples(function, *args, block_size=None):
+    """Maps a function of one example over a batch, in blocks where asked for.
+
+    Args:
+        function: of one example.
+        *args: arrays with a leading axis of B examples.
+        block_size: as for `sum_blocks`.
+
+    Returns:
+        The results with a leading axis of B.
+    """
+    map_block = lambda *block: ((), jax.vmap(function)(*block))
+    return sum_blocks(map_block, *args, block_size=block_size)[1]
+
+
+def sum_blocks(function, *args, block_size=None):
+    """Applies a function of a batch to blocks of it and adds up its first result.
+
+    Args:
+        function: (arrays with a leading axis of examples) -> (total, each), a pytree
+            that is summed over the examples and one with a leading axis of examples.
+        *args: arrays with a leading axis of B examples.
+        block_size: None for the whole batch at once; or the most examples that are
+            taken at a time, so that a block's activations stay in the processor's
+            cache. Blocks are as even as can be, since a smaller last one is a program
+            of its own.
+
+    Returns:
+        (total, each with a leading axis of B).
+    """
+    batch = jax.tree.leaves(args)[0].shape[0]
+    if block_size is None or block_size >= batch:
+        return function(*args)
+    even = math.ceil(batch / math.ceil(batch / block_size))
+    whole = batch - batch % even
+    cut = lambda a: a[:whole].reshape(whole // even, even, *a.shape[1:])
+    blocks = jax.tree.map(cut, args)
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], blocks))[0]
+
+    def add_block(total, block):
+        term, each = function(*block)
+        return jax.tree.map(jnp.add, total, term), each
+
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    total, each = jax.lax.scan(add_block, zeros, blocks)
+    each = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), each)
+    if whole < batch:
+        total, rest = add_block(total, jax.tree.map(lambda a: a[whole:], args))
+        each = jax.tree.map(lambda *parts: jnp.concatenate(parts), each, rest)
+    return total, each

@@ -1,0 +1,269 @@
+"""The models of the IWAE study: perceptrons between layers of Gaussian latents."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ais_jax.models import Distribution, LatentVariableModel
+from ais_jax.numerics import (
+    bernoulli_log_prob,
+    normal_log_prob,
+    standard_normal_log_prob,
+)
+from ais_jax.precision import dot_general
+from ais_jax.registry import lookup
+
+ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "softplus": nn.softplus}
+
+
+class GaussianNet(nn.Module):
+    """A perceptron that gives the mean and standard deviation of a diagonal normal."""
+
+    widths: Sequence[int]
+    size: int
+    activation: Callable
+    dot_general: Any
+
+    @nn.compact
+    def __call__(self, x):
+        """f32[X] -> (mean f32[size], standard deviation f32[size])."""
+        for width in self.widths:
+            x = self.activation(nn.Dense(width, dot_general=self.dot_general)(x))
+        head = lambda name: nn.Dense(self.size, dot_general=self.dot_general, name=name)
+        return head("mean")(x), jnp.exp(head("log_scale")(x))
+
+
+class BernoulliNet(nn.Module):
+    """A perceptron that gives the logits of independent Bernoulli variables."""
+
+    widths: Sequence[int]
+    size: int
+    activation: Callable
+    dot_general: Any
+    output_bias: Any = None
+
+    @nn.compact
+    def __call__(self, z):
+        """f32[D] -> logits f32[size]."""
+        for width in self.widths:
+            z = self.activation(nn.Dense(width, dot_general=self.dot_general)(z))
+        bias = self.output_bias
+        bias_init = nn.initializers.zeros if bias is None else lambda *_: bias
+        output = nn.Dense(
+            self.size, dot_general=self.dot_general, bias_init=bias_init, name="logits"
+        )
+        return output(z)
+
+
+def data_mean_bias(images, smallest=0.001):
+    """Logits of the clipped mean image, a start for the decoder's output bias.
+
+    Args:
+        images: f32[N, X] in [0, 1].
+        smallest: the mean is clipped to [smallest, 1 - smallest].
+
+    Returns:
+        f32[X].
+
+    References:
+        Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016 (code).
+    """
+    mean = jnp.clip(jnp.mean(images, axis=0), smallest, 1.0 - smallest)
+    return jnp.log(mean) - jnp.log1p(-mean)
+
+
+def bernoulli_model(
+    data_size,
+    *,
+    latent_sizes=(50,),
+    widths=((200, 200),),
+    activation="tanh",
+    output_bias=None,
+    precision="float32",
+    force_precision="float32",
+):
+    """The deep latent Gaussian models of the IWAE study, of any number of layers.
+
+    Layer i has the latent vector z_i and a perceptron of `widths[i]` between it and
+    what lies below it, the pixels under z_1; the generative model mirrors the inference
+    model. The latent vector is the concatenation [z_1, ..., z_n].
+
+    Args:
+        data_size: X, the number of pixels.
+        latent_sizes: size of each stochastic layer, from the pixels up.
+        widths: hidden widths of each layer's perceptron in the encoder's order.
+        activation: one of `ACTIVATIONS`.
+        output_bias: f32[X] to start the decoder's output bias from, or None for zeros.
+        precision: of the matrix products, one of `precision.PRECISIONS`.
+        force_precision: of those in the gradient that drives HMC, likewise.
+
+    Returns:
+        A `LatentVariableModel` with X = data_size, D = sum(latent_sizes).
+
+    Raises:
+        ValueError: where `latent_sizes` and `widths` do not match, or for an unknown
+            activation or precision.
+    """
+    if len(latent_sizes) != len(widths) or not latent_sizes:
+        raise ValueError(
+            f"latent_sizes={tuple(latent_sizes)} and widths={tuple(widths)}: give one "
+            "tuple of widths for each latent size"
+        )
+    nets = _Networks.build(
+        data_size,
+        latent_sizes,
+        widths,
+        lookup("activation", activation, ACTIVATIONS),
+        dot_general(precision),
+        output_bias,
+    )
+    force = None
+    if force_precision != precision:
+        force = nets.with_dot_general(dot_general(force_precision)).log_joint
+    return LatentVariableModel(
+        nets.init,
+        nets.log_joint,
+        nets.prior,
+        nets.proposal,
+        nets.decode,
+        nets.simulate,
+        force,
+    )
+
+
+class _Networks(NamedTuple):
+    """The networks of a deep latent Gaussian model, and its densities.
+
+    Attributes:
+        encoders: q(z_1|x), q(z_2|z_1), ...
+        priors: p(z_1|z_2), p(z_2|z_3), ...; the top prior is N(0, I).
+        decoder: p(x|z_1).
+        latent_sizes: of z_1, z_2, ...
+        data_size: X.
+    """
+
+    encoders: tuple[GaussianNet, ...]
+    priors: tuple[GaussianNet, ...]
+    decoder: BernoulliNet
+    latent_sizes: tuple[int, ...]
+    data_size: int
+
+    @classmethod
+    def build(cls, data_size, latent_sizes, widths, activation, product, bias):
+        gaussian = lambda hidden, size: GaussianNet(
+            tuple(hidden), size, activation, product
+        )
+        encoders = [gaussian(*layer) for layer in zip(widths, latent_sizes)]
+        priors = [
+            gaussian(hidden[::-1], size)
+            for hidden, size in zip(widths[1:], latent_sizes)
+        ]
+        decoder = BernoulliNet(
+            tuple(widths[0][::-1]), data_size, activation, product, bias
+        )
+        return cls(
+            tuple(encoders), tuple(priors), decoder, tuple(latent_sizes), data_size
+        )
+
+    def with_dot_general(self, product):
+        """The same generative model with other matrix products."""
+        change = lambda net: net.clone(dot_general=product)
+        return self._replace(
+            priors=tuple(map(change, self.priors)), decoder=change(self.decoder)
+        )
+
+    def init(self, key):
+        theta_key, phi_key = jax.random.split(key)
+        layers = [jnp.zeros(size) for size in self.latent_sizes]
+        theta = _init_all(theta_key, (self.decoder, *self.priors), layers)
+        below = [jnp.zeros(self.data_size), *layers[:-1]]
+        return theta, _init_all(phi_key, self.encoders, below)
+
+    def split(self, z):
+        """f32[D] -> the layers [z_1, ..., z_n]."""
+        ends = [sum(self.latent_sizes[: i + 1]) for i in range(len(self.latent_sizes))]
+        return jnp.split(z, ends[:-1])
+
+    def logits(self, theta, z1):
+        return self.decoder.apply(theta[0], z1)
+
+    def log_prior(self, theta, z):
+        layers = self.split(z)
+        log_p = standard_normal_log_prob(layers[-1])
+        for i, net in enumerate(self.priors):
+            log_p += normal_log_prob(layers[i], *net.apply(theta[i + 1], layers[i + 1]))
+        return log_p
+
+    def log_joint(self, theta, x, z):
+        logits = self.logits(theta, self.split(z)[0])
+        return self.log_prior(theta, z) + bernoulli_log_prob(logits, x)
+
+    def prior(self, theta):
+        nets = [(net, theta[i + 1]) for i, net in enumerate(self.priors)][::-1]
+        top = (jnp.zeros(self.latent_sizes[-1]), jnp.ones(self.latent_sizes[-1]))
+        sample, mean, scale = _chain(top, nets)
+        return Distribution(
+            lambda key: jnp.concatenate(sample(key)[::-1]),
+            lambda z: self.log_prior(theta, z),
+            jnp.concatenate(mean[::-1]),
+            jnp.concatenate(scale[::-1]),
+        )
+
+    def proposal(self, phi, x):
+        first = self.encoders[0].apply(phi[0], x)
+        nets = list(zip(self.encoders[1:], phi[1:]))
+        sample, mean, scale = _chain(first, nets)
+
+        def log_prob(z):
+            layers = self.split(z)
+            log_q = normal_log_prob(layers[0], *first)
+            for below, above, (net, params) in zip(layers, layers[1:], nets):
+                log_q += normal_log_prob(above, *net.apply(params, below))
+            return log_q
+
+        return Distribution(
+            lambda key: jnp.concatenate(sample(key)),
+            log_prob,
+            jnp.concatenate(mean),
+            jnp.concatenate(scale),
+        )
+
+    def decode(self, theta, z):
+        return jax.nn.sigmoid(self.logits(theta, self.split(z)[0]))
+
+    def simulate(self, key, theta):
+        z_key, x_key = jax.random.split(key)
+        z = self.prior(theta).sample(z_key)
+        mean = self.decode(theta, z)
+        return jax.random.bernoulli(x_key, mean).astype(mean.dtype), z
+
+
+def _chain(first, nets):
+    """Ancestral sampling through normal layers, and their means and scales.
+
+    The means and scales of later layers are those at the means of the earlier ones.
+    """
+
+    def walk(draw):
+        layers = [draw(0, *first)]
+        for i, (net, params) in enumerate(nets):
+            layers.append(draw(i + 1, *net.apply(params, layers[-1])))
+        return layers
+
+    def sample(key):
+        keys = jax.random.split(key, len(nets) + 1)
+        noise = lambda i, mean: jax.random.normal(keys[i], mean.shape, mean.dtype)
+        return walk(lambda i, mean, scale: mean + scale * noise(i, mean))
+
+    means = walk(lambda _, mean, scale: mean)
+    scales = [first[1]]
+    scales += [net.apply(p, mean)[1] for (net, p), mean in zip(nets, means)]
+    return sample, means, scales
+
+
+def _init_all(key, nets, inputs):
+    keys = jax.random.split(key, len(nets))
+    return tuple(net.init(k, x) for net, k, x in zip(nets, keys, inputs))

@@ -11,7 +11,6 @@ from ais_jax import (
     adaptation,
     estimators,
     evaluation,
-    models,
     optimizers,
     schedules,
     training,
@@ -19,6 +18,8 @@ from ais_jax import (
 )
 from ais_jax.batching import chain_keys, map_examples
 from ais_jax.hmc import hmc_step
+from ais_jax.models import posterior_path
+from ais_jax.networks import bernoulli_model
 from benchmarks import launcher
 
 GRID = ((1, 5), (1, 11), (5, 5), (5, 11), (50, 5), (50, 11))  # (K, T) of the paper
@@ -51,7 +52,7 @@ class Workload(NamedTuple):
 
     def model(self):
         """The `LatentVariableModel`."""
-        return models.bernoulli_model(
+        return bernoulli_model(
             self.data_size,
             latent_sizes=(self.latent,),
             widths=(self.widths,),
@@ -180,7 +181,7 @@ def compiled_evaluation(work, num_chains, num_temperatures, num_leapfrog):
 
     def evaluate(key, theta, phi, x):
         def one(key, x):
-            path = models.posterior_path(model, theta, phi, x)
+            path = posterior_path(model, theta, phi, x)
             return evaluation.log_normalizer(key, path, plan, num_chains, transition)
 
         keys = jax.random.split(key, len(x))

@@ -5,8 +5,8 @@ python -m benchmarks.predicted
 A step's FLOPs are counted by `experiments.variants`; its memory and what it sends are
 read off the program that the launcher would run, compiled for 1 and for 4 devices. Its
 time comes from results/training_step.json: AIS as measured there; IWAE-DReG, which is
-not, by the line through the cheapest and the dearest step (its constant part is that of
-128 images, so 20 are overestimated); the larger model at the rate of its row.
+not, by the line through the cheapest and the most expensive step (its constant part is
+that of 128 images, so 20 are overestimated); the larger model at the rate of its row.
 """
 
 import json

@@ -6,46 +6,37 @@ python -m benchmarks.fill
 import itertools
 import statistics
 
-from benchmarks import common
+from benchmarks import common, runner
 
 NUM_TEMPERATURES = 5
-GRID = {"K": (1, 5, 50), "batch": (128, 512, 2048), "replicates": (1, 4, 16)}
+GRID = tuple(itertools.product((1, 5, 50), (128, 512, 2048), (1, 4, 16)))
 MOST_CHAINS = 2**19  # the widest arrays take 1.6 GB
 MOST_CHAINS_CPU = 12_800
 
 
-def main():
-    """Measures and reports."""
-    args = common.parse(__doc__)
-    work = common.workload(args)
-    tables = {
-        f"Rate against the number of chains, {force} force": measure(
-            work._replace(force=force), args
-        )
-        for force in common.forces(args)
-    }
-    common.report("fill", args, tables)
+def tables(args):
+    """A table for each force."""
+    for force in common.forces(args.quick):
+        work = common.workload(args.quick)._replace(force=force)
+        yield f"Rate against the number of chains, {force} force", rates(work, args)
 
 
-def measure(work, args):
+def rates(work, args):
     """Rows by the number of chains; `filled` is the rate as a share of the largest."""
     most = MOST_CHAINS if common.on_gpu() else MOST_CHAINS_CPU
-    grid = list(itertools.product(*GRID.values()))
-    grid = [(1, work.batch, 1), (1, work.batch, 2)] if args.quick else grid
+    grid = ((1, work.batch, 1), (1, work.batch, 2)) if args.quick else GRID
     shapes = sorted((k * b * r, k, b, r) for k, b, r in grid if k * b * r <= most)
-    rows = common.collect(row(work, args.seconds, *shape) for shape in shapes)
-    best = max(found["million chain gradients/s"] for found in rows)
-    return [
-        {**found, "filled": found["million chain gradients/s"] / best} for found in rows
-    ]
+    rows = [measure(work, args.seconds, *shape) for shape in shapes]
+    best = max(row["million chain gradients/s"] for row in rows)
+    return [{**row, "filled": row["million chain gradients/s"] / best} for row in rows]
 
 
-def row(work, seconds, chains, num_samples, batch, replicates):
+def measure(work, seconds, chains, num_samples, batch, replicates):
     """One training step of so many replicates in one program."""
     work = work._replace(batch=batch)
-    function = common.replicated_step(work, num_samples, NUM_TEMPERATURES, replicates)
-    seconds = statistics.median(common.interleave({"step": function}, seconds)["step"])
-    gradients = num_samples * (2 + work.num_leapfrog * NUM_TEMPERATURES) + 1
+    step = common.replicated_step(work, num_samples, NUM_TEMPERATURES, replicates)
+    seconds = statistics.median(runner.interleave({"step": step}, seconds)["step"])
+    gradients = common.chain_gradients(work, num_samples, NUM_TEMPERATURES)
     return {
         "chains": chains,
         "K": num_samples,
@@ -57,4 +48,4 @@ def row(work, seconds, chains, num_samples, batch, replicates):
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("fill", __doc__, tables)

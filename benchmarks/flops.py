@@ -1,14 +1,74 @@
-"""Counting FLOPs: the least there can be, and what compiled programs do."""
+"""FLOPs: the machine's peak, the least there can be, and what programs do."""
 
 import itertools
+import math
 import re
+import statistics
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 
-from ais_jax import models
-from ais_jax.batching import chain_keys
-from ais_jax.path import evaluate
-from benchmarks import common
+from benchmarks import common, runner
+
+PEAKS = {"float32": "matrix product", "tf32": "TF32 product", "bf16": "bf16 product"}
+
+
+def peak_size():
+    """The size of the square products that stand for the machine's peaks."""
+    return 8192 if common.on_gpu() else 2048
+
+
+def matrix_products():
+    """The square products, by their names in `PEAKS`.
+
+    Elsewhere than on a GPU all precisions run at the rate of float32, the only one.
+    """
+    names = PEAKS if common.on_gpu() else ("float32",)
+    return {PEAKS[name]: _matrix_product(name) for name in names}
+
+
+def _matrix_product(name):
+    dtype = jnp.bfloat16 if name == "bf16" else jnp.float32
+    a = jax.random.normal(jax.random.key(0), (peak_size(),) * 2, dtype)
+    full, fast = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
+    product = partial(
+        jnp.matmul,
+        precision=full if name == "float32" else fast,  # fast is TF32 on a GPU
+        preferred_element_type=jnp.float32,
+    )
+    return common.compiled(product, a, a)[0]
+
+
+def peak_shares(times, name, flops):
+    """Median rate of `name` as a share of each peak in its round: columns of a row.
+
+    The columns of another than 'ours' bear its name; none where it was not measured.
+    """
+    whole = 2 * peak_size() ** 3
+    which = "" if name == "ours" else f", {name}"
+    return {
+        f"share of {_peak_name(peak)}{which}": flops
+        / whole
+        / runner.ratio(times, name, product)
+        for peak, product in PEAKS.items()
+        if {name, product} <= times.keys()
+    }
+
+
+def peak_rates(times):
+    """GFLOP/s of the matrix products: columns of a row."""
+    return {
+        f"{_peak_name(peak)} GFLOP/s": 2e-9
+        * peak_size() ** 3
+        / statistics.median(times[product])
+        for peak, product in PEAKS.items()
+        if product in times
+    }
+
+
+def _peak_name(peak):
+    return "peak" if peak == "float32" else f"{peak} peak"
 
 
 def step_minimum(work, num_samples, num_temperatures):
@@ -33,9 +93,9 @@ def gradient_minimum(work, num_samples, num_phi_samples):
     return work.batch * (num_samples * theta + phi)
 
 
-def counts_flops():
-    """Whether XLA's text and cost analysis show the FLOPs: on a CPU."""
-    return jax.default_backend() == "cpu"
+def excess(program, minimum):
+    """`dot_flops` over a minimum; '-' on a GPU, whose programs' text lacks products."""
+    return "-" if common.on_gpu() else dot_flops(program) / minimum
 
 
 def dot_flops(program):
@@ -81,8 +141,8 @@ def _dots_in(bodies, lines):
         if dot := re.search(r"= \w+\[([\d,]*)\].* dot\((.*?)\)", line):
             operand = re.findall(r"%?([\w.\-]+)(?:,|$)", dot[2])[0]
             lhs = _sizes(shapes[operand])
-            depth = _product(lhs[i] for i in _sizes(_LHS_DIMS.search(line)[1]))
-            total += 2 * depth * _product(_sizes(dot[1]))
+            depth = math.prod(lhs[i] for i in _sizes(_LHS_DIMS.search(line)[1]))
+            total += 2 * depth * math.prod(_sizes(dot[1]))
         inner = sum(_dots_in(bodies, bodies[n]) for n in _CALLED.findall(line))
         if inner and " while(" in line:
             if not (trips := _TRIPS.search(line)):
@@ -94,56 +154,3 @@ def _dots_in(bodies, lines):
 
 def _sizes(text):
     return [int(size) for size in text.split(",") if size]
-
-
-def _product(values):
-    total = 1
-    for value in values:
-        total *= value
-    return total
-
-
-def xla_sampler_flops(work, num_samples, num_moves):
-    """FLOPs of the sampler by XLA's cost analysis, all kinds of operations counted.
-
-    XLA counts a loop's body once. So it is asked about three programs whose loops run
-    at most once: the first evaluation, one move of L = 1 and one move of L = 2. Their
-    differences are the cost of a move and of a leapfrog step.
-
-    Args:
-        work: a `Workload`.
-        num_samples: K.
-        num_moves: M.
-
-    Returns:
-        A float.
-    """
-    start = _xla_flops(work, _start_only(work, num_samples), 0)
-    one, two = (_xla_flops(work, _one_move(work, num_samples, n), 1) for n in (1, 2))
-    return start + num_moves * ((one - start) + (work.num_leapfrog - 1) * (two - one))
-
-
-def _xla_flops(work, function, num_moves):
-    arguments = common.sampler_arguments(work, num_moves)
-    return common.compiled(function, *arguments)[1].cost_analysis()["flops"]
-
-
-def _one_move(work, num_samples, num_leapfrog):
-    work = work._replace(num_leapfrog=num_leapfrog)
-    return common.make_sampler(common.estimator(work, num_samples, 1), None)
-
-
-def _start_only(work, num_samples):
-    """The first evaluation of every chain."""
-    model = work.model()
-
-    def one(key, theta, phi, x):
-        path = models.posterior_path(model, theta, phi, x)
-        start = lambda key: evaluate(path, path.sample_base(key))
-        return jax.vmap(start)(chain_keys(key, num_samples))
-
-    def start(key, theta, phi, x, step_sizes):
-        keys = chain_keys(key, len(x))
-        return jax.vmap(one, (0, None, None, 0))(keys, theta, phi, x)
-
-    return start

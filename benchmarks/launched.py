@@ -1,4 +1,4 @@
-"""Our sampler and training step on the launcher's mesh, for `common.Remote`.
+"""Our sampler and training step on the launcher's mesh, for `runner.Remote`.
 
 On a CPU each core is a device there, which must be settled before JAX starts.
 """
@@ -11,31 +11,26 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from ais_jax import adaptation, estimators, sharding, training
-from benchmarks import common
-from configs.default import get_config
-from experiments.run import build, launch
-from experiments.run.settings import resolve
+from benchmarks import common, flops, launcher
 
 
 def matrix_product():
     """The square product of the peak, its rows spread over the devices."""
     spread = jax.shard_map(
         partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST),
-        mesh=_mesh(common.Workload(), "ais"),
+        mesh=launcher.build_mesh("ais", common.Workload().batch),
         in_specs=(P(sharding.DATA), P()),
         out_specs=P(sharding.DATA),
     )
-    a = jax.random.normal(jax.random.key(0), (common.peak_size(),) * 2)
+    a = jax.random.normal(jax.random.key(0), (flops.peak_size(),) * 2)
     return common.compiled(spread, a, a)[0]
 
 
 def sampler(work, num_samples, num_temperatures):
     """Our sampler on the launcher's mesh: on a CPU, a device for each core."""
-    mesh = _mesh(work, "ais")
-    block = common.block_size(num_samples)
-    sample = common.make_sampler(
-        common.estimator(work, num_samples, num_temperatures), block
-    )
+    mesh = launcher.build_mesh("ais", work.batch)
+    estimate = common.estimator(work, num_samples, num_temperatures)
+    sample = common.make_sampler(estimate, launcher.block_size(num_samples))
     spread = jax.shard_map(
         lambda keys, *args: sample(keys[0], *args),
         mesh=mesh,
@@ -50,37 +45,55 @@ def sampler(work, num_samples, num_temperatures):
 
 def step(work, method, num_samples, num_moves, num_replicates, one_device=False):
     """The launcher's training step, on its mesh or on one device."""
-    mesh = _mesh(work, method, num_replicates, one_device)
+    mesh = launcher.build_mesh(method, work.batch, num_replicates, one_device)
     moves = {"num_temperatures": num_moves} if num_moves else {}
     estimate = estimators.make(method, work.model(), num_samples=num_samples, **moves)
+    run = spread_run(work, estimate, mesh, work.images(), num_replicates)
+    run(1)
+    return partial(run, 1)
+
+
+def spread_run(work, estimate, mesh, images, num_replicates=1):
+    """The launcher's loop over training steps on a mesh.
+
+    Args:
+        work: a `common.Workload`.
+        estimate: the `Estimator`.
+        mesh: of `sharding.make_mesh`.
+        images: the data set f32[N, X].
+        num_replicates: R.
+
+    Returns:
+        Function of a number of steps: makes them, waits, keeps the state, and returns
+        the metrics.
+    """
     train_step = training.make_train_step(
         estimate,
         adaptation.StepSizeRule(),
         binarize=True,
-        block_size=common.block_size(num_samples),
+        block_size=launcher.block_size(estimate.num_samples),
         axis_name=sharding.DATA,
     )
-    run = training.make_run_steps(train_step, work.batch, work.batch, sharding.DATA)
+    run = training.make_run_steps(train_step, work.batch, len(images), sharding.DATA)
     run = sharding.spread_training(run, mesh)
-    state, *_ = common.step_arguments(work, estimate)
-    copies = lambda a: jnp.broadcast_to(a, (num_replicates, *a.shape))
-    place = lambda make: jax.jit(make, out_shardings=sharding.by_replicate(mesh))()
-    states = [place(lambda: jax.tree.map(copies, state))]
-    keys = place(lambda: jax.random.split(jax.random.key(0), num_replicates))
-    rates = place(lambda: jnp.full((num_replicates,), 1e-3))
-    data = sharding.place_rows(np.asarray(work.images()), mesh)
+    by_replicate = sharding.by_replicate(mesh)
 
-    def run_one():
-        state, _ = run(states.pop(), keys, rates, data, np.int32(1))
+    @partial(jax.jit, out_shardings=by_replicate)
+    def begin():
+        keys = jax.random.split(jax.random.key(0), num_replicates)
+        state = common.initial_state(work, estimate, jax.random.key(0))
+        states = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (num_replicates, *a.shape)), state
+        )
+        return states, keys, jnp.full((num_replicates,), 1e-3)
+
+    state, keys, rates = begin()
+    states = [state]
+    data = sharding.place_rows(np.asarray(images), mesh)
+
+    def make_steps(num):
+        state, metrics = run(states.pop(), keys, rates, data, np.int32(num))
         states.append(jax.block_until_ready(state))
+        return metrics
 
-    run_one()
-    return run_one
-
-
-def _mesh(work, method, num_replicates=1, one_device=False):
-    config = get_config(method)
-    config.batch_size, config.num_replicates = work.batch, num_replicates
-    if not one_device:
-        launch.use_cores([config])
-    return build.build_mesh(resolve(config))
+    return make_steps

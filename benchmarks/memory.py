@@ -3,52 +3,45 @@
 python -m benchmarks.memory
 """
 
-import multiprocessing
 import resource
 
-from benchmarks import common
+from benchmarks import common, runner
 
 BASE = {"K": 5, "T": 5, "L": 5, "batch": 128}
 AXES = {"T": (1, 5, 20, 80), "L": (1, 5, 20, 80), "K": (1, 5, 20), "batch": (32, 128)}
 MIB = 2**20
 
 
-def main():
-    """Measures and reports."""
-    args = common.parse(__doc__)
-    tables = {}
+def tables(args):
+    """A table for each axis, each row measured in a process of its own."""
     for axis, values in AXES.items():
-        values = values[:2] if args.quick else values
-        tables[f"Memory against {axis}"] = common.collect(
-            row(axis, v, args.quick) for v in values
-        )
-    common.report("memory", args, tables)
+        values = values[: 2 if args.quick else None]
+        yield f"Memory against {axis}", (row(args, axis, v) for v in values)
 
 
-def row(axis, value, quick):
-    """One row, measured in a process of its own."""
-    work = common.SMALL if quick else common.Workload()
+def row(args, axis, value):
+    """One row."""
     settings = {**BASE, axis: value}
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return {axis: value, **pool.apply(measure, (work, settings))}
+    return {
+        axis: value,
+        **runner.finish(runner.start("memory", "measure", args.quick, settings)),
+    }
 
 
-def measure(work, settings):
+def measure(is_quick, settings):
     """Memory of a training step, by XLA and by the operating system.
 
     Args:
-        work: a `common.Workload`.
+        is_quick: whether the workload is the small one.
         settings: dict of K, T, L and batch.
 
     Returns:
         dict of column to MiB: what the compiled program needs beside its arguments and
         results, those, and the process's growth over one step.
     """
+    work = common.workload(is_quick)
     work = work._replace(batch=settings["batch"], num_leapfrog=settings["L"])
-    estimate = common.estimator(work, settings["K"], settings["T"])
-    function = common.make_step(estimate, common.block_size(settings["K"]))
-    run, program = common.compiled(function, *common.step_arguments(work, estimate))
+    run, program = common.compiled_step(work, settings["K"], settings["T"])
     memory = program.memory_analysis()
     ends = memory.argument_size_in_bytes + memory.output_size_in_bytes
     before = peak_rss()
@@ -67,4 +60,4 @@ def peak_rss():
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("memory", __doc__, tables)

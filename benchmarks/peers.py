@@ -15,6 +15,7 @@ from ais_jax.batching import chain_keys
 from ais_jax.models import posterior_path
 from ais_jax.path import AnnealingPath
 from ais_jax.proposals import WeightedSamples
+from benchmarks import runner
 
 TORCH_THREADS = 2  # on a CPU
 
@@ -24,21 +25,32 @@ def installed(name):
     return importlib.util.find_spec(name) is not None
 
 
-def blackjax_estimators(estimate, model, num_temperatures, num_leapfrog):
+def ratios(times, names):
+    """Times of peers over ours, on one device and as launched: columns of a row."""
+    against = {"ours": "ours", "ours, as launched": "as launched"}
+    return {
+        f"{name} / {column}": runner.ratio(times, name, ours)
+        for name in names
+        for column, ours in against.items()
+    }
+
+
+def blackjax_estimators(estimate, work, num_temperatures):
     """Our AIS estimator with its chains run by BlackJAX's HMC kernel.
 
     Args:
         estimate: the `Estimator` to copy.
-        model: a `LatentVariableModel`.
+        work: a `common.Workload`.
         num_temperatures: T.
-        num_leapfrog: L.
 
     Returns:
         dict of name to `Estimator`: with log-densities as JAX's users write them, and
-        with ours, whose derivatives are written by hand.
+        with ours, whose derivatives are written by hand. Empty without BlackJAX.
     """
+    if not installed("blackjax"):
+        return {}
     paths = {"BlackJAX": plain_path, "BlackJAX, our densities": posterior_path}
-    make = partial(_blackjax_estimator, estimate, model, num_temperatures, num_leapfrog)
+    make = partial(_blackjax_estimator, estimate, work, num_temperatures)
     return {name: make(path) for name, path in paths.items()}
 
 
@@ -57,10 +69,10 @@ def plain_path(model, theta, phi, x):
         return log_prior - jnp.sum(losses)
 
     log_base = lambda z: log_normal(z, q.mean, q.scale)
-    return AnnealingPath(q.sample, log_base, log_joint, 1.0, None, None)
+    return AnnealingPath(q.sample, log_base, log_joint)
 
 
-def _blackjax_estimator(estimate, model, num_temperatures, num_leapfrog, make_path):
+def _blackjax_estimator(estimate, work, num_temperatures, make_path):
     """The path, schedule, step sizes and weights are ours.
 
     The kernel is built for each temperature from the mixed log-density, as BlackJAX's
@@ -69,6 +81,7 @@ def _blackjax_estimator(estimate, model, num_temperatures, num_leapfrog, make_pa
     import blackjax
 
     betas = jnp.asarray(schedules.linear(num_temperatures))
+    model = work.model()
 
     def chain(key, path, step_sizes):
         base_key, move_key = jax.random.split(key)
@@ -81,7 +94,7 @@ def _blackjax_estimator(estimate, model, num_temperatures, num_leapfrog, make_pa
                 lambda z: (1.0 - beta) * path.log_base(z) + beta * path.log_target(z),
                 step_size,
                 jnp.ones_like(z),
-                num_leapfrog,
+                work.num_leapfrog,
             )
             state, info = kernel.step(key, kernel.init(z))
             return (state.position, log_w), info.acceptance_rate

@@ -2,11 +2,11 @@
 
 python -m benchmarks.predicted
 
-A step's FLOPs are counted by `experiments.paper.cost`; its memory and what it sends are
+A step's FLOPs are counted by `experiments.variants`; its memory and what it sends are
 read off the program that the launcher would run, compiled for 1 and for 4 devices. Its
 time comes from results/training_step.json: AIS as measured there; IWAE-DReG, which is
-not, by the line through the cheapest and the dearest step (its constant part is that of
-128 images, so 20 are overestimated); the larger model at the rate of its row.
+not, by the line through the cheapest and the most expensive step (its constant part is
+that of 128 images, so 20 are overestimated); the larger model at the rate of its row.
 """
 
 import json
@@ -14,16 +14,9 @@ import os
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import sharding
-from benchmarks import common
-from configs import table1
-from experiments.data.catalogue import CATALOGUE
-from experiments.paper import cost, variants
-from experiments.run import build, train
-from experiments.run.settings import resolve
+from benchmarks import common, launcher, runner
 
 DEVICES = 4
 LARGE_WIDTHS = ((13_750, 13_750),)
@@ -32,26 +25,24 @@ MIB = 2**20
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
 
 
-def main():
-    """Prints and writes the cost of a step of every row, and the hours of its run."""
-    args = common.parse(__doc__)
+def tables(args):
+    """The cost of a step of every row and the hours of its run; of a larger model."""
     flag = f"--xla_force_host_platform_device_count={DEVICES}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
-    structure = "digits" if args.quick else "mnist"
-    found = variants.expand(table1.get_config(structure))[: 1 if args.quick else None]
-    rows = common.collect(map(row, found))
-    large = [larger(v) for v in found if v.name in LARGE_ROWS]
-    tables = {"Table 1": rows, **({"1,000 times larger": large} if large else {})}
-    common.report("predicted", args, tables)
+    variants = launcher.table1_rows("digits" if args.quick else "mnist")
+    yield "Table 1", map(row, variants[: 1 if args.quick else None])
+    if not args.quick:
+        large = [variant for variant in variants if variant.name in LARGE_ROWS]
+        yield "1,000 times larger", map(larger, large)
 
 
 def seconds_per_step(variant):
     """Predicted seconds of a training step, on the machine of training_step.json."""
-    table = json.loads((common.RESULTS / "training_step.json").read_text())["tables"]
+    table = json.loads((runner.RESULTS / "training_step.json").read_text())["tables"]
     measured = {(r["K"], r["T"]): r["ms"] / 1e3 for r in table["Training step"]}
     row = variant.row
-    if row.printed_temperatures:
-        return measured[row.num_samples, row.printed_temperatures]
+    if row.num_temperatures:
+        return measured[row.num_samples, row.num_temperatures]
     ends = common.GRID[0], common.GRID[-1]
     flops = [common.Workload().minimum_flops(*end) for end in ends]
     seconds = [measured[end] for end in ends]
@@ -63,14 +54,14 @@ def row(variant):
     """The cost of one row of the table, its hours for both data sets.
 
     Args:
-        variant: a `variants.Variant`.
+        variant: one of Table 1.
 
     Returns:
         dict of column to value.
     """
     seconds = seconds_per_step(variant)
     hours = variant.steps * seconds / 3600
-    images = CATALOGUE["omniglot"].num_train / CATALOGUE["mnist"].num_train
+    images = launcher.IMAGES["omniglot"][0] / launcher.IMAGES["mnist"][0]
     return {
         "row": variant.name,
         **step_cost(variant.config, variant.train_flops / variant.steps),
@@ -84,7 +75,7 @@ def larger(variant):
     """The cost of a row with a model of `LARGE_WIDTHS`, at the row's rate."""
     config = variant.config.copy_and_resolve_references()
     config.model.widths = LARGE_WIDTHS
-    weights = [cost.number_of_weights(resolve(c)) for c in (variant.config, config)]
+    weights = [number_of_weights(c) for c in (variant.config, config)]
     flops = variant.train_flops / variant.steps
     seconds = seconds_per_step(variant) * weights[1] / weights[0]
     return {
@@ -93,6 +84,12 @@ def larger(variant):
         "seconds": seconds,
         "MNIST hours": variant.steps * seconds / 3600,
     }
+
+
+def number_of_weights(config):
+    """Of the decoder's matrices, which every pass multiplies by."""
+    theta, _ = jax.eval_shape(launcher.build_model(config).init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(theta) if len(leaf.shape) == 2)
 
 
 def step_cost(config, flops):
@@ -107,9 +104,9 @@ def step_cost(config, flops):
         data set (state and temporary arrays); and the bytes that go into collectives on
         each of `DEVICES` devices.
     """
-    one, several = (compiled(config, num) for num in (1, DEVICES))
+    one, several = (launcher.compile_training(config, n) for n in (1, DEVICES))
     memory = one.memory_analysis()
-    data = 8 * config.batch_size * CATALOGUE[config.dataset].num_pixels * 4
+    data = 8 * config.batch_size * launcher.IMAGES[config.dataset][2] * 4
     held = memory.argument_size_in_bytes - data + memory.temp_size_in_bytes
     return {
         "batch": config.batch_size,
@@ -117,33 +114,6 @@ def step_cost(config, flops):
         "MiB": held / MIB,
         "MB sent": collective_bytes(several.as_text()) / 1e6,
     }
-
-
-def compiled(config, num_devices):
-    """The launcher's training program for a mesh of `num_devices`, compiled.
-
-    Args:
-        config: a run's ConfigDict.
-        num_devices: on the data axis.
-
-    Returns:
-        The executable; its data set has 8 batches.
-    """
-    config = config.copy_and_resolve_references()
-    config.sharding.data = num_devices
-    settings = resolve(config)
-    dataset = cost.random_dataset(settings)
-    setup = build.build_training(settings, dataset)
-    replicated = sharding.by_replicate(setup.mesh)
-    state = train.template(setup)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    rates = jax.ShapeDtypeStruct((1,), jnp.float32)
-    place = lambda tree: jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated), tree
-    )
-    run = sharding.spread_training(setup.run_steps, setup.mesh)
-    rows = sharding.place_rows(dataset.train, setup.mesh)
-    return run.lower(*place((state, keys, rates)), rows, jnp.int32(100)).compile()
 
 
 def collective_bytes(text):
@@ -167,4 +137,4 @@ def _size(shape):
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("predicted", __doc__, tables)

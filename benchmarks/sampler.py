@@ -5,131 +5,136 @@ python -m benchmarks.sampler
 
 import contextlib
 import statistics
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from ais_jax import evaluation, schedules, tuning
-from ais_jax.batching import map_examples
-from ais_jax.hmc import hmc_step
+from ais_jax.batching import chain_keys
 from ais_jax.models import posterior_path
-from benchmarks import common, flops, launched, peers
+from ais_jax.path import evaluate
+from benchmarks import common, flops, launched, launcher, peers, runner
 
 EVALUATION = (16, 100, 10)  # chains, temperatures, leapfrog steps
+TRAINING = (5, 11)
 
 
-def main():
-    """Measures and reports."""
-    args = common.parse(__doc__)
-    work = common.workload(args)
-    grid = common.QUICK_GRID if args.quick else common.GRID
-    rows = common.collect(
-        measure(work._replace(force=force), *row, args.seconds)
-        for row in grid
-        for force in common.forces(args)
-    )
-    evaluations = [measure_evaluation(work, args)]
-    tables = {"AIS sampling": rows, "Evaluation beside training": evaluations}
-    common.report("sampler", args, tables)
+def tables(args):
+    """The sampler over the grid, and evaluation's beside training's."""
+    yield "AIS sampling", (measure(args, *row) for row in common.grid(args.quick))
+    yield "Evaluation beside training", [measure_evaluation(args)]
 
 
-def measure(work, num_samples, num_temperatures, seconds):
+def measure(args, work, num_samples, num_temperatures):
     """One row: K chains of T temperatures for each example of a batch."""
+    block = launcher.block_size(num_samples)
     ours = common.estimator(work, num_samples, num_temperatures)
-    samplers = {"ours": ours}
-    if peers.installed("blackjax"):
-        samplers |= peers.blackjax_estimators(
-            ours, work.model(), num_temperatures, work.num_leapfrog
-        )
-    block = common.block_size(num_samples)
     arguments = common.sampler_arguments(work, num_temperatures)
+    samplers = {"ours": ours, **peers.blackjax_estimators(ours, work, num_temperatures)}
     programs = {
         name: common.compiled(common.make_sampler(estimate, block), *arguments)
         for name, estimate in samplers.items()
     }
-    functions = common.matrix_products()
+    functions = flops.matrix_products()
     functions |= {name: function for name, (function, _) in programs.items()}
     with contextlib.ExitStack() as stack:
         if not common.on_gpu():
             build = launched.sampler, work, num_samples, num_temperatures
-            functions["as launched"] = stack.enter_context(common.Remote(*build))
-            product = common.Remote(launched.matrix_product)
+            functions["as launched"] = stack.enter_context(runner.Remote(*build))
+            product = runner.Remote(launched.matrix_product)
             functions["product as launched"] = stack.enter_context(product)
-        times = common.interleave(functions, seconds)
+        times = runner.interleave(functions, args.seconds)
     minimum = work.minimum_flops(num_samples, num_temperatures)
-    all_flops = dot_flops = "-"
-    if flops.counts_flops():
-        counted = flops.xla_sampler_flops(work, num_samples, num_temperatures)
-        all_flops = counted / minimum
-        dot_flops = flops.dot_flops(programs["ours"][1]) / minimum
-    gradients = minimum / work.pass_flops()
-    against = partial(common.against_peer, times)
+    median = statistics.median(times["ours"])
+    product = runner.ratio(times, "matrix product", "product as launched")
     return {
         "K": num_samples,
         "T": num_temperatures,
         "force": work.force,
         "block": min(block or work.batch, work.batch),
         "rounds": len(times["ours"]),
-        "ms": 1e3 * statistics.median(times["ours"]),
-        "million chain gradients/s": 1e-6
-        * gradients
-        / statistics.median(times["ours"]),
-        **common.peak_rates(times),
-        **common.peak_shares(times, "ours", minimum),
-        **common.peak_shares(times, "as launched", minimum),
-        "peak as launched / peak": against("matrix product", "product as launched"),
-        "BlackJAX / ours": against("BlackJAX"),
-        "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
-        "BlackJAX / ours, as launched": against("BlackJAX", "as launched"),
-        "BlackJAX, our densities / ours, as launched": against(
-            "BlackJAX, our densities", "as launched"
-        ),
-        "XLA FLOPs / minimum": all_flops,
-        "dot FLOPs / minimum": dot_flops,
+        "ms": 1e3 * median,
+        "million chain gradients/s": 1e-6 * minimum / work.pass_flops() / median,
+        **flops.peak_rates(times),
+        **flops.peak_shares(times, "ours", minimum),
+        **flops.peak_shares(times, "as launched", minimum),
+        "peak as launched / peak": product,
+        **peers.ratios(times, ("BlackJAX", "BlackJAX, our densities")),
+        "XLA FLOPs / minimum": xla_excess(work, num_samples, num_temperatures),
+        "dot FLOPs / minimum": flops.excess(programs["ours"][1], minimum),
     }
 
 
-def measure_evaluation(work, args):
-    """Seconds for each example, chain, temperature and leapfrog step, both ways."""
-    chains, num_temperatures, num_leapfrog = (2, 3, 2) if args.quick else EVALUATION
+def xla_excess(work, num_samples, num_moves):
+    """FLOPs of the sampler by XLA's analysis, all operations counted, over the minimum.
+
+    XLA counts a loop's body once. So it is asked about three programs whose loops run
+    at most once: the first evaluation, one move of L = 1 and one move of L = 2. Their
+    differences are the cost of a move and of a leapfrog step. '-' on a GPU, where its
+    analysis leaves out the matrix products.
+    """
+    if common.on_gpu():
+        return "-"
+    begin = _xla_flops(work, _start_only(work, num_samples), 0)
+    one, two = (_xla_flops(work, _one_move(work, num_samples, n), 1) for n in (1, 2))
+    move = (one - begin) + (work.num_leapfrog - 1) * (two - one)
+    return (begin + num_moves * move) / work.minimum_flops(num_samples, num_moves)
+
+
+def _xla_flops(work, function, num_moves):
+    arguments = common.sampler_arguments(work, num_moves)
+    return common.compiled(function, *arguments)[1].cost_analysis()["flops"]
+
+
+def _one_move(work, num_samples, num_leapfrog):
+    work = work._replace(num_leapfrog=num_leapfrog)
+    return common.make_sampler(common.estimator(work, num_samples, 1), None)
+
+
+def _start_only(work, num_samples):
+    """The first evaluation of every chain."""
     model = work.model()
-    key, theta, phi, x, _ = common.sampler_arguments(work, 1)
-    betas = jnp.asarray(schedules.linear(num_temperatures))
-    plan = tuning.Plan(betas, jnp.full((num_temperatures - 1,), 0.1))
-    transition = partial(hmc_step, num_leapfrog=num_leapfrog)
 
-    def evaluate(key, theta, phi, x):
-        one = lambda key, x: evaluation.log_normalizer(
-            key, posterior_path(model, theta, phi, x), plan, chains, transition
-        )
-        keys = jax.random.split(key, len(x))
-        return map_examples(one, keys, x, block_size=common.block_size(chains))
+    def one(key, theta, phi, x):
+        path = posterior_path(model, theta, phi, x)
+        keys = chain_keys(key, num_samples)
+        return jax.vmap(lambda key: evaluate(path, path.sample_base(key)))(keys)
 
-    sampled = (5, 2) if args.quick else (5, 11)
-    sampler = common.make_sampler(
-        common.estimator(work, *sampled), common.block_size(sampled[0])
-    )
-    arguments = common.sampler_arguments(work, sampled[1])
+    def begin(key, theta, phi, x, step_sizes):
+        keys = chain_keys(key, len(x))
+        return jax.vmap(one, (0, None, None, 0))(keys, theta, phi, x)
+
+    return begin
+
+
+def measure_evaluation(args):
+    """Microseconds for each example, chain, temperature and leapfrog step of both."""
+    work = common.workload(args.quick)
+    chains, num_temperatures, num_leapfrog = (2, 3, 2) if args.quick else EVALUATION
+    num_samples, num_increments = common.QUICK_GRID[0] if args.quick else TRAINING
+    estimate = common.estimator(work, num_samples, num_increments)
+    sampler = common.make_sampler(estimate, launcher.block_size(num_samples))
+    arguments = common.sampler_arguments(work, num_increments)
     functions = {
-        "evaluation": common.compiled(evaluate, key, theta, phi, x)[0],
+        "evaluation": common.compiled_evaluation(
+            work, chains, num_temperatures, num_leapfrog
+        ),
         "training": common.compiled(sampler, *arguments)[0],
     }
-    times = common.interleave(functions, args.seconds)
-    moves = chains * (num_temperatures - 1) * num_leapfrog
-    units = {"evaluation": moves, "training": sampled[0] * sampled[1]}
-    units["training"] *= work.num_leapfrog
-    per_unit = {
-        name: [t / units[name] / work.batch for t in times[name]] for name in times
+    units = {
+        "evaluation": chains * (num_temperatures - 1) * num_leapfrog * work.batch,
+        "training": num_samples * num_increments * work.num_leapfrog * work.batch,
+    }
+    times = {
+        name: [1e6 * t / units[name] for t in seconds]
+        for name, seconds in runner.interleave(functions, args.seconds).items()
     }
     return {
         "evaluation K, T, L": f"{chains}, {num_temperatures}, {num_leapfrog}",
-        "training K, T, L": f"{sampled[0]}, {sampled[1]}, {work.num_leapfrog}",
-        "evaluation microseconds": 1e6 * statistics.median(per_unit["evaluation"]),
-        "training microseconds": 1e6 * statistics.median(per_unit["training"]),
-        "evaluation / training": common.ratio(per_unit, "evaluation", "training"),
+        "training K, T, L": f"{num_samples}, {num_increments}, {work.num_leapfrog}",
+        "evaluation microseconds": statistics.median(times["evaluation"]),
+        "training microseconds": statistics.median(times["training"]),
+        "evaluation / training": runner.ratio(times, "evaluation", "training"),
     }
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("sampler", __doc__, tables)

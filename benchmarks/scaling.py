@@ -5,16 +5,8 @@ python -m benchmarks.scaling
 
 import math
 import statistics
-from functools import partial
 
-import jax
-import jax.numpy as jnp
-
-from ais_jax import evaluation, schedules, tuning
-from ais_jax.batching import map_examples
-from ais_jax.hmc import hmc_step
-from ais_jax.models import posterior_path
-from benchmarks import common
+from benchmarks import common, runner
 
 BASE = {"K": 1, "T": 5, "L": 5, "batch": 128}
 AXES = {
@@ -26,54 +18,43 @@ AXES = {
     "replicates": (1, 2, 4, 8),
 }
 CHUNK = 100  # test images computed at a time, as the launcher does
-EVALUATION = {"chains": 16, "T": 10, "L": 10}
+EVALUATION = (16, 10, 10)  # chains, T, L
 
 
-def main():
-    """Measures and reports."""
-    args = common.parse(__doc__)
-    work = common.workload(args)
-    tables = {}
+def tables(args):
+    """A table for each axis."""
     for axis, values in AXES.items():
-        values = values[:2] if args.quick else values
-        tables[f"Time against {axis}"] = common.collect(
-            measure(work, axis, values, args.seconds)
-        )
-    common.report("scaling", args, tables)
+        values = values[: 2 if args.quick else None]
+        yield f"Time against {axis}", measure(args, axis, values)
 
 
-def measure(work, axis, values, seconds):
+def measure(args, axis, values):
     """Rows of one axis, each against the one before.
 
     The slope is d log(time) / d log(value): 1 where the time is proportional.
     """
     build = {"test images": test_set, "replicates": replicates}.get(axis, step)
+    work = common.workload(args.quick)
     functions = {value: build(work, axis, value) for value in values}
-    times = common.interleave(functions, seconds)
-    rows = []
+    times = runner.interleave(functions, args.seconds)
     for before, value in zip((None, *values), values):
         slope = "-"
         if before:
-            growth = common.ratio(times, value, before)
+            growth = runner.ratio(times, value, before)
             slope = math.log(growth) / math.log(value / before)
-        rows.append(
-            {
-                axis: value,
-                "ms": 1e3 * statistics.median(times[value]),
-                "time / first": common.ratio(times, value, values[0]),
-                "slope": slope,
-            }
-        )
-    return rows
+        yield {
+            axis: value,
+            "ms": 1e3 * statistics.median(times[value]),
+            "time / first": runner.ratio(times, value, values[0]),
+            "slope": slope,
+        }
 
 
 def step(work, axis, value):
     """A training step with one of K, T, L or the batch changed."""
     settings = {**BASE, axis: value}
     work = work._replace(batch=settings["batch"], num_leapfrog=settings["L"])
-    estimate = common.estimator(work, settings["K"], settings["T"])
-    function = common.make_step(estimate, common.block_size(settings["K"]))
-    return common.compiled(function, *common.step_arguments(work, estimate))[0]
+    return common.compiled_step(work, settings["K"], settings["T"])[0]
 
 
 def replicates(work, _, num):
@@ -83,25 +64,10 @@ def replicates(work, _, num):
 
 def test_set(work, _, num):
     """AIS log-likelihoods of so many test images, in chunks."""
-    model, (theta, phi) = work.model(), work.model().init(jax.random.key(0))
-    betas = jnp.asarray(schedules.linear(EVALUATION["T"]))
-    plan = tuning.Plan(betas, jnp.full((EVALUATION["T"] - 1,), 0.1))
-    transition = partial(hmc_step, num_leapfrog=EVALUATION["L"])
-    chains, size = EVALUATION["chains"], min(CHUNK, num)
-
-    def evaluate(key, theta, phi, x):
-        one = lambda key, x: (
-            evaluation.log_normalizer(
-                key, posterior_path(model, theta, phi, x), plan, chains, transition
-            ).log_z
-        )
-        keys = jax.random.split(key, len(x))
-        return map_examples(one, keys, x, block_size=common.block_size(chains))
-
-    x = work._replace(batch=size).images()
-    chunk = common.compiled(evaluate, jax.random.key(2), theta, phi, x)[0]
+    size = min(CHUNK, num)
+    chunk = common.compiled_evaluation(work._replace(batch=size), *EVALUATION)
     return lambda: [chunk() for _ in range(num // size)]
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("scaling", __doc__, tables)

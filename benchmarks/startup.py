@@ -3,79 +3,70 @@
 python -m benchmarks.startup
 """
 
-import argparse
 import itertools
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import runner
+
 CONFIGURATIONS = ((1, 5), (50, 11))  # K, T
+QUICK_CONFIGURATIONS = ((3, 2),)
 
 
-def main():
-    """Measures and reports, or makes one first step with --first-step."""
-    if "--first-step" in sys.argv:
-        return first_step()
-    from benchmarks import common
-
-    args = common.parse(__doc__)
-    configurations = common.QUICK_GRID[:1] if args.quick else CONFIGURATIONS
+def tables(args):
+    """The first step's phases for each (K, T) and cache, and the launcher's help."""
+    configurations = QUICK_CONFIGURATIONS if args.quick else CONFIGURATIONS
     rounds = 1 if args.quick else 3
-    rows = common.collect(
-        row for c in configurations for row in measure(c, args.quick, rounds)
+    yield (
+        "Import to first step",
+        (row for c in configurations for row in measure(c, args.quick, rounds)),
     )
-    tables = {"Import to first step": rows, "Launcher": [launcher_help(rounds)]}
-    return common.report("startup", args, tables)
+    yield "Launcher", [launcher_help(rounds)]
 
 
-def measure(configuration, quick, rounds):
+def measure(configuration, is_quick, rounds):
     """Rows of one (K, T): without a cache, with an empty one, and with a full one."""
-    found = {"none": [], "empty": [], "full": []}
+    seconds = {"none": [], "empty": [], "full": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            for cache in found:
+            for cache, phases in seconds.items():
                 path = "" if cache == "none" else folder
-                found[cache].append(child(configuration, path, quick))
+                phases.append(child(configuration, path, is_quick))
     num_samples, num_temperatures = configuration
-    for cache, phases in found.items():
+    for cache, phases in seconds.items():
         median = {n: statistics.median(p[n] for p in phases) for n in phases[0]}
         yield {"K": num_samples, "T": num_temperatures, "cache": cache, **median}
 
 
-def child(configuration, folder, quick):
+def child(configuration, folder, is_quick):
     """Seconds of each phase of a fresh process, up to its first training step."""
-    command = [sys.executable, "-m", "benchmarks.startup", "--first-step"]
-    command += [json.dumps([*configuration, folder, quick])]
-    start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    total = time.perf_counter() - start
-    return {**json.loads(done.stdout.splitlines()[-1]), "whole process s": total}
+    begin = time.perf_counter()
+    process = runner.start("startup", "first_step", *configuration, folder, is_quick)
+    phases = runner.finish(process)
+    return {**phases, "whole process s": time.perf_counter() - begin}
 
 
-def first_step():
-    """Imports, initializes, compiles and makes one step; prints seconds as JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--first-step", type=json.loads)
-    num_samples, num_temperatures, cache, quick = parser.parse_args().first_step
+def first_step(num_samples, num_temperatures, cache, is_quick):
+    """Imports, initializes, compiles and makes one step: dict of phase to seconds."""
     marks = [time.perf_counter()]
-    mark = lambda: marks.append(time.perf_counter())
+
+    def mark():
+        marks.append(time.perf_counter())
+
     import jax
 
-    from benchmarks import common
-    from experiments.system import devices
+    from benchmarks import common, launcher
 
     mark()
-    devices.use_compile_cache(cache)
-    work = common.SMALL if quick else common.Workload()
+    launcher.use_compile_cache(cache)
+    work = common.workload(is_quick)
     estimate = common.estimator(work, num_samples, num_temperatures)
     arguments = common.step_arguments(work, estimate)
     mark()
-    step = common.make_step(estimate, common.block_size(num_samples))
+    step = common.make_step(estimate, launcher.block_size(num_samples))
     lowered = jax.jit(step).lower(*arguments)
     mark()
     program = lowered.compile()
@@ -83,8 +74,7 @@ def first_step():
     jax.block_until_ready(program(*arguments))
     mark()
     names = ("import s", "initialize s", "trace s", "compile s", "first step s")
-    phases = dict(zip(names, (b - a for a, b in itertools.pairwise(marks))))
-    print(json.dumps(phases))
+    return dict(zip(names, (b - a for a, b in itertools.pairwise(marks))))
 
 
 def launcher_help(rounds):
@@ -92,9 +82,9 @@ def launcher_help(rounds):
     command = [sys.executable, "-m", "experiments.main", "--help"]
     seconds = []
     for _ in range(rounds):
-        start = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
+        begin = time.perf_counter()
+        done = subprocess.run(command, cwd=runner.ROOT, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - begin)
         if "--config" not in done.stdout:
             raise RuntimeError(f"no help was printed: {done.stderr}")
     median = statistics.median(seconds)
@@ -102,4 +92,4 @@ def launcher_help(rounds):
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("startup", __doc__, tables)

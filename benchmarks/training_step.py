@@ -5,56 +5,42 @@ python -m benchmarks.training_step
 
 import contextlib
 import statistics
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from ais_jax import batching
-from benchmarks import common, flops, launched, peers
+from ais_jax.batching import sum_blocks
+from benchmarks import common, flops, launched, launcher, peers, runner
 
 
-def main():
-    """Measures and reports."""
-    args = common.parse(__doc__)
-    work = common.workload(args)
-    grid = common.QUICK_GRID if args.quick else common.GRID
-    rows = common.collect(
-        measure(work._replace(force=force), *row, args.seconds)
-        for row in grid
-        for force in common.forces(args)
-    )
-    common.report("training_step", args, {"Training step": rows})
+def tables(args):
+    """The training step over the grid."""
+    yield "Training step", (measure(args, *row) for row in common.grid(args.quick))
 
 
-def measure(work, num_samples, num_temperatures, seconds):
+def measure(args, work, num_samples, num_temperatures):
     """One row: K chains of T temperatures for each example of a batch."""
     ours = common.estimator(work, num_samples, num_temperatures)
-    block = common.block_size(num_samples)
+    block = launcher.block_size(num_samples)
     arguments = common.step_arguments(work, ours)
     step, program = common.compiled(common.make_step(ours, block), *arguments)
-    functions = {**common.matrix_products(), "ours": step}
+    functions = {**flops.matrix_products(), "ours": step}
     functions["parts"] = parts(work, ours, block)
-    if peers.installed("blackjax"):
-        estimates = peers.blackjax_estimators(
-            ours, work.model(), num_temperatures, work.num_leapfrog
-        )
-        for name, estimate in estimates.items():
-            peer_step = common.make_step(estimate, block)
-            functions[name] = common.compiled(peer_step, *arguments)[0]
+    for name, peer in peers.blackjax_estimators(ours, work, num_temperatures).items():
+        functions[name] = common.compiled(common.make_step(peer, block), *arguments)[0]
     with contextlib.ExitStack() as stack:
         if peers.installed("torch"):
             build = peers.torch_step, work, num_samples, num_temperatures
-            functions["PyTorch"] = stack.enter_context(common.Remote(*build))
+            functions["PyTorch"] = stack.enter_context(runner.Remote(*build))
             functions["PyTorch, same process"] = build[0](*build[1:])
         if not common.on_gpu():
             build = launched.step, work, "ais", num_samples, num_temperatures, 1
-            functions["as launched"] = stack.enter_context(common.Remote(*build))
-        times = common.interleave(functions, seconds)
+            functions["as launched"] = stack.enter_context(runner.Remote(*build))
+        times = runner.interleave(functions, args.seconds)
     minimum = flops.step_minimum(work, num_samples, num_temperatures)
-    against = partial(common.against_peer, times)
     median = statistics.median(times["ours"])
-    gradients = num_samples * (2 + work.num_leapfrog * num_temperatures) + 1
+    gradients = common.chain_gradients(work, num_samples, num_temperatures)
+    same_process = runner.ratio(times, "PyTorch, same process", "ours")
     return {
         "K": num_samples,
         "T": num_temperatures,
@@ -62,21 +48,12 @@ def measure(work, num_samples, num_temperatures, seconds):
         "rounds": len(times["ours"]),
         "ms": 1e3 * median,
         "million chain gradients/s": 1e-6 * gradients * work.batch / median,
-        **common.peak_shares(times, "ours", minimum),
-        **common.peak_shares(times, "as launched", minimum),
-        "step / parts": common.ratio(times, "ours", "parts"),
-        "BlackJAX / ours": against("BlackJAX"),
-        "BlackJAX, our densities / ours": against("BlackJAX, our densities"),
-        "BlackJAX / ours, as launched": against("BlackJAX", "as launched"),
-        "BlackJAX, our densities / ours, as launched": against(
-            "BlackJAX, our densities", "as launched"
-        ),
-        "PyTorch / ours": against("PyTorch"),
-        "PyTorch, same process / ours": against("PyTorch, same process"),
-        "PyTorch / ours, as launched": against("PyTorch", "as launched"),
-        "dot FLOPs / minimum": flops.dot_flops(program) / minimum
-        if flops.counts_flops()
-        else "-",
+        **flops.peak_shares(times, "ours", minimum),
+        **flops.peak_shares(times, "as launched", minimum),
+        "step / parts": runner.ratio(times, "ours", "parts"),
+        **peers.ratios(times, ("BlackJAX", "BlackJAX, our densities", "PyTorch")),
+        "PyTorch, same process / ours": same_process,
+        "dot FLOPs / minimum": flops.excess(program, minimum),
     }
 
 
@@ -92,8 +69,10 @@ def parts(work, estimate, block):
         return jnp.sum(jax.vmap(estimate.theta_loss, (None, 0, 0))(theta, x, samples))
 
     def theta_grad(theta, x, samples):
-        gradient = lambda *block: (jax.grad(theta_loss)(theta, *block), ())
-        return batching.sum_blocks(gradient, x, samples, block_size=block)[0]
+        def gradient(*block):
+            return jax.grad(theta_loss)(theta, *block), ()
+
+        return sum_blocks(gradient, x, samples, block_size=block)[0]
 
     def phi_loss(phi, theta, keys, x):
         losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0))
@@ -106,4 +85,4 @@ def parts(work, estimate, block):
 
 
 if __name__ == "__main__":
-    main()
+    runner.run("training_step", __doc__, tables)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ais_jax.numerics import log_mean_exp
-from benchmarks import common, peers
+from benchmarks import common, peers, runner
 
 ROOT = Path(__file__).parents[1]
 MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
-    "cores",
+    *("cores", "weak_scaling"),
 )
 FOR_GPUS = ("fill", "launches")
 SCRIPTS = (*MEASURED, *(pytest.param(n, marks=pytest.mark.slow) for n in FOR_GPUS))
@@ -35,7 +35,7 @@ def test_a_quick_run_prints_and_writes_its_tables(script, tmp_path):
 
 @pytest.mark.parametrize("script", MEASURED)
 def test_the_committed_results_have_a_commit_and_a_device(script):
-    result = json.loads((common.RESULTS / f"{script}.json").read_text())
+    result = json.loads((runner.RESULTS / f"{script}.json").read_text())
     assert result["environment"]["commit"] != "unknown"
     assert result["environment"]["device"]
 
@@ -43,7 +43,7 @@ def test_the_committed_results_have_a_commit_and_a_device(script):
 def test_rounds_are_interleaved():
     calls = []
     functions = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = common.interleave(functions, 0.001)
+    times = runner.interleave(functions, 0.001)
     assert "".join(calls) == "ab" * (len(times["a"]) + 1)
     assert len(times["a"]) == len(times["b"]) >= 3
 
@@ -53,7 +53,7 @@ def test_blackjax_samples_the_same_targets(densities):
     pytest.importorskip("blackjax", reason="the peer BlackJAX is not installed")
     work = common.SMALL
     ours = common.estimator(work, 64, 4)
-    estimates = peers.blackjax_estimators(ours, work.model(), 4, work.num_leapfrog)
+    estimates = peers.blackjax_estimators(ours, work, 4)
     key, theta, phi, x, step_sizes = common.sampler_arguments(work, 4)
     ours, peer = (
         float(log_mean_exp(e.sample(key, theta, phi, x[0], step_sizes).log_w))
@@ -64,6 +64,6 @@ def test_blackjax_samples_the_same_targets(densities):
 
 def test_the_pytorch_peer_makes_steps():
     pytest.importorskip("torch", reason="the peer PyTorch is not installed")
-    with common.Remote(peers.torch_step, common.SMALL, 2, 3) as step:
+    with runner.Remote(peers.torch_step, common.SMALL, 2, 3) as step:
         step()
         step()

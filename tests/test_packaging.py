@@ -1,0 +1,60 @@
+"""The library works where the extra `experiments` is not installed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = re.search(
+    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)[1]
+HIDDEN = (  # what the library's requirements do not bring by themselves, and the rest
+    *("PIL", "array_record", "importlib_resources", "matplotlib", "ml_collections"),
+    *("pandas", "pooch", "sklearn", "tabulate", "tensorboardX", "tensorflow_datasets"),
+    *("tqdm", "benchmarks", "configs", "experiments", "beartype"),
+)
+HIDE = f"""
+import sys
+
+class Hidden:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {HIDDEN}:
+            raise ModuleNotFoundError(f"{{name}} is hidden", name=name)
+
+sys.meta_path.insert(0, Hidden)
+"""
+
+
+def run_hidden(code, folder):
+    """Runs code in a process that cannot import `HIDDEN`."""
+    return subprocess.run(
+        [sys.executable, "-c", HIDE + code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_readmes_log_z_needs_the_library_alone(tmp_path):
+    done = run_hidden(EXAMPLE, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"log Z = -0\.8\d\d \+- 0\.0\d\d\n", done.stdout)
+
+
+def test_every_module_of_the_library_imports_by_itself(tmp_path):
+    names = sorted(path.stem for path in (ROOT / "ais_jax").glob("*.py"))
+    code = "".join(f"import ais_jax.{n}\n" for n in names if n != "__init__")
+    done = run_hidden(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_hidden_cannot_be_imported(tmp_path):
+    code = "".join(
+        f"try:\n    import {name}\nexcept ModuleNotFoundError as error:\n"
+        f"    print(error.name)\n"
+        for name in HIDDEN
+    )
+    assert run_hidden(code, tmp_path).stdout.split() == list(HIDDEN)

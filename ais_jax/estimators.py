@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from ais_jax import averaging as averages
 from ais_jax import proposals, schedules
-from ais_jax.hmc import hmc_step
 from ais_jax.losses import (
+    PHI_LOSSES,
     dreg_loss,
     elbo_loss,
     iwae_loss,
@@ -36,17 +38,23 @@ class Estimator(NamedTuple):
         theta_loss: (theta, x, samples) -> loss; minus its gradient is Eq. 8.
         phi_loss: (phi, theta, key, x) -> (loss, elbo).
         num_samples: K.
+        num_points: N, the weighted points that enter theta's gradient: K, or more
+            where points of trajectories are averaged.
         num_phi_samples: draws of q for each example in `phi_loss`.
+        num_phi_steps: phi's updates in a training step.
         num_moves: M, the length of the step sizes.
         gradient_evaluations: passes forward and backward through log p(x, z) that one
-            example costs a training step, those for theta and phi counted in.
+            example costs a training step, those of the N points for theta's gradient
+            and of the draws for phi's counted in.
     """
 
     sample: Callable[..., WeightedSamples]
     theta_loss: Callable[..., Scalar]
     phi_loss: Callable[..., tuple[Scalar, Scalar]]
     num_samples: int
+    num_points: int
     num_phi_samples: int
+    num_phi_steps: int
     num_moves: int
     gradient_evaluations: int
 
@@ -86,9 +94,15 @@ def ais(
     num_samples: int = 1,
     num_temperatures: int = 5,
     num_leapfrog: int = 5,
-    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence[float] = "linear",
-    final_move: bool = True,
+    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence = "linear",
+    final_moves: int = 1,
     preconditioner: str = "unit",
+    average: str = "end",
+    num_averaged: int = 1,
+    point_stride: int = 1,
+    phi_loss: str = "elbo",
+    num_phi_samples: int = 1,
+    num_phi_steps: int = 1,
 ) -> Estimator:
     """The paper's method: theta by Eq. 8 on K annealed chains, phi by the ELBO.
 
@@ -96,13 +110,21 @@ def ais(
         model: what is trained.
         num_samples: K, chains for each example.
         num_temperatures: T, weight increments of the schedule.
-        num_leapfrog: L, leapfrog steps of each HMC move.
+        num_leapfrog: L, leapfrog steps of each move.
         schedule: a name in `schedules.SCHEDULES`, or betas from 0 to 1.
-        final_move: whether to move at beta_T = 1, after the last weight.
+        final_moves: moves at beta_T = 1, after the last weight; 1 in the paper.
         preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
+        average: which points of the last moves enter theta's gradient: 'end', where
+            the chain ends, as in the paper; 'ends', where each move ends; 'points',
+            those of trajectories, along which all moves then are (`trajectory`).
+        num_averaged: how many of the final moves these are.
+        point_stride: every so many points of a trajectory enter; it divides L + 1.
+        phi_loss: a name in `losses.PHI_LOSSES`.
+        num_phi_samples: draws of q for phi's loss.
+        num_phi_steps: updates of phi for each of theta.
 
     Returns:
-        An estimator with T moves, or T - 1 without the final one.
+        An estimator with T - 1 + final_moves moves.
 
     Raises:
         ValueError: for a setting out of range.
@@ -116,9 +138,19 @@ def ais(
                 f"schedule has {len(betas) - 1} temperatures after the first and "
                 f"num_temperatures={num_temperatures}: make them equal"
             )
-    num_moves = len(betas) - 1 - (not final_move)
+    _check_final_moves(final_moves, average)
     return _with_moves(
-        model, betas, num_moves, num_samples, num_leapfrog, preconditioner, "importance"
+        model,
+        betas=np.append(betas, np.ones(max(0, final_moves - 1), np.float32)),
+        num_moves=len(betas) - 2 + final_moves,
+        num_samples=num_samples,
+        num_leapfrog=num_leapfrog,
+        preconditioner=preconditioner,
+        weighting="importance",
+        moves=averages.make(average, num_averaged, point_stride, num_leapfrog),
+        phi_loss=phi_loss,
+        num_phi_samples=num_phi_samples,
+        num_phi_steps=num_phi_steps,
     )
 
 
@@ -130,17 +162,18 @@ def mh_hmc(
     num_leapfrog: int = 5,
     weighting: str = "uniform",
     preconditioner: str = "unit",
+    average: str = "end",
+    num_averaged: int = 1,
+    point_stride: int = 1,
+    phi_loss: str = "elbo",
+    num_phi_samples: int = 1,
+    num_phi_steps: int = 1,
 ) -> Estimator:
     """Hoffman's method: HMC on the posterior from the encoder, betas [0, 1, ..., 1].
 
-    Args:
-        model: what is trained.
-        num_samples: K, chains for each example.
-        num_temperatures: T, the number of HMC moves.
-        num_leapfrog: L, leapfrog steps of each move.
-        weighting: 'uniform' averages the chains, as in Table 2; 'importance' weighs
-            them by Eq. 7, that is by the weights of their starting points.
-        preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
+    T is the number of moves, and settings that `ais` has too mean the same. With the
+    weighting 'uniform' the chains are averaged, as in Table 2; 'importance' weighs them
+    by Eq. 7, that is by the weights of their starting points.
 
     Returns:
         An estimator with T moves.
@@ -152,15 +185,18 @@ def mh_hmc(
         Hoffman, Learning deep latent Gaussian models with Markov chain Monte Carlo,
         2017.
     """
-    betas = schedules.all_target(num_temperatures)
     return _with_moves(
         model,
-        betas,
-        num_temperatures,
-        num_samples,
-        num_leapfrog,
-        preconditioner,
-        weighting,
+        betas=schedules.all_target(num_temperatures),
+        num_moves=num_temperatures,
+        num_samples=num_samples,
+        num_leapfrog=num_leapfrog,
+        preconditioner=preconditioner,
+        weighting=weighting,
+        moves=averages.make(average, num_averaged, point_stride, num_leapfrog),
+        phi_loss=phi_loss,
+        num_phi_samples=num_phi_samples,
+        num_phi_steps=num_phi_steps,
     )
 
 
@@ -221,32 +257,66 @@ def _without_moves(model, num_samples, phi_loss, uniform=False):
         theta_loss=partial(weighted_loss, model),
         phi_loss=partial(phi_loss, model, num_samples),
         num_samples=num_samples,
+        num_points=num_samples,
         num_phi_samples=num_samples,
+        num_phi_steps=1,
         num_moves=0,
         gradient_evaluations=2 * num_samples,
     )
 
 
+def _check_final_moves(final_moves, average):
+    if final_moves < 0:
+        raise ValueError(f"final_moves={final_moves}: use at least 0")
+    if final_moves == 0 and average != "end":
+        raise ValueError(
+            f"final_moves=0 with average={average!r}: use at least 1, since the points "
+            "that are averaged are those of moves at beta = 1"
+        )
+
+
 def _with_moves(
-    model, betas, num_moves, num_samples, num_leapfrog, preconditioner, weighting
+    model,
+    *,
+    betas,
+    num_moves,
+    num_samples,
+    num_leapfrog,
+    preconditioner,
+    weighting,
+    moves,
+    phi_loss,
+    num_phi_samples,
+    num_phi_steps,
 ):
-    _check_positive(num_samples=num_samples, num_leapfrog=num_leapfrog)
+    _check_positive(
+        num_samples=num_samples,
+        num_leapfrog=num_leapfrog,
+        num_phi_samples=num_phi_samples,
+        num_phi_steps=num_phi_steps,
+    )
     lookup("preconditioner", preconditioner, PRECONDITIONERS)
-    transition = partial(hmc_step, num_leapfrog=num_leapfrog)
-    propose = proposals.annealed(betas, transition, num_samples, weighting)
+    loss = lookup("phi_loss", phi_loss, PHI_LOSSES)
+    transition, averaging = moves
+    propose = proposals.annealed(betas, transition, num_samples, weighting, averaging)
 
     def sample(key, theta, phi, x, step_sizes):
         path = posterior_path(model, theta, phi, x, preconditioner)
         return jax.lax.stop_gradient(propose(key, path, step_sizes))
 
+    num_points = 1 if averaging is None else averaging.num_points
+    evaluations = 1 + num_leapfrog * num_moves + num_points
     return Estimator(
         sample=sample,
         theta_loss=partial(weighted_loss, model),
-        phi_loss=partial(elbo_loss, model, 1),
+        phi_loss=partial(loss, model, num_phi_samples),
         num_samples=num_samples,
-        num_phi_samples=1,
+        num_points=num_samples * num_points,
+        num_phi_samples=num_phi_samples,
+        num_phi_steps=num_phi_steps,
         num_moves=num_moves,
-        gradient_evaluations=num_samples * (2 + num_leapfrog * num_moves) + 1,
+        gradient_evaluations=num_samples * evaluations
+        + num_phi_samples * num_phi_steps,
     )
 
 

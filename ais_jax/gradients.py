@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
+from ais_jax.batching import sum_blocks
 from ais_jax.estimators import Estimator
 from ais_jax.types import Params, PRNGKeys, Scalar
 
@@ -15,7 +16,8 @@ def theta_gradient(
     step_sizes: Float[Array, "M"],
     keys: PRNGKeys,
     x: Real[Array, "B X"],
-) -> tuple[tuple[Scalar, Params], tuple[Float[Array, "B M"], Float[Array, "B K"]]]:
+    block_size: int | None = None,
+) -> tuple[tuple[Scalar, Params], tuple[Float[Array, "B M"], Float[Array, "B N"]]]:
     """Samples from a batch's posteriors, and the gradient that they give theta.
 
     Args:
@@ -25,20 +27,25 @@ def theta_gradient(
         step_sizes: of each move.
         keys: one an example.
         x: a batch.
+        block_size: examples whose weighted points are taken at a time, where these
+            are more than the chains.
 
     Returns:
         ((loss, its gradient), (accept_prob, log_w)), the first two summed over the
         batch, as `sum_blocks` takes it.
     """
 
-    def loss(theta, samples):
+    def loss(theta, x, samples):
         return jnp.sum(jax.vmap(estimator.theta_loss, (None, 0, 0))(theta, x, samples))
+
+    def gradient(x, samples):
+        return jax.value_and_grad(loss)(theta, x, samples), ()
 
     def sample(key, x):
         return estimator.sample(key, theta, phi, x, step_sizes)
 
     samples = jax.vmap(sample)(keys, x)
-    sums = jax.value_and_grad(loss)(theta, samples)
+    sums, _ = sum_blocks(gradient, x, samples, block_size=block_size)
     return sums, (samples.accept_prob, samples.log_w)
 
 

@@ -97,15 +97,16 @@ def hmc_step(
     momentum_key, accept_key = jax.random.split(key)
     momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
     proposal, end = leapfrog(path, point, momentum, beta, step_size, num_leapfrog)
-    energy = _energy(proposal, end, beta)
-    energy_error = energy - _energy(point, momentum, beta)
+    end_energy = energy(proposal, end, beta)
+    energy_error = end_energy - energy(point, momentum, beta)
     accept_prob = jnp.exp(jnp.minimum(0.0, -energy_error))
-    is_sound = jnp.isfinite(energy) & ~jnp.isnan(accept_prob)
+    is_sound = jnp.isfinite(end_energy) & ~jnp.isnan(accept_prob)
     accept_prob = jnp.where(is_sound, accept_prob, 0.0)
     is_accepted = jax.random.uniform(accept_key) < accept_prob
     point = jax.tree.map(lambda a, b: jnp.where(is_accepted, a, b), proposal, point)
     return point, HMCInfo(accept_prob, is_accepted, energy_error)
 
 
-def _energy(point: Point, momentum: Float[Array, "D"], beta: ScalarLike) -> Scalar:
+def energy(point: Point, momentum: Float[Array, "D"], beta: ScalarLike) -> Scalar:
+    """The Hamiltonian at f_beta of a position and its momentum, nats."""
     return 0.5 * jnp.sum(jnp.square(momentum)) - log_density(point, beta)

@@ -87,6 +87,14 @@ def dreg_loss(
     return -jnp.sum(jnp.square(weights) * log_w), jnp.mean(log_w)
 
 
+PHI_LOSSES = {
+    "elbo": elbo_loss,
+    "path_derivative": stl_loss,
+    "iwae": iwae_loss,
+    "dreg": dreg_loss,
+}
+
+
 def _log_weights(model, num_samples, phi, density_phi, theta, key, x):
     """Log p(x, z_k) - log q(z_k|x) at K draws of q_phi, q's density by density_phi."""
     q, density = model.proposal(phi, x), model.proposal(density_phi, x)

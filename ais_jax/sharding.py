@@ -74,14 +74,14 @@ def spread_training(run_steps: RunSteps, mesh: Mesh) -> RunSteps:
         mesh: of `make_mesh`.
 
     Returns:
-        (states, keys, learning_rates, data, num_steps) -> (states, metrics), all but
-        the last two with a leading axis of R replicates. The states are donated.
+        (states, keys, data, num_steps) -> (states, metrics), all but the data and
+        num_steps with a leading axis of R replicates. The states are donated.
     """
     split = P(REPLICATE)
     spread = jax.shard_map(
         replicate(run_steps),
         mesh=mesh,
-        in_specs=(split, split, split, P(DATA), P()),
+        in_specs=(split, split, P(DATA), P()),
         out_specs=(split, split),
         check_vma=False,
     )

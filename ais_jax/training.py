@@ -18,7 +18,8 @@ from ais_jax.estimators import Estimator
 from ais_jax.gradients import phi_gradient, theta_gradient
 from ais_jax.models import LatentVariableModel
 from ais_jax.numerics import effective_sample_size
-from ais_jax.types import PRNGKey, Scalar
+from ais_jax.optimizers import Optimizers, with_rate
+from ais_jax.types import Params, PRNGKey, Scalar
 
 
 @struct.dataclass
@@ -29,6 +30,7 @@ class TrainState:
         generative: Flax train state of theta.
         inference: Flax train state of phi.
         step_sizes: of each move.
+        average: exponential moving average of theta, where one is kept.
     """
 
     # JAX rebuilds this class around shapes, shardings and placeholders too, and
@@ -36,6 +38,12 @@ class TrainState:
     generative: PyTree
     inference: PyTree
     step_sizes: PyTree
+    average: PyTree = None
+
+    @property
+    def theta(self) -> Params:
+        """What is evaluated: the average of theta where one is kept, else theta."""
+        return self.generative.params if self.average is None else self.average
 
     @property
     def step(self) -> Any:
@@ -48,7 +56,7 @@ class Metrics(NamedTuple):
 
     Attributes:
         elbo: of q_phi at the updated theta, nats.
-        ess: effective sample size of the K weights, as a share of K.
+        ess: effective sample size of the N weighted points, as a share of N.
         accept_prob: of each move.
         bad_step: the first step whose loss was not finite, or -1.
     """
@@ -59,18 +67,21 @@ class Metrics(NamedTuple):
     bad_step: Int[Array, ""]
 
 
-TrainStep = Callable[[TrainState, PRNGKey, ScalarLike, Array], tuple]
-"""(state, key, learning_rate, images) -> (state, `Metrics`)."""
-RunSteps = Callable[[TrainState, PRNGKey, ScalarLike, Array, Array], tuple]
-"""(state, run_key, learning_rate, data, num_steps) -> (state, `Metrics`)."""
+TrainStep = Callable[[TrainState, PRNGKey, Array], tuple]
+"""(state, key, images) -> (state, `Metrics`)."""
+RunSteps = Callable[[TrainState, PRNGKey, Array, Array], tuple]
+"""(state, run_key, data, num_steps) -> (state, `Metrics`)."""
 
 
 def init(
     key: PRNGKey,
     model: LatentVariableModel,
     estimator: Estimator,
-    optimizer: optax.GradientTransformation,
+    optimizers: Optimizers,
     step_size: ScalarLike,
+    *,
+    learning_rates: Float[ArrayLike, "2"],
+    keep_average: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -78,22 +89,30 @@ def init(
         key: of the parameters' first values.
         model: what is trained.
         estimator: says how many moves need a step size.
-        optimizer: used for theta and phi alike.
+        optimizers: of theta and of phi, each of `optimizers.make`.
         step_size: HMC's first step size at every temperature.
+        learning_rates: the peak rates of theta and of phi.
+        keep_average: whether to keep an exponential moving average of theta.
     """
     theta, phi = model.init(key)
 
-    def create(params):
+    def create(params, optimizer, learning_rate):
+        opt_state = optimizer.init(params)
         return train_state.TrainState(
             step=jnp.zeros((), jnp.int32),  # a Python int would be traced twice
             apply_fn=None,
             params=params,
             tx=optimizer,
-            opt_state=optimizer.init(params),
+            opt_state=with_rate(opt_state, learning_rate),
         )
 
     step_sizes = jnp.full((estimator.num_moves,), step_size, jnp.float32)
-    return TrainState(create(theta), create(phi), step_sizes)
+    return TrainState(
+        create(theta, optimizers.theta, learning_rates[0]),
+        create(phi, optimizers.phi, learning_rates[1]),
+        step_sizes,
+        theta if keep_average else None,
+    )
 
 
 def make_train_step(
@@ -101,6 +120,7 @@ def make_train_step(
     rule: StepSizeRule,
     *,
     binarize: bool,
+    average_decay: float = 0.0,
     block_size: int | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
@@ -110,56 +130,67 @@ def make_train_step(
         estimator: of the two gradients.
         rule: moves the step sizes after each batch.
         binarize: whether to draw the pixels from their intensities at each visit.
+        average_decay: of the exponential moving average of theta, in a state that
+            keeps one.
         block_size: examples that are computed at a time (see `sum_blocks`).
         axis_name: mesh axis over which the batch is spread, or None. Gradients and
             metrics are averaged over it, and examples keep the keys of their places
             in the whole batch.
 
     Returns:
-        (state, key, learning_rate, images) -> (state, `Metrics`), the images being
-        those on this device.
+        (state, key, images) -> (state, `Metrics`), the images being those on this
+        device.
     """
     average = partial(_average, axis_name)
-    phi_block = _phi_block(estimator, block_size)
+    theta_block = _block(estimator, block_size, estimator.num_points)
+    theta_part = partial(theta_gradient, estimator, block_size=theta_block)
+    phi_block = _block(estimator, block_size, estimator.num_phi_samples)
 
-    def update_theta(state, learning_rate, keys, x):
+    def update_theta(state, keys, x):
         theta, phi = state.generative.params, state.inference.params
-        gradient = partial(theta_gradient, estimator, theta, phi, state.step_sizes)
+        gradient = partial(theta_part, theta, phi, state.step_sizes)
         sums, (accept_prob, log_w) = sum_blocks(
             gradient, keys, x, block_size=block_size
         )
         accept_prob = jnp.mean(accept_prob, axis=0)
-        ess = jnp.mean(effective_sample_size(log_w)) / estimator.num_samples
+        ess = jnp.mean(effective_sample_size(log_w)) / estimator.num_points
         means = average((_divide(sums, len(x)), accept_prob, ess))
         (loss, grads), accept_prob, ess = means
-        generative = _apply(state.generative, grads, learning_rate)
+        generative = state.generative.apply_gradients(grads=grads)
         return generative, loss, accept_prob, ess
 
-    def update_phi(state, theta, learning_rate, keys, x):
-        gradient = partial(phi_gradient, estimator, state.inference.params, theta)
+    def update_phi(inference, theta, keys, x):
+        gradient = partial(phi_gradient, estimator, inference.params, theta)
         sums, _ = sum_blocks(gradient, keys, x, block_size=phi_block)
         (loss, elbo), grads = average(_divide(sums, len(x)))
-        return _apply(state.inference, grads, learning_rate), loss, elbo
+        return inference.apply_gradients(grads=grads), loss, elbo
 
     def train_step(
         state: TrainState,
         key: PRNGKey,
-        learning_rate: ScalarLike,
         images: Real[ArrayLike, "B X"],
     ) -> tuple[TrainState, Metrics]:
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))
         x = _draw_pixels(keys(pixel_key), images) if binarize else images
         generative, theta_loss, accept_prob, ess = update_theta(
-            state, learning_rate, keys(sample_key), x
+            state, keys(sample_key), x
         )
-        inference, phi_loss, elbo = update_phi(
-            state, generative.params, learning_rate, keys(phi_key), x
-        )
+        inference = state.inference
+        for i in range(estimator.num_phi_steps):
+            step_key = phi_key if i == 0 else jax.random.fold_in(phi_key, i)
+            inference, phi_loss, elbo = update_phi(
+                inference, generative.params, keys(step_key), x
+            )
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
         is_finite = jnp.isfinite(theta_loss) & jnp.isfinite(phi_loss)
         bad_step = jnp.where(is_finite, -1, state.step)
-        state = TrainState(generative, inference, step_sizes)
+        average = state.average
+        if average is not None:
+            average = optax.incremental_update(
+                generative.params, average, 1.0 - average_decay
+            )
+        state = TrainState(generative, inference, step_sizes, average)
         return state, Metrics(elbo, ess, accept_prob, bad_step)
 
     return train_step
@@ -186,8 +217,8 @@ def make_run_steps(
             None.
 
     Returns:
-        (state, run_key, learning_rate, data, num_steps) -> (state, `Metrics` averaged
-        over the steps). The number of steps is traced, so every length shares one
+        (state, run_key, data, num_steps) -> (state, `Metrics` averaged over the
+        steps). The number of steps is traced, so every length shares one
         compilation.
     """
     steps_per_epoch = num_examples // batch_size
@@ -195,7 +226,6 @@ def make_run_steps(
     def run_steps(
         state: TrainState,
         run_key: PRNGKey,
-        learning_rate: ScalarLike,
         data: Real[ArrayLike, "N X"],
         num_steps: Int[ArrayLike, ""],
     ) -> tuple[TrainState, Metrics]:
@@ -214,14 +244,12 @@ def make_run_steps(
             state, total = carry
             key = jax.random.fold_in(step_key, state.step)
             images = batch_at(state.step)
-            state, metrics = train_step(state, key, learning_rate, images)
+            state, metrics = train_step(state, key, images)
             bad = jnp.where(total.bad_step >= 0, total.bad_step, metrics.bad_step)
             total = jax.tree.map(jnp.add, total, metrics)._replace(bad_step=bad)
             return state, total
 
-        shapes = jax.eval_shape(
-            train_step, state, step_key, learning_rate, batch_at(state.step)
-        )[1]
+        shapes = jax.eval_shape(train_step, state, step_key, batch_at(state.step))[1]
         zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         zero = zero._replace(bad_step=jnp.full((), -1, jnp.int32))
         state, total = jax.lax.fori_loop(0, num_steps, body, (state, zero))
@@ -258,16 +286,16 @@ def take_rows(
 
 
 def replicate(run_steps: RunSteps) -> RunSteps:
-    """Runs R replicates in one program: states, keys and learning rates lead with R.
+    """Runs R replicates in one program: states and keys lead with R.
 
     Args:
         run_steps: of `make_run_steps`.
 
     Returns:
-        The same function with a leading axis of R on the state, the key, the learning
-        rate and the results; data and number of steps are shared.
+        The same function with a leading axis of R on the state, the key and the
+        results; data and number of steps are shared.
     """
-    return jax.vmap(run_steps, (0, 0, 0, None, None))
+    return jax.vmap(run_steps, (0, 0, None, None))
 
 
 def _average(axis_name: str | None, tree: PyTree) -> PyTree:
@@ -297,20 +325,8 @@ def _draw_pixels(keys, images):
     return jax.vmap(draw)(keys, images)
 
 
-def _phi_block(estimator, block_size):
-    """Examples at a time for phi: as many rows of activations as theta's have."""
+def _block(estimator, block_size, num_rows):
+    """Examples of `num_rows` each, of as many rows as a block of chains has."""
     if block_size is None:
         return None
-    rows = block_size * estimator.num_samples
-    return max(1, rows // estimator.num_phi_samples)
-
-
-def _apply(state, grads, learning_rate):
-    """One optimizer step at a traced learning rate."""
-    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda u: learning_rate * u, updates)
-    return state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-    )
+    return max(1, block_size * estimator.num_samples // num_rows)

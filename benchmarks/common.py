@@ -145,14 +145,17 @@ def make_step(estimate, block):
 
 def initial_state(work, estimate, key):
     """The training state of a workload's model."""
-    optimizer = optimizers.make("constant", 1)
-    return training.init(key, work.model(), estimate, optimizer, 0.1)
+    optimizer = optimizers.make(schedule="constant", num_steps=1)
+    both = optimizers.Optimizers(optimizer, optimizer)
+    return training.init(
+        key, work.model(), estimate, both, 0.1, learning_rates=jnp.full(2, 1e-3)
+    )
 
 
 def step_arguments(work, estimate):
     """Arguments of `make_step`'s function."""
     state = jax.jit(partial(initial_state, work, estimate))(jax.random.key(0))
-    return state, jax.random.key(2), jnp.float32(1e-3), work.images()
+    return state, jax.random.key(2), work.images()
 
 
 def compiled_step(work, num_samples, num_temperatures):

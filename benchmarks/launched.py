@@ -85,14 +85,14 @@ def spread_run(work, estimate, mesh, images, num_replicates=1):
         states = jax.tree.map(
             lambda a: jnp.broadcast_to(a, (num_replicates, *a.shape)), state
         )
-        return states, keys, jnp.full((num_replicates,), 1e-3)
+        return states, keys
 
-    state, keys, rates = begin()
+    state, keys = begin()
     states = [state]
     data = sharding.place_rows(np.asarray(images), mesh)
 
     def make_steps(num):
-        state, metrics = run(states.pop(), keys, rates, data, np.int32(num))
+        state, metrics = run(states.pop(), keys, data, np.int32(num))
         states.append(jax.block_until_ready(state))
         return metrics
 

@@ -2,21 +2,26 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ais_jax import sharding
 from configs import table1
 from configs.default import get_config
-from experiments import builders, cli, train, variants
-from experiments.datasets import Dataset
+from experiments.data.catalogue import CATALOGUE
+from experiments.paper import cost, variants
+from experiments.run import build, launch, train
+from experiments.run.settings import resolve
+from experiments.system import devices
 
-IMAGES = variants.IMAGES  # data set -> training images, test images, pixels
-use_compile_cache = cli.use_compile_cache
+IMAGES = {  # data set -> training images, test images, pixels
+    name: (entry.num_train, entry.num_test, entry.num_pixels)
+    for name, entry in CATALOGUE.items()
+}
+use_compile_cache = devices.use_compile_cache
 
 
 def block_size(num_samples, data_size=784):
     """The launcher's choice of examples to sample at a time."""
-    return builders.block_size(get_config(), data_size, num_samples)
+    return build.block_size(resolve(get_config()), data_size, num_samples)
 
 
 def build_mesh(method, batch_size, num_replicates=1, one_device=False):
@@ -27,8 +32,8 @@ def build_mesh(method, batch_size, num_replicates=1, one_device=False):
     config = get_config(method)
     config.batch_size, config.num_replicates = batch_size, num_replicates
     if not one_device:
-        cli.use_cores([config])
-    return builders.build_mesh(config)
+        launch.use_cores([config])
+    return build.build_mesh(resolve(config))
 
 
 def table1_rows(dataset):
@@ -38,7 +43,7 @@ def table1_rows(dataset):
 
 def build_model(config):
     """The model of a run's ConfigDict."""
-    return builders.build_model(config, IMAGES[config.dataset][2])
+    return build.build_model(resolve(config), IMAGES[config.dataset][2])
 
 
 def compile_training(config, num_devices):
@@ -53,18 +58,13 @@ def compile_training(config, num_devices):
     """
     config = config.copy_and_resolve_references()
     config.sharding.data = num_devices
-    pixels = IMAGES[config.dataset][2]
-    images = np.zeros((8 * config.batch_size, pixels), np.float32)
-    data = Dataset(config.dataset, images, images, None, (1, pixels), False, "", "")
-    setup = builders.build_training(config, data)
-    replicated = sharding.by_replicate(setup.mesh)
-    state = jax.eval_shape(lambda: train.initial_state(config, setup))
+    settings = resolve(config)
+    dataset = cost.random_dataset(settings)
+    setup = build.build_training(settings, dataset)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    rates = jax.ShapeDtypeStruct((1,), jnp.float32)
-    arguments = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated),
-        (state, keys, rates),
+    keys = jax.ShapeDtypeStruct(
+        keys.shape, keys.dtype, sharding=sharding.by_replicate(setup.mesh)
     )
     run = sharding.spread_training(setup.run_steps, setup.mesh)
-    rows = sharding.place_rows(images, setup.mesh)
-    return run.lower(*arguments, rows, jnp.int32(100)).compile()
+    rows = sharding.place_rows(dataset.train, setup.mesh)
+    return run.lower(train.template(setup), keys, rows, jnp.int32(100)).compile()

@@ -48,12 +48,12 @@ def measure(is_quick, seconds):
     work = common.workload(is_quick)
     estimate = common.estimator(work, NUM_SAMPLES, NUM_TEMPERATURES)
     step = common.make_step(estimate, launcher.block_size(NUM_SAMPLES))
-    state, key, rate, images = common.step_arguments(work, estimate)
+    state, key, images = common.step_arguments(work, estimate)
     data = jnp.tile(images, (8, 1))
     program = jax.jit(training.make_run_steps(step, work.batch, len(data)))
     rows = []
     for num in STEPS[:2] if is_quick else STEPS:
-        dispatch = partial(wait, program, state, key, rate, data, np.int32(num))
+        dispatch = partial(wait, program, state, key, data, np.int32(num))
         times = runner.interleave({"run": dispatch}, seconds)["run"]
         per_step = 1e3 * statistics.median(times) / num
         rows.append({"steps a dispatch": num, "ms a step": per_step})

@@ -9,7 +9,7 @@ from configs import default
 
 
 def get_config(estimator="ais"):
-    """Returns the config; the argument picks the estimator."""
+    """Returns the config; the argument picks the estimator, or is "best"."""
     config = default.get_config(estimator)
     config.dataset = "binarized_mnist"
     config.num_epochs = 50

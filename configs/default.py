@@ -3,9 +3,10 @@
     python -m experiments.main --config=configs/default.py:ais --config.dataset=digits
 
 The argument after the colon picks the estimator (ais, dreg, iwae, mh_hmc, stl, vae),
-and with it the settings of `config.estimator`. A setting that the estimator does not
-read does not exist, so a mistyped one is an error. None means: chosen from the other
-settings (`configs/presets.py`) or, in `sharding` and `block_rows`, for the machine.
+and with it the settings of `config.estimator`, or `best`: ais with the settings of
+`presets.BEST`. A setting that the estimator does not read does not exist, so a mistyped
+one is an error. None means: chosen from the other settings (`configs/presets.py`) or,
+in `sharding` and `block_rows`, for the machine.
 """
 
 import difflib
@@ -13,9 +14,20 @@ import difflib
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-MOVES = {"num_temperatures": 5, "num_leapfrog": 5}
+from configs import presets
+
+MOVES = {
+    "num_temperatures": 5,
+    "num_leapfrog": 5,
+    "average": "end",
+    "num_averaged": 1,
+    "point_stride": 1,
+    "phi_loss": "elbo",
+    "num_phi_samples": 1,
+    "num_phi_steps": 1,
+}
 ESTIMATORS = {
-    "ais": {**MOVES, "schedule": "linear", "final_move": True},
+    "ais": {**MOVES, "schedule": "linear", "final_moves": 1},
     "dreg": {},
     "iwae": {},
     "mh_hmc": {**MOVES, "weighting": "uniform"},
@@ -25,12 +37,16 @@ ESTIMATORS = {
 
 
 def get_config(estimator="ais"):
-    """Returns the default config for an estimator."""
+    """Returns the default config for an estimator, or for "best"."""
+    if estimator == "best":
+        config = get_config("ais")
+        config.update(presets.BEST)
+        return config
     if estimator not in ESTIMATORS:
         near = difflib.get_close_matches(estimator, ESTIMATORS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"estimator={estimator!r} is unknown: did you mean {near!r}? "
-            f"Choose from {', '.join(ESTIMATORS)}."
+            f"Choose from {', '.join(ESTIMATORS)}, or best."
         )
     config = ConfigDict()
     config.seed = 0
@@ -65,16 +81,31 @@ def get_config(estimator="ais"):
     config.step_size.largest = placeholder(float)  # likewise
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = (1e-3,)  # one, or one for each replicate
     config.optimizer.schedule = "stages"  # the paper's 3^i; constant, cosine
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-4
+    config.optimizer.warmup = 0.0  # share of the steps in which the rate rises
+    config.optimizer.name = "adam"  # or another of optax and optax.contrib
+    config.optimizer.learning_rate = (1e-3,)  # one, or one for each replicate
+    config.optimizer.clip_norm = placeholder(float)  # of the gradient; None: no limit
+    config.optimizer.b1 = placeholder(
+        float
+    )  # 0.9; these four None: the optimizer's own
+    config.optimizer.b2 = placeholder(float)  # 0.999
+    config.optimizer.eps = placeholder(float)  # adam: 1e-4, as the authors'
+    config.optimizer.weight_decay = placeholder(float)
+    config.optimizer.phi = ConfigDict()  # of the encoder; None: as above
+    config.optimizer.phi.name = placeholder(str)
+    config.optimizer.phi.learning_rate = placeholder(tuple)
+    config.optimizer.phi.clip_norm = placeholder(float)
+    config.optimizer.phi.b1 = placeholder(float)
+    config.optimizer.phi.b2 = placeholder(float)
+    config.optimizer.phi.eps = placeholder(float)
+    config.optimizer.phi.weight_decay = placeholder(float)
 
     config.training = ConfigDict()
     config.training.steps_per_row = 100  # steps in one dispatch, one row of metrics
     config.training.checkpoint_seconds = 60.0  # 0: after every row
     config.training.evaluate_epochs = 0  # test log p(x) every so many epochs; 0: never
+    config.training.average_decay = 0.0  # of theta's average, which is evaluated; 0: no
     config.training.block_rows = placeholder(int)  # CPU: by the cache; else all
 
     config.sharding = ConfigDict()

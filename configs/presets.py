@@ -32,6 +32,22 @@ EVALUATION = {  # evaluation.preset -> what every None of config.evaluation beco
         "num_simulated": 100,
     },
 }
+BEST = {  # the argument "best" of a config, in place of an estimator: one chain whose
+    # last trajectory is averaged, and an encoder that is trained more than theta
+    "estimator": {
+        "num_temperatures": 1,
+        "final_moves": 2,
+        "num_leapfrog": 12,
+        "average": "points",
+        "phi_loss": "path_derivative",
+        "num_phi_samples": 4,
+    },
+    "optimizer": {
+        "schedule": "cosine",
+        "learning_rate": (5e-3,),
+        "phi": {"learning_rate": (1.5e-3,)},
+    },
+}
 STEP_SIZES = {  # preconditioner -> what every None of config.step_size becomes
     "unit": {"first": 0.1, "smallest": 0.001, "largest": 0.3},
     "encoder": {"first": 0.2, "smallest": 0.01, "largest": 1.5},

@@ -55,6 +55,7 @@ def bound_gradients(num_samples):
 ELBO_GRADS, BOUND_GRADS = bound_gradients(1), bound_gradients(2)
 LOG_P_GRAD = flatten([g[None] for g in jax.grad(exact_log_p)(THETA, X)])[0]
 LONG = {"num_samples": 2, "num_temperatures": 12, "num_leapfrog": 2}
+POINTS = {"average": "points", "num_averaged": 1}
 CASES = {
     "vae": ("vae", {}, ELBO_GRADS[0], ELBO_GRADS[1]),
     "vae K=2": ("vae", {"num_samples": 2}, ELBO_GRADS[0], ELBO_GRADS[1]),
@@ -64,7 +65,31 @@ CASES = {
     "ais": ("ais", LONG, LOG_P_GRAD, ELBO_GRADS[1]),
     "ais encoder": (
         "ais",
-        {**LONG, "preconditioner": "encoder", "final_move": False},
+        {**LONG, "preconditioner": "encoder", "final_moves": 0},
+        LOG_P_GRAD,
+        ELBO_GRADS[1],
+    ),
+    "ais ends": (
+        "ais",
+        {**LONG, "final_moves": 3, "average": "ends", "num_averaged": 3},
+        LOG_P_GRAD,
+        ELBO_GRADS[1],
+    ),
+    "ais points": (
+        "ais",
+        {**LONG, **POINTS, "final_moves": 2, "phi_loss": "path_derivative"},
+        LOG_P_GRAD,
+        ELBO_GRADS[1],
+    ),
+    "ais every second point": (
+        "ais",
+        {**LONG, **POINTS, "num_leapfrog": 3, "point_stride": 2},
+        LOG_P_GRAD,
+        ELBO_GRADS[1],
+    ),
+    "mh_hmc points": (
+        "mh_hmc",
+        {**LONG, **POINTS, "num_averaged": 2, "num_phi_samples": 3},
         LOG_P_GRAD,
         ELBO_GRADS[1],
     ),
@@ -107,6 +132,31 @@ def test_gradients_have_their_expected_values(case):
     assert np.abs(errors_off(phi_draws, phi_grad)).max() < 4
     errors = np.std(np.concatenate([theta_draws, phi_draws], axis=1), axis=0)
     assert np.max(errors) / np.sqrt(20000) < 0.04
+
+
+def test_all_points_of_a_trajectory_have_less_noise_than_its_end():
+    settings = {"num_temperatures": 1, "num_leapfrog": 5, "final_moves": 3}
+    end, points = (
+        gradients(estimators.make("ais", LINEAR, **settings, average=average), 20000)[0]
+        for average in ("end", "points")
+    )
+    assert np.abs(points.mean(axis=0) - LOG_P_GRAD).max() < 0.02
+    assert np.all(points.var(axis=0) < 0.7 * end.var(axis=0))
+
+
+def test_points_share_the_weight_of_their_chain():
+    estimator = estimators.make(
+        "ais", LINEAR, num_samples=3, num_temperatures=2, final_moves=2, **POINTS
+    )
+    step_sizes = jnp.full(estimator.num_moves, STEP)
+    args = jax.random.key(0), THETA, PHI, X, step_sizes
+    samples = estimator.sample(*args)
+    alone = estimators.make(
+        "ais", LINEAR, num_samples=3, num_temperatures=2, final_moves=1
+    ).sample(*args[:-1], step_sizes[:2])
+    assert samples.log_w.shape == (estimator.num_points,) == (3 * 6,)
+    shares = jax.nn.logsumexp(samples.log_w.reshape(3, 6), axis=1)
+    np.testing.assert_allclose(shares, alone.log_w, rtol=1e-5)
 
 
 def test_short_chains_lie_between_the_elbo_and_log_p():
@@ -308,15 +358,14 @@ def test_settings_are_those_that_each_estimator_reads():
     assert estimators.settings_of("vae") == {"num_samples": 1}
     assert set(estimators.settings_of("ais")) == {
         *("num_samples", "num_temperatures", "num_leapfrog"),
-        *("schedule", "final_move", "preconditioner"),
+        *("schedule", "final_moves", "preconditioner", "average", "num_averaged"),
+        *("point_stride", "phi_loss", "num_phi_samples"),
     }
 
 
 @each_estimator
 def test_a_setting_that_is_not_read_is_refused(name):
-    with pytest.raises(
-        ValueError, match=rf"estimator.momentum=0.9 is not read by '{name}'"
-    ):
+    with pytest.raises(ValueError, match=rf"momentum=0.9 is not read by '{name}'"):
         estimators.make(name, LINEAR, momentum=0.9)
 
 
@@ -357,13 +406,39 @@ def test_unknown_choices_are_refused(name, setting, value):
 
 def test_moves_and_gradients_are_counted():
     make = partial(estimators.make, "ais", LINEAR, num_samples=3, num_leapfrog=4)
-    full, cut = make(), make(final_move=False)
+    full, cut = make(), make(final_moves=0)
     assert (full.num_moves, cut.num_moves) == (5, 4)
     # K (1 + L M) for the chains, K for theta's gradient and one for phi's.
     assert full.gradient_evaluations == 3 * (1 + 4 * 5) + 3 + 1
     assert cut.gradient_evaluations == 3 * (1 + 4 * 4) + 3 + 1
     iwae = estimators.make("iwae", LINEAR, num_samples=3)
     assert (iwae.num_moves, iwae.gradient_evaluations) == (0, 6)
+
+
+def test_points_of_trajectories_are_counted():
+    make = partial(estimators.make, "ais", LINEAR, num_temperatures=1, num_leapfrog=11)
+    averaged = make(final_moves=2, average="points", point_stride=3, num_phi_samples=4)
+    # 1 + L M for the chain, the points of one trajectory, and phi's draws.
+    assert averaged.num_points == 4
+    assert averaged.gradient_evaluations == (1 + 11 * 2) + 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"average": "all"}, "average='all' is unknown"),
+        ({"num_averaged": 2}, "num_averaged=2 with average='end'"),
+        ({"average": "points", "num_averaged": 2}, "num_averaged=2: use 1 to 1"),
+        ({"average": "ends", "point_stride": 2}, "point_stride=2 with average='ends'"),
+        ({"average": "points", "point_stride": 4}, "point_stride=4 does not divide"),
+        ({"final_moves": 0, "average": "points"}, "final_moves=0.*average='points'"),
+        ({"final_moves": -1}, "final_moves=-1: use at least 0"),
+        ({"phi_loss": "elbow"}, "phi_loss='elbow' is unknown"),
+    ],
+)
+def test_averages_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        estimators.make("ais", LINEAR, **settings)
 
 
 def test_betas_take_the_place_of_a_schedules_name():

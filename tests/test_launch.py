@@ -346,7 +346,7 @@ def test_a_killed_evaluation_ends_with_the_very_same_numbers(
         ({"optimizer__learning_rate": (1e-3,)}, "optimizer.learning_rate=[0.003], not"),
         ({"model__widths": ((8,),)}, "model.widths=[[16]], not [[8]]"),
         ({"training__steps_per_row": 15}, "training.steps_per_row=5, not 15"),
-        ({"estimator": "vae"}, "estimator.final_move=True, not None"),
+        ({"estimator": "vae"}, "estimator.average='end', not None"),
     ],
 )
 def test_a_workdir_of_another_config_is_refused_by_the_setting(

@@ -1,5 +1,8 @@
-"""The learning-rate stages, and Adam at a learning rate of one."""
+"""The learning-rate stages, and optax's optimizers at rates of their own."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -31,21 +34,68 @@ def test_cosine_falls_to_zero_and_constant_stays():
     assert constant(0) == constant(100) == 1.0
 
 
-@pytest.mark.parametrize("name", optimizers.LEARNING_RATE_SCHEDULES)
-def test_updates_are_adams_at_the_scheduled_rate(name):
-    ours = optimizers.make(name, 8, b1=0.8, b2=0.9, eps=1e-3)
-    rate = optimizers.LEARNING_RATE_SCHEDULES[name](8)
-    theirs = optax.adam(rate, b1=0.8, b2=0.9, eps=1e-3)
+def updates(optimizer, num_steps, rate=None):
+    """The updates of a few steps of growing gradients."""
     params = jnp.array([1.0, -2.0])
-    states = ours.init(params), theirs.init(params)
-    for i in range(8):
+    state, steps = optimizer.init(params), []
+    if rate is not None:
+        state = optimizers.with_rate(state, rate)
+    for i in range(num_steps):
         grads = jnp.array([0.5, -1.0]) * (i + 1)
-        mine, state = ours.update(grads, states[0], params)
-        other, other_state = theirs.update(grads, states[1], params)
-        states = state, other_state
-        np.testing.assert_allclose(mine, other, rtol=1e-6)
+        update, state = optimizer.update(grads, state, params)
+        steps.append(update)
+    return np.stack(steps)
 
 
-def test_unknown_schedule_names_the_nearest():
-    with pytest.raises(ValueError, match=r"schedule='cosin'.*'cosine'"):
-        optimizers.make("cosin", 10)
+@pytest.mark.parametrize("schedule", optimizers.LEARNING_RATE_SCHEDULES)
+def test_updates_are_adams_at_the_scheduled_rate(schedule):
+    ours = optimizers.make(schedule=schedule, num_steps=8, b1=0.8, b2=0.9, eps=1e-3)
+    rate = optimizers.LEARNING_RATE_SCHEDULES[schedule](8)
+    theirs = optax.adam(lambda t: 0.1 * rate(t), b1=0.8, b2=0.9, eps=1e-3)
+    np.testing.assert_allclose(updates(ours, 8, 0.1), updates(theirs, 8), rtol=1e-5)
+
+
+def test_adam_has_the_authors_epsilon_and_others_have_their_own():
+    make = partial(optimizers.make, schedule="constant", num_steps=8)
+    authors = optax.adam(1.0, eps=1e-4)
+    np.testing.assert_allclose(updates(make(), 3), updates(authors, 3), rtol=1e-5)
+    np.testing.assert_allclose(
+        updates(make("nadam"), 3), updates(optax.nadam(1.0), 3), rtol=1e-5
+    )
+
+
+def test_the_rate_warms_up():
+    constant = optimizers.make("sgd", schedule="constant", num_steps=10)
+    warm = optimizers.make("sgd", schedule="constant", num_steps=10, warmup=0.4)
+    ratio = updates(warm, 6) / updates(constant, 6)
+    np.testing.assert_allclose(ratio[:, 0], [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_norm():
+    clipped = optimizers.make("sgd", schedule="constant", num_steps=10, clip_norm=0.1)
+    norms = np.linalg.norm(updates(clipped, 3), axis=1)
+    np.testing.assert_allclose(norms, 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "lion", "muon", "adan"])
+def test_optimizers_of_optax_are_known_by_name(name):
+    optimizer = optimizers.make(name, schedule="constant", num_steps=10)
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    state = optimizers.with_rate(optimizer.init(params), 1e-3)
+    update, _ = jax.jit(optimizer.update)(params, state, params)
+    assert all(jnp.all(a < 0.0) for a in jax.tree.leaves(update))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "cosin"}, "schedule='cosin'.*'cosine'"),
+        ({"name": "adma"}, "name='adma' is unknown: did you mean"),
+        ({"name": "sgd", "b1": 0.9}, "b1=0.9 is not read by 'sgd'"),
+        ({"warmup": 1.0}, "warmup=1.0: use a number in"),
+        ({"clip_norm": 0.0}, "clip_norm=0.0: use more than 0"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        optimizers.make(**{"schedule": "constant", "num_steps": 10, **settings})

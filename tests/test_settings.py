@@ -204,7 +204,7 @@ def test_one_replicate_has_one_learning_rate(rates):
 def test_one_learning_rate_serves_all_replicates():
     config = changed(num_replicates=3, optimizer__learning_rate=(2e-3,))
     resolve(config)
-    assert resolve(config).learning_rates == (2e-3,) * 3
+    assert resolve(config).learning_rates == ((2e-3, 2e-3),) * 3
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5, float("nan")])

@@ -64,7 +64,8 @@ ON_EIGHT_DEVICES = """
 
     model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),))
     estimator = estimators.make("ais", model, num_samples=2, num_temperatures=3)
-    optimizer = optimizers.make("constant", 100)
+    optimizer = optimizers.make(schedule="constant", num_steps=100)
+    pair = optimizers.Optimizers(optimizer, optimizer)
     data = np.array(jax.random.uniform(jax.random.key(0), (37, 12)))
 
     def train(mesh):
@@ -74,14 +75,16 @@ ON_EIGHT_DEVICES = """
         )
         run = training.make_run_steps(step, 16, len(data), sharding.DATA)
         keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
-        init = lambda key: training.init(key, model, estimator, optimizer, 0.1)
+        init = lambda key, rates: training.init(
+            key, model, estimator, pair, 0.1, learning_rates=rates
+        )
         place = lambda f: jax.jit(f, out_shardings=sharding.by_replicate(mesh))()
-        state = place(lambda: jax.vmap(init)(keys))
-        rates = place(lambda: jnp.array([1e-2, 1e-3]))
+        rates = jnp.array([[1e-2, 1e-2], [1e-3, 1e-3]])
+        state = place(lambda: jax.vmap(init)(keys, rates))
         rows = sharding.place_rows(data, mesh)
         run = sharding.spread_training(run, mesh)
         for _ in range(3):  # epochs of two steps
-            state, metrics = run(state, place(lambda: keys), rates, rows, jnp.int32(2))
+            state, metrics = run(state, place(lambda: keys), rows, jnp.int32(2))
         params = state.generative.params, state.inference.params
         return sharding.fetch((params, metrics))
 

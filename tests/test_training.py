@@ -13,9 +13,11 @@ from targets import linear_gaussian
 from ais_jax import batching, estimators, optimizers, training
 from ais_jax.adaptation import StepSizeRule
 from ais_jax.numerics import effective_sample_size
+from ais_jax.proposals import WeightedSamples
 
 RULE = StepSizeRule(target=0.6, grow=1.1, shrink=0.8, smallest=0.05, largest=3.0)
-OPTIMIZER = optimizers.make("constant", 100)
+OPTIMIZER = optimizers.make(schedule="constant", num_steps=100)
+OPTIMIZERS = optimizers.Optimizers(OPTIMIZER, OPTIMIZER)
 BATCH, NUM_IMAGES = 4, 16
 
 
@@ -25,6 +27,13 @@ def short(name, model):
     read = estimators.settings_of(name)
     settings = {k: v for k, v in settings.items() if k in read}
     return estimators.make(name, model, **settings)
+
+
+def first_state(key, model, estimator, rates=(0.01, 0.01), **settings):
+    rates = jnp.asarray(rates)
+    return training.init(
+        key, model, estimator, OPTIMIZERS, 0.2, learning_rates=rates, **settings
+    )
 
 
 class Run(NamedTuple):
@@ -40,7 +49,7 @@ class Run(NamedTuple):
 def ais_run(small_model):
     """AIS on the small model: one compilation of the dispatch for all tests."""
     estimator = short("ais", small_model)
-    init = training.init(jax.random.key(0), small_model, estimator, OPTIMIZER, 0.2)
+    init = first_state(jax.random.key(0), small_model, estimator)
     step = training.make_train_step(estimator, RULE, binarize=False)
     run_steps = training.make_run_steps(step, BATCH, NUM_IMAGES)
     return Run(estimator, init, jax.jit(step), jax.jit(run_steps))
@@ -51,7 +60,7 @@ def dispatch(run, data, *lengths, state=None):
     state, metrics = run.state if state is None else state, []
     for length in lengths:
         state, measured = run.run_steps(
-            state, jax.random.key(1), jnp.float32(0.01), data, jnp.int32(length)
+            state, jax.random.key(1), data, jnp.int32(length)
         )
         metrics.append(measured)
     return state, metrics
@@ -64,8 +73,21 @@ def assert_trees_close(a, b, rtol=1e-4, atol=1e-5):
 # One step.
 
 
+def at_rates(state, theta, phi):
+    """The state with other learning rates."""
+    generative, inference = state.generative, state.inference
+    return state.replace(
+        generative=generative.replace(
+            opt_state=optimizers.with_rate(generative.opt_state, theta)
+        ),
+        inference=inference.replace(
+            opt_state=optimizers.with_rate(inference.opt_state, phi)
+        ),
+    )
+
+
 @partial(jax.jit, static_argnums=0)
-def step_by_hand(estimator, state, key, rate, x):
+def step_by_hand(estimator, state, key, x):
     """Algorithm 1 with optax alone: (theta, phi, samples, phi of a mutant).
 
     The mutant's phi follows the ELBO at the old theta.
@@ -85,19 +107,20 @@ def step_by_hand(estimator, state, key, rate, x):
         loss = lambda k, x: estimator.phi_loss(phi, theta, k, x)[0]
         return jnp.sum(jax.vmap(loss)(phi_keys, x)) / len(x)
 
-    def adam(grads, params):
+    def adam(grads, params, rate):
         optimizer = optax.adam(rate, eps=1e-4)
         updates, _ = optimizer.update(grads, optimizer.init(params))
         return optax.apply_updates(params, updates)
 
-    new_theta = adam(jax.grad(theta_loss)(theta), theta)
-    new_phi = adam(jax.grad(phi_loss)(phi, new_theta), phi)
-    return new_theta, new_phi, samples, adam(jax.grad(phi_loss)(phi, theta), phi)
+    new_theta = adam(jax.grad(theta_loss)(theta), theta, 0.1)
+    new_phi = adam(jax.grad(phi_loss)(phi, new_theta), phi, 0.03)
+    mutant = adam(jax.grad(phi_loss)(phi, theta), phi, 0.03)
+    return new_theta, new_phi, samples, mutant
 
 
 def test_a_step_is_algorithm_1(ais_run, images):
     """Theta first, then phi at the updated theta, the loss a mean over the batch."""
-    args = ais_run.state, jax.random.key(3), jnp.float32(0.1), images[:BATCH]
+    args = at_rates(ais_run.state, 0.1, 0.03), jax.random.key(3), images[:BATCH]
     state, metrics = ais_run.step(*args)
     theta, phi, samples, mutant = step_by_hand(ais_run.estimator, *args)
     assert_trees_close(state.generative.params, theta)
@@ -115,7 +138,7 @@ def test_step_sizes_follow_the_acceptance_at_each_temperature(ais_run, images):
     """Large steps shrink and small ones grow, each by its own acceptance."""
     state = ais_run.state.replace(step_sizes=jnp.array([0.29, 2.5]))
     x = images[:BATCH]
-    state, metrics = ais_run.step(state, jax.random.key(3), jnp.float32(0.1), x)
+    state, metrics = ais_run.step(state, jax.random.key(3), x)
     assert metrics.accept_prob[0] > 0.6 > metrics.accept_prob[1]
     np.testing.assert_allclose(state.step_sizes, [0.29 * 1.1, 2.5 * 0.8], rtol=1e-6)
 
@@ -125,14 +148,14 @@ def test_block_size_does_not_change_a_step(ais_run, images):
     blocked = training.make_train_step(
         ais_run.estimator, RULE, binarize=False, block_size=3
     )
-    args = ais_run.state, jax.random.key(3), jnp.float32(0.1), images[:BATCH]
+    args = ais_run.state, jax.random.key(3), images[:BATCH]
     assert_trees_close(jax.jit(blocked)(*args), ais_run.step(*args))
 
 
 def test_blocks_do_not_change_a_step_whose_phi_takes_every_sample(small_model, images):
     estimator = short("dreg", small_model)
-    init = training.init(jax.random.key(0), small_model, estimator, OPTIMIZER, 0.2)
-    args = init, jax.random.key(3), jnp.float32(0.1), images[:BATCH]
+    init = first_state(jax.random.key(0), small_model, estimator)
+    args = init, jax.random.key(3), images[:BATCH]
     whole, blocked = (
         jax.jit(training.make_train_step(estimator, RULE, binarize=True, block_size=n))
         for n in (None, 3)
@@ -140,27 +163,84 @@ def test_blocks_do_not_change_a_step_whose_phi_takes_every_sample(small_model, i
     assert_trees_close(blocked(*args), whole(*args))
 
 
-class Pixels(NamedTuple):
-    """An estimator of nothing whose ELBO is the mean of the pixels it was given."""
+def points(model):
+    """An estimator whose points are more than its chains."""
+    return estimators.make(
+        *("ais", model),
+        num_samples=2,
+        num_temperatures=1,
+        num_leapfrog=3,
+        final_moves=2,
+        average="points",
+        phi_loss="path_derivative",
+        num_phi_samples=3,
+        num_phi_steps=2,
+    )
 
-    num_samples: int = 1
 
-    def sample(self, key, theta, phi, x, step_sizes):
-        """One sample that is the image."""
-        return estimators.WeightedSamples(x[None], jnp.zeros(1), jnp.zeros(0))
+def test_blocks_do_not_change_a_step_of_many_points(small_model, images):
+    estimator = points(small_model)
+    init = first_state(jax.random.key(0), small_model, estimator)
+    args = init, jax.random.key(3), images[:BATCH]
+    whole, blocked = (
+        jax.jit(training.make_train_step(estimator, RULE, binarize=True, block_size=n))
+        for n in (None, 3)
+    )
+    assert_trees_close(blocked(*args), whole(*args))
 
-    def theta_loss(self, theta, x, samples):
-        """A loss without a gradient."""
-        return 0.0 * jnp.sum(theta)
 
-    def phi_loss(self, phi, theta, key, x):
-        """The ELBO is the mean pixel; a pixel of a half would give itself away."""
+def test_each_network_has_its_own_number_of_updates(small_model, images):
+    estimator = points(small_model)
+    state = first_state(jax.random.key(0), small_model, estimator)
+    step = jax.jit(training.make_train_step(estimator, RULE, binarize=False))
+    state, _ = step(state, jax.random.key(3), images[:BATCH])
+    assert (state.generative.step, state.inference.step) == (1, 2)
+
+
+def test_the_average_of_theta_follows_it(ais_run, small_model, images):
+    state = first_state(
+        jax.random.key(0), small_model, ais_run.estimator, keep_average=True
+    )
+    step = training.make_train_step(
+        ais_run.estimator, RULE, binarize=False, average_decay=0.75
+    )
+    after, _ = jax.jit(step)(state, jax.random.key(3), images[:BATCH])
+    expected = jax.tree.map(
+        lambda old, new: 0.75 * old + 0.25 * new,
+        state.generative.params,
+        after.generative.params,
+    )
+    assert_trees_close(after.theta, expected, atol=1e-6)
+    assert ais_run.state.theta is ais_run.state.generative.params
+
+
+def mean_of_pixels():
+    """An estimator of nothing whose ELBO is the mean of the pixels it was given.
+
+    A pixel of a half would give itself away.
+    """
+
+    def phi_loss(phi, theta, key, x):
         is_binary = jnp.all((x == 0.0) | (x == 1.0))
         return 0.0 * jnp.sum(phi), jnp.where(is_binary, jnp.mean(x), jnp.nan)
 
+    return estimators.Estimator(
+        sample=lambda key, theta, phi, x, step_sizes: WeightedSamples(
+            x[None], jnp.zeros(1), jnp.zeros(0)
+        ),
+        theta_loss=lambda theta, x, samples: 0.0 * jnp.sum(theta),
+        phi_loss=phi_loss,
+        num_samples=1,
+        num_points=1,
+        num_phi_samples=1,
+        num_phi_steps=1,
+        num_moves=0,
+        gradient_evaluations=1,
+    )
+
 
 def test_binarized_pixels_are_drawn_from_their_intensities_at_each_visit():
-    step = training.make_train_step(Pixels(), RULE, binarize=True)
+    step = training.make_train_step(mean_of_pixels(), RULE, binarize=True)
     params = training.train_state.TrainState(
         jnp.zeros((), jnp.int32), None, jnp.zeros(1), OPTIMIZER, OPTIMIZER.init(0.0)
     )
@@ -168,8 +248,7 @@ def test_binarized_pixels_are_drawn_from_their_intensities_at_each_visit():
     state = training.TrainState(params, params, jnp.zeros(0))
     images = jnp.full((200, 50), 0.3)
     means = [
-        float(jax.jit(step)(state, jax.random.key(i), 0.0, images)[1].elbo)
-        for i in range(2)
+        float(jax.jit(step)(state, jax.random.key(i), images)[1].elbo) for i in range(2)
     ]
     assert means[0] != means[1]
     np.testing.assert_allclose(means, 0.3, atol=4 * np.sqrt(0.21 / 10_000))
@@ -200,7 +279,7 @@ class Steps(NamedTuple):
     step: jax.Array
 
 
-def report(state, key, learning_rate, images):
+def report(state, key, images):
     """A step that does nothing but report its images and its key."""
     images = images[:, 0].astype(jnp.int32)
     key = jax.random.key_data(key).astype(jnp.int32)
@@ -215,9 +294,7 @@ def test_every_epoch_is_another_permutation():
     def visits(seed):
         state, batches = Steps(jnp.int32(0)), []
         for _ in range(6):
-            state, metrics = run_steps(
-                state, jax.random.key(seed), 0.0, data, jnp.int32(1)
-            )
+            state, metrics = run_steps(state, jax.random.key(seed), data, jnp.int32(1))
             batches.append(np.asarray(metrics.elbo))
         return np.stack(batches).reshape(2, 12).astype(int)
 
@@ -236,7 +313,7 @@ def test_every_step_has_its_own_key():
     run_steps = jax.jit(training.make_run_steps(report, 4, len(data)))
     state, keys = Steps(jnp.int32(0)), []
     for _ in range(6):
-        state, metrics = run_steps(state, jax.random.key(0), 0.0, data, jnp.int32(1))
+        state, metrics = run_steps(state, jax.random.key(0), data, jnp.int32(1))
         keys.append(tuple(np.asarray(metrics.accept_prob)))
     assert len(set(keys)) == 6
 
@@ -261,14 +338,14 @@ def test_replicates_equal_their_lone_runs(name):
     estimator = short(name, model)
     step = training.make_train_step(estimator, RULE, binarize=False)
     run_steps = training.make_run_steps(step, BATCH, NUM_IMAGES)
-    init = lambda key: training.init(key, model, estimator, OPTIMIZER, 0.2)
+    init = lambda key, rates: first_state(key, model, estimator, rates)
     seeds = jax.random.split(jax.random.key(7), 2)
-    states, rates, num_steps = jax.vmap(init)(seeds), [0.01, 0.03], jnp.int32(3)
-    together = jax.jit(training.replicate(run_steps))
-    together = together(states, seeds, jnp.array(rates), data, num_steps)
+    rates = jnp.array([[0.01, 0.02], [0.03, 0.01]])
+    states, num_steps = jax.vmap(init)(seeds, rates), jnp.int32(3)
+    together = jax.jit(training.replicate(run_steps))(states, seeds, data, num_steps)
     alone = jax.jit(run_steps)
-    for i, rate in enumerate(rates):
-        lone = alone(init(seeds[i]), seeds[i], jnp.float32(rate), data, num_steps)
+    for i in range(2):
+        lone = alone(init(seeds[i], rates[i]), seeds[i], data, num_steps)
         assert_trees_close(jax.tree.map(lambda a, i=i: a[i], together), lone)
     theta = together[0].generative.params[0]
     assert jnp.all(jnp.abs(theta[0] - theta[1]) > 1e-3)
@@ -287,7 +364,7 @@ def test_training_with_ais_improves_the_elbo(ais_run, images):
 
 def test_training_with_iwae_improves_the_elbo(small_model, images):
     estimator = short("iwae", small_model)
-    state = training.init(jax.random.key(0), small_model, estimator, OPTIMIZER, 0.2)
+    state = first_state(jax.random.key(0), small_model, estimator)
     step = training.make_train_step(estimator, RULE, binarize=False)
     run_steps = jax.jit(training.make_run_steps(step, BATCH, NUM_IMAGES))
     run = Run(estimator, state, step, run_steps)
@@ -318,9 +395,9 @@ def test_memory_of_a_step_does_not_grow_with_temperatures(small_model, images):
 
     def needed(num_temperatures):
         estimator = at_temperatures(small_model, num_temperatures)
-        state = training.init(jax.random.key(0), small_model, estimator, OPTIMIZER, 0.2)
+        state = first_state(jax.random.key(0), small_model, estimator)
         step = training.make_train_step(estimator, RULE, binarize=False)
-        return temporary_bytes(step, state, jax.random.key(1), 0.01, images)
+        return temporary_bytes(step, state, jax.random.key(1), images)
 
     assert growth(needed) <= 4 * 4
 

@@ -91,15 +91,14 @@ def seconds_per_step(settings):
     setup = build.build_training(settings, dataset)
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
     keys = jax.vmap(jax.random.key)(jnp.arange(settings.num_replicates))
-    rates = jnp.asarray(settings.learning_rates, jnp.float32)
     images = sharding.place_rows(dataset.train, setup.mesh)
     state, num, seconds = train.initial_state(setup), 1, 0.0
-    state, _ = run_steps(state, keys, rates, images, jnp.int32(num))
+    state, _ = run_steps(state, keys, images, jnp.int32(num))
     while seconds < 0.5:
         num *= 2
         jax.block_until_ready(state)
         started = time.perf_counter()
-        state, _ = run_steps(state, keys, rates, images, jnp.int32(num))
+        state, _ = run_steps(state, keys, images, jnp.int32(num))
         jax.block_until_ready(state)
         seconds = time.perf_counter() - started
     return seconds / num

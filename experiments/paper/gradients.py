@@ -61,18 +61,19 @@ def run(workdir, names=None, num_batches=100, overrides=None):
 
 
 def make_estimator(name, setup):
-    """The estimator of a name such as 'dreg-K5' or 'ais-K5-T11'.
+    """The estimator of a name such as 'dreg-K5' or 'ais-K5-T11+final_moves=2'.
 
-    Its other settings are those of the run where both have them.
+    Other settings follow as +name=value. HMC's own, where they are not given, are those
+    of the run where both have them.
 
     Raises:
         InputError: where the name is not understood.
     """
-    parts = re.fullmatch(r"(\w+)-K(\d+)(?:-T(\d+))?", name)
+    parts = re.fullmatch(r"(\w+)-K(\d+)(?:-T(\d+))?((?:\+\w+=\w+)*)", name)
     try:
         if parts is None:
-            raise ValueError("write it as in 'dreg-K5' or 'ais-K5-T11'")
-        method, num_samples, num_temperatures = parts.groups()
+            raise ValueError("write it as in 'dreg-K5' or 'ais-K5-T11+final_moves=2'")
+        method, num_samples, num_temperatures, others = parts.groups()
         known = estimators.settings_of(method)
         settings = {"num_samples": int(num_samples)}
         if num_temperatures:
@@ -80,6 +81,8 @@ def make_estimator(name, setup):
         for shared in ("num_leapfrog", "preconditioner"):
             if shared in known and shared in setup.settings.estimator:
                 settings[shared] = setup.settings.estimator[shared]
+        for setting, value in re.findall(r"(\w+)=(\w+)", others):
+            settings[setting] = int(value) if value.isdecimal() else value
         return estimators.make(method, setup.model, **settings)
     except ValueError as error:
         raise InputError(f"estimators={name!r}: {error}") from error
@@ -96,7 +99,8 @@ def measure(setup, dataset, params, estimates, num_batches):
     rows = []
     for seed, name in enumerate(estimates, 2):
         grads, ess = (again, 1.0) if name == EXACT else draw(name, seed)
-        rows.append({"name": name, "ess": float(ess), **compare(grads, exact, again)})
+        row = {"name": name, "ess": float(ess), **compare(grads, exact, again)}
+        rows.append({**row, "cost": estimates[name].gradient_evaluations})
     return rows
 
 
@@ -137,12 +141,18 @@ def _without(products, i):
 
 def table(rows):
     """The rows as lines of text."""
-    form = (
-        "{name:16} {noise:8.2f} +- {noise_error:4.2f} {bias:8.3f} +- {bias_error:5.3f}"
-        " {ess:8.2f}"
-    ).format
-    head = f"{'estimator':16} {'noise':>16} {'bias':>17} {'ESS / K':>8}"
-    return "\n".join([head] + [form(**row) for row in rows])
+    width = max(len(row["name"]) for row in rows)
+    head = (
+        f"{'estimator':{width}} {'noise':>16} {'bias':>17} {'ESS / N':>8} {'cost':>5}"
+    )
+    lines = [
+        f"{row['name']:{width}} {row['noise']:8.2f} +- {row['noise_error']:4.2f} "
+        f"{row['bias']:8.3f} +- {row['bias_error']:5.3f} {row['ess']:8.2f} "
+        f"{row['cost']:5d}"
+        for row in rows
+    ]
+    note = "cost: gradient evaluations of an image in a training step, phi's included"
+    return "\n".join([head, *lines, note])
 
 
 def _batches(settings, dataset, num_batches):
@@ -157,7 +167,7 @@ def _batches(settings, dataset, num_batches):
 
 
 def _gradients(settings, estimator, params, x, seed):
-    """Gradients f32[R, P] of the mean over each batch, and the mean ESS over K."""
+    """Gradients f32[R, P] of the mean over each batch, and the mean ESS over N."""
     block = build.block_size(settings, x.shape[-1], estimator.num_samples)
     rule = StepSizeRule(**FASTER, largest=np.inf)
 
@@ -167,7 +177,7 @@ def _gradients(settings, estimator, params, x, seed):
         one = partial(theta_gradient, estimator, *params, step_sizes)
         sums, (accept_prob, log_w) = batching.sum_blocks(one, keys, x, block_size=block)
         flat, _ = ravel_pytree(sums[1])
-        ess = effective_sample_size(log_w) / estimator.num_samples
+        ess = effective_sample_size(log_w) / estimator.num_points
         next_sizes = update_step_sizes(rule, step_sizes, jnp.mean(accept_prob, axis=0))
         return -flat / len(x), jnp.mean(ess), next_sizes
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from configs import table1, table2
+from configs.default import ESTIMATORS
 
 METHODS = {"dreg": "IWAE-DReG", "ais": "AIS", "mh_hmc": "MH-HMC"}
 NUM_LEAPFROG = 5
@@ -59,14 +60,13 @@ def num_moves(row, reading):
 def estimator_settings(row, reading):
     """The settings of `config.estimator`, but the preconditioner, that make a row."""
     settings = {"name": row.method, "num_samples": row.num_samples}
-    if row.printed_temperatures:
-        settings["num_temperatures"] = num_moves(row, reading)
-        settings["num_leapfrog"] = NUM_LEAPFROG
-    if row.method == "ais":
-        settings |= {"schedule": "linear", "final_move": True}
-    if row.method == "mh_hmc":
-        settings |= {"weighting": "uniform"}
-    return settings
+    if not row.printed_temperatures:
+        return settings
+    moves = {
+        "num_temperatures": num_moves(row, reading),
+        "num_leapfrog": NUM_LEAPFROG,
+    }
+    return settings | ESTIMATORS[row.method] | moves
 
 
 def match(config):

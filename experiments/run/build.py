@@ -8,6 +8,7 @@ import jax
 
 from ais_jax import estimators, models, networks, optimizers, sharding, training
 from ais_jax.hmc import hmc_step
+from ais_jax.optimizers import Optimizers
 from experiments.system.errors import ConfigError
 
 BLOCK_BYTES = (
@@ -25,7 +26,7 @@ class Training(NamedTuple):
     model: models.LatentVariableModel
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
-    init: Callable  # key -> `TrainState`
+    init: Callable  # (key, learning_rates) -> `TrainState`
     run_steps: Callable  # of `training.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
     num_steps: int  # in all
@@ -73,6 +74,7 @@ def build_training(settings, dataset):
         estimator,
         settings.step_size_rule,
         binarize=not dataset.is_binary,
+        average_decay=settings.average_decay,
         block_size=block_size(settings, data_size, estimator.num_samples),
         axis_name=sharding.DATA,
     )
@@ -85,8 +87,12 @@ def build_training(settings, dataset):
             training.init,
             model=model,
             estimator=estimator,
-            optimizer=optimizers.make(num_steps=num_steps, **settings.optimizer),
+            optimizers=Optimizers(
+                optimizers.make(num_steps=num_steps, **settings.optimizer),
+                optimizers.make(num_steps=num_steps, **settings.phi_optimizer),
+            ),
             step_size=settings.first_step_size,
+            keep_average=settings.average_decay > 0.0,
         ),
         run_steps=training.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA

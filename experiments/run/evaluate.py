@@ -106,7 +106,7 @@ def curve(setup, dataset):
 def parameters(state):
     """(theta, phi) of each replicate of a `TrainState`, on the host."""
     state = sharding.fetch(state)
-    both = (state.generative.params, state.inference.params)
+    both = (state.theta, state.inference.params)
     num = len(state.step_sizes)
     return [jax.tree.map(lambda a, r=r: a[r], both) for r in range(num)]
 

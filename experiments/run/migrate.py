@@ -22,6 +22,11 @@ _STEP_SIZES = {
     "encoder": {"first": 0.2, "smallest": 0.01, "largest": 1.5},
 }
 
+_MOVES = {  # settings that version 1 had not, at the values that it amounts to
+    **{"average": "end", "num_averaged": 1, "point_stride": 1},
+    **{"phi_loss": "elbo", "num_phi_samples": 1, "num_phi_steps": 1},
+}
+
 
 def migrate(content: dict) -> dict:
     """A config.json, results.json or variant.json of any version, as of this one."""
@@ -50,6 +55,15 @@ def _from_1(content):
     evaluation["first_step_size"] = sizes["first"]
     preconditioner = config["estimator"].get("preconditioner", "unit")
     _fill(config["step_size"], _STEP_SIZES[preconditioner])
+    config["training"].setdefault("average_decay", 0.0)
+    estimator, optimizer = config["estimator"], config["optimizer"]
+    if "final_move" in estimator:
+        estimator["final_moves"] = int(estimator.pop("final_move"))
+    if "num_leapfrog" in estimator:
+        config["estimator"] = {**_MOVES, **estimator}
+    adam = {"name": "adam", "clip_norm": None, "weight_decay": None, **optimizer}
+    adam["phi"] = {k: v for k, v in adam.items() if k != "schedule"}
+    config["optimizer"] = {"warmup": 0.0, **adam}
 
 
 def _fill(section, values):

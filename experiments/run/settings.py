@@ -46,6 +46,10 @@ _CHOICES = {
     "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
     "evaluation.preconditioner": models.PRECONDITIONERS,
 }
+_SHARES = (
+    *("optimizer.b1", "optimizer.b2", "optimizer.phi.b1", "optimizer.phi.b2"),
+    "training.average_decay",
+)
 _TINY = 5e-324  # the smallest number above 0
 Evaluation = namedtuple("Evaluation", list(default.get_config().evaluation))
 Evaluation.__doc__ = "The settings of an evaluation, all of them values."
@@ -68,8 +72,10 @@ class Settings(NamedTuple):
     estimator: dict[str, Any]  # its name, and keyword arguments of `estimators.make`
     first_step_size: float  # of HMC in training
     step_size_rule: StepSizeRule
-    optimizer: dict[str, Any]  # keyword arguments of `optimizers.make`
-    learning_rates: tuple[float, ...]  # one for each replicate
+    optimizer: dict[str, Any]  # theta's keyword arguments of `optimizers.make`
+    phi_optimizer: dict[str, Any]  # likewise phi's
+    learning_rates: tuple[tuple[float, float], ...]  # theta's, phi's of each replicate
+    average_decay: float
     steps_per_row: int
     checkpoint_seconds: float
     evaluate_epochs: int
@@ -92,7 +98,9 @@ def resolve(config: ConfigDict) -> Settings:
     values = _filled(config)
     _check(values)
     model, optimizer = dict(values["model"]), dict(values["optimizer"])
-    rates = _learning_rates(optimizer.pop("learning_rate"), values["num_replicates"])
+    phi_optimizer = {**optimizer, **optimizer.pop("phi")}
+    del phi_optimizer["phi"]
+    rates = _learning_rates(optimizer, phi_optimizer, values["num_replicates"])
     first_step_size, rule = _step_sizes(values["step_size"])
     sections = {
         "model": model,
@@ -101,6 +109,7 @@ def resolve(config: ConfigDict) -> Settings:
         "first_step_size": first_step_size,
         "step_size_rule": rule,
         "optimizer": optimizer,
+        "phi_optimizer": phi_optimizer,
         "learning_rates": rates,
         "evaluation": Evaluation(**values["evaluation"]),
         **values["training"],
@@ -113,6 +122,8 @@ def resolve(config: ConfigDict) -> Settings:
         build.build_estimator(settings, built)
     with _section("optimizer"):
         optimizers.make(num_steps=1, **optimizer)
+    with _section("optimizer.phi"):
+        optimizers.make(num_steps=1, **phi_optimizer)
     build.mesh_shape(settings, 1)
     return settings
 
@@ -167,11 +178,26 @@ def _filled(config):
         sizes.append(presets.STEP_SIZES[preconditioner])
     _fill(evaluation, {"first_step_size": sizes[0]["first"]})
     _fill(values["step_size"], sizes[1])
+    _fill_optimizers(values["optimizer"])
     return values
 
 
+def _fill_optimizers(optimizer):
+    """What is None becomes the optimizer's default, and for phi theta's setting."""
+    phi = optimizer["phi"]
+    with _section("optimizer"):
+        _fill(optimizer, optimizers.settings_of(optimizer["name"]))
+    if phi["name"] in (None, optimizer["name"]):
+        _fill(phi, optimizer)
+    with _section("optimizer.phi"):
+        _fill(phi, optimizers.settings_of(phi["name"]))
+    _fill(phi, {"learning_rate": optimizer["learning_rate"]})
+
+
 def _fill(section, choices):
-    section.update({k: v for k, v in choices.items() if section.get(k) is None})
+    section.update(
+        {k: choices[k] for k in section.keys() & choices.keys() if section[k] is None}
+    )
 
 
 def _check_shape(config):
@@ -203,13 +229,16 @@ def _check(values):
             "of at least 1"
         )
     ranges = {
-        **{f"optimizer.{b}": ("a number in [0, 1)", 0.0, 1.0) for b in ("b1", "b2")},
-        "optimizer.eps": ("more than 0", _TINY, math.inf),
+        **{name: ("a number in [0, 1)", 0.0, 1.0) for name in _SHARES},
+        **{
+            f"optimizer.{name}": ("more than 0", _TINY, math.inf)
+            for name in ("eps", "phi.eps")
+        },
         "evaluation.first_step_size": ("more than 0", _TINY, math.inf),
         "evaluation.target": ("a number in (0, 1)", _TINY, 1.0),
     }
     for name, (what, smallest, above) in ranges.items():
-        if not smallest <= flat[name] < above:
+        if flat[name] is not None and not smallest <= flat[name] < above:
             raise ConfigError(f"{name}={flat[name]}: use {what}")
 
 
@@ -245,14 +274,18 @@ def _estimator(given):
     return estimator
 
 
-def _learning_rates(rates, num_replicates):
-    """One learning rate for each replicate."""
-    if len(rates) not in (1, num_replicates) or not all(rate > 0 for rate in rates):
-        raise ConfigError(
-            f"optimizer.learning_rate={rates}: give one positive number, or one for "
-            f"each of num_replicates={num_replicates}"
-        )
-    return tuple(rates) * (num_replicates if len(rates) == 1 else 1)
+def _learning_rates(theta, phi, num_replicates):
+    """Theta's and phi's learning rates of each replicate, out of their settings."""
+    networks = []
+    for section, optimizer in (("", theta), ("phi.", phi)):
+        rates = tuple(optimizer.pop("learning_rate"))
+        if len(rates) not in (1, num_replicates) or not all(rate > 0 for rate in rates):
+            raise ConfigError(
+                f"optimizer.{section}learning_rate={rates}: give one positive number, "
+                f"or one for each of num_replicates={num_replicates}"
+            )
+        networks.append(rates * (num_replicates if len(rates) == 1 else 1))
+    return tuple(zip(*networks))
 
 
 def _step_sizes(section):

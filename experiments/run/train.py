@@ -90,11 +90,11 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
 def _loop(setup, dataset, step, state, check, show, keep):
     """Steps from `step` to the last; returns the state."""
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
-    keys, rates = _placed(setup, _keys_and_rates)
+    keys = _placed(setup, _run_keys)
     data = sharding.place_rows(dataset.train, setup.mesh)
     while step < setup.num_steps:
         num = _dispatch_size(setup, step)
-        state, means = run_steps(state, keys, rates, data, jnp.int32(num))
+        state, means = run_steps(state, keys, data, jnp.int32(num))
         means = sharding.fetch(means)
         step += num
         check(means)
@@ -140,13 +140,16 @@ def _keeper(setup, workdir, checkpointer, stop):
 
 
 def _init(setup):
-    return jax.vmap(setup.init)(_replicate_keys(setup.settings)[:, 0])
-
-
-def _keys_and_rates(setup):
-    """Run keys and learning rates of the replicates."""
     rates = jnp.asarray(setup.settings.learning_rates, jnp.float32)
-    return _replicate_keys(setup.settings)[:, 1], rates
+
+    def init(key, rates):
+        return setup.init(key, learning_rates=rates)
+
+    return jax.vmap(init)(_replicate_keys(setup.settings)[:, 0], rates)
+
+
+def _run_keys(setup):
+    return _replicate_keys(setup.settings)[:, 1]
 
 
 def _replicate_keys(settings):

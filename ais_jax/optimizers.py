@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -124,8 +126,7 @@ def _factories():
         name: factory
         for name, factory in named.items()
         if not name.startswith(("_", "scale_by_", *NEED_MORE))
-        and callable(factory)
-        and not inspect.isclass(factory)
+        and isinstance(factory, FunctionType | partial)
         and next(iter(inspect.signature(factory).parameters), "") == "learning_rate"
     }
 

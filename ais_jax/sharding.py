@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
-from ais_jax.training import RunSteps, replicate
+from ais_jax.epochs import RunSteps, replicate
 
 REPLICATE, DATA = "replicate", "data"
 
@@ -67,7 +67,7 @@ def check_divides(name: str, value: int, parts: int, axis: str) -> None:
 
 
 def spread_training(run_steps: RunSteps, mesh: Mesh) -> RunSteps:
-    """Compiles `training.make_run_steps`' function for a mesh.
+    """Compiles `epochs.make_run_steps`' function for a mesh.
 
     Args:
         run_steps: made with axis_name = 'data', for one replicate.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from ais_jax import adaptation, estimators, sharding, training
+from ais_jax import adaptation, epochs, estimators, sharding, training
 from benchmarks import common, flops, launcher
 
 
@@ -74,7 +74,7 @@ def spread_run(work, estimate, mesh, images, num_replicates=1):
         block_size=launcher.block_size(estimate.num_samples),
         axis_name=sharding.DATA,
     )
-    run = training.make_run_steps(train_step, work.batch, len(images), sharding.DATA)
+    run = epochs.make_run_steps(train_step, work.batch, len(images), sharding.DATA)
     run = sharding.spread_training(run, mesh)
     by_replicate = sharding.by_replicate(mesh)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import training
+from ais_jax import epochs
 from benchmarks import common, launcher, runner
 
 NUM_SAMPLES, NUM_TEMPERATURES = 1, 5
@@ -50,7 +50,7 @@ def measure(is_quick, seconds):
     step = common.make_step(estimate, launcher.block_size(NUM_SAMPLES))
     state, key, images = common.step_arguments(work, estimate)
     data = jnp.tile(images, (8, 1))
-    program = jax.jit(training.make_run_steps(step, work.batch, len(data)))
+    program = jax.jit(epochs.make_run_steps(step, work.batch, len(data)))
     rows = []
     for num in STEPS[:2] if is_quick else STEPS:
         dispatch = partial(wait, program, state, key, data, np.int32(num))

@@ -36,12 +36,13 @@ IMPORTS = {
     "training": {*BASE, *CHAIN, "adaptation", "gradients", "optimizers"},
     "tuning": {*BASE, *CHAIN[:5]},
     "evaluation": {*BASE, *CHAIN[:5], "tuning"},
-    "sharding": {"types", "training"},
+    "epochs": {"types", "training"},
+    "sharding": {"types", "epochs"},
     "toy": {*BASE, *CHAIN[:5]},
 }
 IMPORTS["__init__"] = set(IMPORTS)  # it may name anything that users import from it
 LIBRARIES = {"jax", "flax", "optax", "numpy", "jaxtyping"}
-STANDARD = {"collections", "difflib", "functools", "inspect", "math", "typing"}
+STANDARD = {"collections", "difflib", "functools", "inspect", "math", "types", "typing"}
 
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 

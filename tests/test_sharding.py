@@ -57,7 +57,7 @@ SIGNALS_ITSELF = """
 ON_EIGHT_DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
     from ais_jax import adaptation, estimators, evaluation, optimizers, sharding
-    from ais_jax import training, tuning
+    from ais_jax import epochs, training, tuning
     from ais_jax.models import posterior_path
     from ais_jax.networks import bernoulli_model
     from ais_jax.batching import map_examples
@@ -73,7 +73,7 @@ ON_EIGHT_DEVICES = """
             estimator, adaptation.StepSizeRule(), binarize=True, block_size=2,
             axis_name=sharding.DATA,
         )
-        run = training.make_run_steps(step, 16, len(data), sharding.DATA)
+        run = epochs.make_run_steps(step, 16, len(data), sharding.DATA)
         keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
         init = lambda key, rates: training.init(
             key, model, estimator, pair, 0.1, learning_rates=rates

@@ -10,7 +10,7 @@ import optax
 import pytest
 from targets import linear_gaussian
 
-from ais_jax import batching, estimators, optimizers, training
+from ais_jax import batching, epochs, estimators, optimizers, training
 from ais_jax.adaptation import StepSizeRule
 from ais_jax.numerics import effective_sample_size
 from ais_jax.proposals import WeightedSamples
@@ -51,7 +51,7 @@ def ais_run(small_model):
     estimator = short("ais", small_model)
     init = first_state(jax.random.key(0), small_model, estimator)
     step = training.make_train_step(estimator, RULE, binarize=False)
-    run_steps = training.make_run_steps(step, BATCH, NUM_IMAGES)
+    run_steps = epochs.make_run_steps(step, BATCH, NUM_IMAGES)
     return Run(estimator, init, jax.jit(step), jax.jit(run_steps))
 
 
@@ -242,9 +242,12 @@ def mean_of_pixels():
 def test_binarized_pixels_are_drawn_from_their_intensities_at_each_visit():
     step = training.make_train_step(mean_of_pixels(), RULE, binarize=True)
     params = training.train_state.TrainState(
-        jnp.zeros((), jnp.int32), None, jnp.zeros(1), OPTIMIZER, OPTIMIZER.init(0.0)
+        step=jnp.zeros((), jnp.int32),
+        apply_fn=None,
+        params=jnp.zeros(1),
+        tx=OPTIMIZER,
+        opt_state=OPTIMIZER.init(jnp.zeros(1)),
     )
-    params = params.replace(opt_state=OPTIMIZER.init(jnp.zeros(1)))
     state = training.TrainState(params, params, jnp.zeros(0))
     images = jnp.full((200, 50), 0.3)
     means = [
@@ -289,7 +292,7 @@ def report(state, key, images):
 
 def test_every_epoch_is_another_permutation():
     data = jnp.arange(13.0)[:, None]
-    run_steps = jax.jit(training.make_run_steps(report, 4, len(data)))
+    run_steps = jax.jit(epochs.make_run_steps(report, 4, len(data)))
 
     def visits(seed):
         state, batches = Steps(jnp.int32(0)), []
@@ -310,7 +313,7 @@ def test_every_epoch_is_another_permutation():
 
 def test_every_step_has_its_own_key():
     data = jnp.zeros((8, 1))
-    run_steps = jax.jit(training.make_run_steps(report, 4, len(data)))
+    run_steps = jax.jit(epochs.make_run_steps(report, 4, len(data)))
     state, keys = Steps(jnp.int32(0)), []
     for _ in range(6):
         state, metrics = run_steps(state, jax.random.key(0), data, jnp.int32(1))
@@ -337,12 +340,12 @@ def test_replicates_equal_their_lone_runs(name):
     data, _ = jax.vmap(model.simulate, (0, None))(keys, theta)
     estimator = short(name, model)
     step = training.make_train_step(estimator, RULE, binarize=False)
-    run_steps = training.make_run_steps(step, BATCH, NUM_IMAGES)
+    run_steps = epochs.make_run_steps(step, BATCH, NUM_IMAGES)
     init = lambda key, rates: first_state(key, model, estimator, rates)
     seeds = jax.random.split(jax.random.key(7), 2)
     rates = jnp.array([[0.01, 0.02], [0.03, 0.01]])
     states, num_steps = jax.vmap(init)(seeds, rates), jnp.int32(3)
-    together = jax.jit(training.replicate(run_steps))(states, seeds, data, num_steps)
+    together = jax.jit(epochs.replicate(run_steps))(states, seeds, data, num_steps)
     alone = jax.jit(run_steps)
     for i in range(2):
         lone = alone(init(seeds[i], rates[i]), seeds[i], data, num_steps)
@@ -366,7 +369,7 @@ def test_training_with_iwae_improves_the_elbo(small_model, images):
     estimator = short("iwae", small_model)
     state = first_state(jax.random.key(0), small_model, estimator)
     step = training.make_train_step(estimator, RULE, binarize=False)
-    run_steps = jax.jit(training.make_run_steps(step, BATCH, NUM_IMAGES))
+    run_steps = jax.jit(epochs.make_run_steps(step, BATCH, NUM_IMAGES))
     run = Run(estimator, state, step, run_steps)
     assert_improves(dispatch(run, images, *[4] * 400)[1])
 

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ais_jax import estimators, models, networks, optimizers, sharding, training
+from ais_jax import (
+    epochs,
+    estimators,
+    models,
+    networks,
+    optimizers,
+    sharding,
+    training,
+)
 from ais_jax.hmc import hmc_step
 from ais_jax.optimizers import Optimizers
 from experiments.system.errors import ConfigError
@@ -27,7 +35,7 @@ class Training(NamedTuple):
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
     init: Callable  # (key, learning_rates) -> `TrainState`
-    run_steps: Callable  # of `training.make_run_steps`, for one replicate and the mesh
+    run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
     num_steps: int  # in all
 
@@ -94,7 +102,7 @@ def build_training(settings, dataset):
             step_size=settings.first_step_size,
             keep_average=settings.average_decay > 0.0,
         ),
-        run_steps=training.make_run_steps(
+        run_steps=epochs.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA
         ),
         steps_per_epoch=steps_per_epoch,

@@ -86,7 +86,7 @@ def ais(
     num_samples: int = 1,
     num_temperatures: int = 5,
     num_leapfrog: int = 5,
-    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence[float] = "linear",
+    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence = "linear",
     final_move: bool = True,
     preconditioner: str = "unit",
 ) -> Estimator:

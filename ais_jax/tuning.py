@@ -30,7 +30,7 @@ SMOOTHING = 5  # temperatures over which the acceptance is averaged
 SMALLEST_SHARE = 0.1  # of the mean density, kept everywhere: spreads are noisy
 SMALLEST_DENSITY = 1e-6  # where the base is the target and nothing spreads
 
-Schedule = str | Float[ArrayLike, "T_plus_1"] | Sequence[float]
+Schedule = str | Float[ArrayLike, "T_plus_1"] | Sequence
 
 
 class Plan(NamedTuple):

@@ -13,6 +13,7 @@ from targets import linear_gaussian
 from ais_jax import batching, estimators, optimizers, training
 from ais_jax.adaptation import StepSizeRule
 from ais_jax.numerics import effective_sample_size
+from ais_jax.proposals import WeightedSamples
 
 RULE = StepSizeRule(target=0.6, grow=1.1, shrink=0.8, smallest=0.05, largest=3.0)
 OPTIMIZER = optimizers.make("constant", 100)
@@ -140,27 +141,29 @@ def test_blocks_do_not_change_a_step_whose_phi_takes_every_sample(small_model, i
     assert_trees_close(blocked(*args), whole(*args))
 
 
-class Pixels(NamedTuple):
+def pixel_reader():
     """An estimator of nothing whose ELBO is the mean of the pixels it was given."""
 
-    num_samples: int = 1
+    def sample(key, theta, phi, x, step_sizes):
+        return WeightedSamples(x[None], jnp.zeros(1), jnp.zeros(0))
 
-    def sample(self, key, theta, phi, x, step_sizes):
-        """One sample that is the image."""
-        return estimators.WeightedSamples(x[None], jnp.zeros(1), jnp.zeros(0))
-
-    def theta_loss(self, theta, x, samples):
-        """A loss without a gradient."""
-        return 0.0 * jnp.sum(theta)
-
-    def phi_loss(self, phi, theta, key, x):
-        """The ELBO is the mean pixel; a pixel of a half would give itself away."""
+    def phi_loss(phi, theta, key, x):  # a pixel of a half would give itself away
         is_binary = jnp.all((x == 0.0) | (x == 1.0))
         return 0.0 * jnp.sum(phi), jnp.where(is_binary, jnp.mean(x), jnp.nan)
 
+    return estimators.Estimator(
+        sample=sample,
+        theta_loss=lambda theta, x, samples: 0.0 * jnp.sum(theta),
+        phi_loss=phi_loss,
+        num_samples=1,
+        num_phi_samples=1,
+        num_moves=0,
+        gradient_evaluations=0,
+    )
+
 
 def test_binarized_pixels_are_drawn_from_their_intensities_at_each_visit():
-    step = training.make_train_step(Pixels(), RULE, binarize=True)
+    step = training.make_train_step(pixel_reader(), RULE, binarize=True)
     params = training.train_state.TrainState(
         jnp.zeros((), jnp.int32), None, jnp.zeros(1), OPTIMIZER, OPTIMIZER.init(0.0)
     )

@@ -193,12 +193,12 @@ def make_run_steps(
     steps_per_epoch = num_examples // batch_size
 
     def run_steps(
-        state: TrainState,
+        state: PyTree,
         run_key: PRNGKey,
         learning_rate: ScalarLike,
         data: Real[ArrayLike, "N X"],
         num_steps: Int[ArrayLike, ""],
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[PyTree, Metrics]:
         shuffle_key, step_key = jax.random.split(run_key)
         epoch = state.step // steps_per_epoch
         order = jax.random.permutation(

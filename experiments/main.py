@@ -41,5 +41,6 @@ if __name__ == "__main__":
         "start_seconds", 300, "How long to wait for the other processes.", 1
     )
     command_line.define_compile_cache()
+    flags.adopt_module_key_flags(command_line)
     config_flag = command_line.define_config("digits.py")
     command_line.run(lambda: main(config_flag))

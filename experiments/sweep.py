@@ -33,5 +33,6 @@ if __name__ == "__main__":
     flags.DEFINE_list("only", [], "Names of the variants to run, with commas.")
     flags.DEFINE_bool("dry_run", False, "List the variants and their cost.")
     command_line.define_compile_cache()
+    flags.adopt_module_key_flags(command_line)
     config_flag = command_line.define_config("table1.py:digits")
     command_line.run(lambda: main(config_flag))

@@ -78,7 +78,9 @@ class Evaluator:
 
     def simulate(self, indices):
         """Pairs drawn from the model: (images f32[C, X], z f32[C, D])."""
-        return self._simulate(self.params, example_keys(self.keys["simulate"], indices))
+        return self._simulate(
+            self.params, example_keys(self.keys["simulate"], jnp.asarray(indices))
+        )
 
     def test_images(self, indices):
         """Test images f32[C, X], binarized once and for all by seed and index."""
@@ -156,7 +158,7 @@ class Evaluator:
         x = jnp.asarray(images[indices])
         if self.dataset.is_binary:
             return x
-        keys = example_keys(self.keys["pixels"], indices)
+        keys = example_keys(self.keys["pixels"], jnp.asarray(indices))
         return jax.vmap(lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype))(
             keys, x
         )

@@ -15,8 +15,11 @@ MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
     *("cores", "weak_scaling"),
 )
-FOR_GPUS = ("fill", "launches")
-SCRIPTS = (*MEASURED, *(pytest.param(n, marks=pytest.mark.slow) for n in FOR_GPUS))
+SLOW = ("fill", "launches", "weak_scaling")
+SCRIPTS = (
+    *(name for name in MEASURED if name not in SLOW),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

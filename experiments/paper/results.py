@@ -21,8 +21,7 @@ NEUTRAL = (  # settings that make no other result, or are reported by themselves
     *("evaluation.seed", "evaluation.chunk_size", "evaluation.gap_threshold"),
     *("evaluation.preset", "evaluation.first_step_size"),
 )
-MAX_ROWS = 500  # of an exported metrics.jsonl
-MAX_BYTES = 300_000  # of an exported plot
+MAX_ROWS = 100  # of an exported metrics.jsonl, beside those with a test log p(x)
 
 
 class Run(NamedTuple):
@@ -72,7 +71,8 @@ def export(runs, folder):
     """Copies what a report needs, small enough to be committed.
 
     Of metrics.jsonl the rows with a test log p(x) are kept, and so many others that
-    there are about `MAX_ROWS`.
+    there are about `MAX_ROWS`; of results.json all but the gap of each simulated
+    example, which no report reads. Plots stay behind.
     """
     prepare(folder)
     for run in runs:
@@ -80,15 +80,14 @@ def export(runs, folder):
         if target.resolve() == run.folder:
             continue
         target.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
+        for name in ("config.json", "variant.json"):
             if (run.folder / name).exists():
                 shutil.copyfile(run.folder / name, target / name)
+        if run.results:
+            text = json.dumps(_compact(run.folder / "results.json")) + "\n"
+            (target / "results.json").write_text(text, encoding="utf-8")
         if (run.folder / "metrics.jsonl").exists():
             _thin(run.folder / "metrics.jsonl", target / "metrics.jsonl")
-        for plot in sorted((run.folder / "plots").glob("*.png")):
-            if plot.stat().st_size <= MAX_BYTES:
-                (target / "plots").mkdir(exist_ok=True)
-                shutil.copyfile(plot, target / "plots" / plot.name)
 
 
 def pool(runs: list[Run]) -> list[Run]:
@@ -137,6 +136,14 @@ def _curve(folder):
     path = folder / "metrics.jsonl"
     rows = read_metrics(path) if path.exists() else []
     return [row for row in rows if "test_log_p" in row]
+
+
+def _compact(path):
+    """results.json as it stands on disk, without the gap of each simulated example."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    for part in results["replicates"]:
+        part.get("bidirectional", {}).pop("per_example_gap", None)
+    return results
 
 
 def _thin(source, target):

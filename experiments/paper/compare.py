@@ -1,0 +1,128 @@
+"""Variants of one run beside each other: what each change gains, in nats."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from ais_jax.registry import unknown_name
+from experiments.data.catalogue import CATALOGUE
+from experiments.paper import cost, sweep
+from experiments.paper.differences import paired
+from experiments.paper.variants import Variant
+from experiments.run.settings import resolve
+from experiments.system.errors import InputError
+from experiments.system.files import read_json
+
+_LEGEND = """\
+Test log p(x) in nats, higher is better: ± over seeds, and the bidirectional gap on
+simulated data, by which it may be too low. Gained: over the first line, paired over the
+test images, ± over images and seeds together. Gradient evaluations are those of one
+seed."""
+
+
+def select(config: ConfigDict, only=()) -> list[Variant]:
+    """The variants of a comparison, the baseline first, or some of them by name.
+
+    Raises:
+        InputError: for a bad setting or name.
+    """
+    if "variants" not in config or "run" not in config:
+        raise InputError("--config is no comparison's: use configs/compare.py")
+    for name in only:
+        if name not in config.variants:
+            raise InputError(unknown_name("only", name, list(config.variants)))
+    if config.baseline not in config.variants:
+        raise InputError(
+            unknown_name("baseline", config.baseline, list(config.variants))
+        )
+    names = sorted(config.variants, key=lambda name: (name != config.baseline, name))
+    runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
+    budget = _evaluations(runs[config.baseline])
+    if config.equal_cost:
+        for run in runs.values():
+            run.num_epochs = max(1, round(run.num_epochs * budget / _evaluations(run)))
+    return [
+        _variant(name, run, config.variants[name].to_dict())
+        for name, run in runs.items()
+        if not only or name in only
+    ]
+
+
+def table(variants: list[Variant], workdir: Path) -> str:
+    """What the finished variants reached, as Markdown, in their order."""
+    found = {}
+    for variant in variants:
+        path = Path(workdir) / variant.name / "results.json"
+        if path.exists():
+            found[variant.name] = read_json(path)
+    if not found:
+        return "No variant is finished.\n"
+    first = next(iter(found.values()))
+    rows = [_row(name, results, first) for name, results in found.items()]
+    text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return f"{_LEGEND}\n\n{text}\n"
+
+
+def _changed(run, name, changes):
+    """A copy of a run's config with some settings changed."""
+    run = run.copy_and_resolve_references()
+    try:
+        run.update(changes.to_dict())
+    except (KeyError, TypeError) as error:
+        raise InputError(f"variants.{name}: {error.args[0]}") from error
+    return run
+
+
+def _evaluations(run):
+    """Gradient evaluations of the whole training of one seed."""
+    settings = resolve(run)
+    return settings.num_epochs * cost.evaluations_per_epoch(settings)
+
+
+def _variant(name, run, changes):
+    settings = resolve(run)
+    batches = CATALOGUE[settings.dataset].num_train // settings.batch_size
+    flat = {".".join(path): value for path, value in flatten_dict(changes).items()}
+    evaluations = _evaluations(run)
+    weights = cost.number_of_weights(settings)
+    return Variant(
+        name=name,
+        row=None,
+        config=run,
+        settings=settings,
+        identity={"changes": flat, "matched_cost": None},
+        steps=settings.num_epochs * batches,
+        gradient_evaluations=evaluations,
+        train_flops=4.0 * weights * evaluations * settings.num_replicates,
+        evaluation_flops=cost.evaluation_flops(settings) * settings.num_replicates,
+    )
+
+
+def run(variants, workdir, compile_cache=None):
+    """Runs the variants as a sweep does; returns the table, and keeps it."""
+    sweep.run(variants, workdir, compile_cache)
+    text = table(variants, workdir)
+    (Path(workdir) / "compare.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _row(name, results, first):
+    gaps = [part["bidirectional"] for part in results["replicates"]]
+    log_p, gained = results["test_log_p"], None
+    if results is not first:
+        gained = paired(results, first)
+    has_seeds = log_p["error_over"] == "over replicates"
+    return {
+        "variant": name,
+        "epochs": f"{results['epochs']:g}",
+        "gradient evaluations": f"{results['gradient_evaluations']:.3g}",
+        "log p(x)": f"{log_p['mean']:.2f}",
+        "± seeds": f"{log_p['standard_error']:.2f}" if has_seeds else "one seed",
+        "gap": "{:.2f} ± {:.2f}".format(
+            *(np.mean([gap[key][-1] for gap in gaps]) for key in ("gap", "gap_error"))
+        ),
+        "gained": "" if gained is None else "{:+.2f} ± {:.2f}".format(*gained),
+    }

@@ -1,0 +1,64 @@
+"""Variants of one run at equal cost, and the table of what each gains."""
+
+import pytest
+
+from configs import compare as configs
+from experiments.paper import compare
+from experiments.system.errors import InputError
+
+
+@pytest.mark.parametrize("dataset", configs.DATASETS)
+def test_variants_make_the_baselines_gradient_evaluations(dataset):
+    baseline, *others = compare.select(configs.get_config(dataset))
+    assert baseline.name == "ais"
+    for variant in others:
+        ratio = variant.gradient_evaluations / baseline.gradient_evaluations
+        assert abs(ratio - 1.0) < 0.5 / variant.settings.num_epochs + 1e-6
+
+
+def test_at_equal_epochs_every_variant_has_the_runs():
+    config = configs.get_config("digits")
+    config.equal_cost = False
+    epochs = {v.settings.num_epochs for v in compare.select(config)}
+    assert epochs == {config.run.num_epochs}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"estimator": {"momentum": 0.9}}, "estimator.momentum=0.9 is not read"),
+        ({"estimator": {"average": "all"}}, "average='all'"),
+        ({"optimizer": {"name": "adma"}}, "optimizer.name='adma'"),
+    ],
+)
+def test_bad_changes_are_refused(changes, message):
+    config = configs.get_config("digits")
+    config.variants.new = changes
+    with pytest.raises(InputError, match=message):
+        compare.select(config)
+
+
+def test_unknown_names_are_refused():
+    config = configs.get_config("digits")
+    with pytest.raises(InputError, match=r"only='pionts'.*'points'"):
+        compare.select(config, ["pionts"])
+    config.baseline = "dreg"
+    with pytest.raises(InputError, match="baseline='dreg'"):
+        compare.select(config)
+
+
+def test_the_table_says_what_each_variant_gains(tmp_path):
+    config = configs.get_config("digits")
+    config.run.num_epochs = 2
+    evaluation = config.run.evaluation
+    evaluation.num_examples, evaluation.num_temperatures = 20, 5
+    evaluation.num_chains, evaluation.num_simulated, evaluation.num_pilot = 2, 4, 4
+    evaluation.iwae_samples = 5
+    variants = compare.select(config, ["ais", "best"])
+    text = compare.run(variants, tmp_path)
+    assert (tmp_path / "compare.md").read_text() == text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["ais", "best"]
+    gained = [line.split("|")[-2].strip() for line in lines[2:]]
+    assert gained[0] == "" and "±" in gained[1]
+    assert compare.table(variants, tmp_path / "nothing").startswith("No variant")

@@ -204,7 +204,7 @@ class _Networks(NamedTuple):
         return log_p
 
     def log_joint(
-        self, theta: Params, x: Real[ArrayLike, "X"], z: Float[Array, "D"]
+        self, theta: Params, x: Real[ArrayLike, "X"], z: Float[ArrayLike, "D"]
     ) -> Float[Array, ""]:
         logits = self.logits(theta, self.split(z)[0])
         return self.log_prior(theta, z) + bernoulli_log_prob(logits, x)
@@ -239,7 +239,7 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale),
         )
 
-    def decode(self, theta: Params, z: Float[Array, "D"]) -> Float[Array, "X"]:
+    def decode(self, theta: Params, z: Float[ArrayLike, "D"]) -> Float[Array, "X"]:
         return jax.nn.sigmoid(self.logits(theta, self.split(z)[0]))
 
     def simulate(self, key, theta):

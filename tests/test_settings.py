@@ -64,6 +64,16 @@ def test_each_config_has_the_defaults_shape_and_passes_the_check(name, estimator
 
 
 @each_config
+def test_the_best_of_each_config_averages_the_points_of_one_chain(name):
+    settings = resolve(load(name, "best"))
+    estimator = settings.estimator
+    assert (estimator["name"], estimator["num_samples"]) == ("ais", 1)
+    assert estimator["average"] == "points"
+    ((theta, phi),) = settings.learning_rates
+    assert theta > phi
+
+
+@each_config
 def test_each_config_refuses_an_unknown_estimator_with_the_nearest_name(name):
     with pytest.raises(ValueError, match="'dregs' is unknown: did you mean 'dreg'"):
         load(name, "dregs")

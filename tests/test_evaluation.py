@@ -69,7 +69,7 @@ def test_linear_gaussian_log_p_is_within_three_errors_at_a_hundredth(pairs, star
             jax.random.fold_in(key, 0), path, x[None], num_temperatures=50
         )
         key = jax.random.fold_in(key, 1)
-        return evaluation.log_normalizer(key, path(x), plan, 1000, MOVE)
+        return evaluation.log_normalizer(key, path(x), plan, 1200, MOVE)
 
     result = jax.jit(log_p)(jax.random.key(2), x[0])
     assert result.standard_error <= 0.01

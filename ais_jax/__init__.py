@@ -1,6 +1,14 @@
 """Annealed importance sampling for deep latent-variable models, in JAX."""
 
-from ais_jax import adaptation, estimators, optimizers, schedules, sharding, training
+from ais_jax import (
+    adaptation,
+    epochs,
+    estimators,
+    optimizers,
+    schedules,
+    sharding,
+    training,
+)
 from ais_jax.ais import AISResult, anneal, reverse_anneal
 from ais_jax.estimators import Estimator
 from ais_jax.evaluation import (
@@ -21,6 +29,7 @@ from ais_jax.models import (
 from ais_jax.networks import bernoulli_model
 from ais_jax.path import AnnealingPath, Point, evaluate
 from ais_jax.proposals import WeightedSamples, annealed, importance, resample
+from ais_jax.trajectory import TrajectoryInfo, trajectory_step
 from ais_jax.tuning import Plan, resample_plan, tune, tune_examples
 
 __all__ = [
@@ -34,12 +43,14 @@ __all__ = [
     "LogNormalizer",
     "Plan",
     "Point",
+    "TrajectoryInfo",
     "WeightedSamples",
     "adaptation",
     "anneal",
     "annealed",
     "bernoulli_model",
     "bidirectional_bounds",
+    "epochs",
     "estimate_log_z",
     "estimators",
     "evaluate",
@@ -56,6 +67,7 @@ __all__ = [
     "schedules",
     "sharding",
     "training",
+    "trajectory_step",
     "tune",
     "tune_examples",
 ]

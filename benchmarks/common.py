@@ -169,10 +169,10 @@ def replicated_step(work, num_samples, num_temperatures, replicates):
     """A training step of several replicates in one program, ready to call."""
     estimate = estimator(work, num_samples, num_temperatures)
     block = launcher.block_size(num_samples)
-    step = jax.vmap(make_step(estimate, block), (0, 0, None, None))
+    step = jax.vmap(make_step(estimate, block), (0, 0, None))
     keys = jax.random.split(jax.random.key(0), replicates)
     states = jax.vmap(partial(initial_state, work, estimate))(keys)
-    return compiled(step, states, keys, jnp.float32(1e-3), work.images())[0]
+    return compiled(step, states, keys, work.images())[0]
 
 
 def compiled_evaluation(work, num_chains, num_temperatures, num_leapfrog):

@@ -59,7 +59,7 @@ def measure(args, work, num_samples, num_temperatures):
 
 def parts(work, estimate, block):
     """The sampler, theta's gradient and phi's gradient as three programs, by turns."""
-    state, key, _, x = common.step_arguments(work, estimate)
+    state, key, x = common.step_arguments(work, estimate)
     theta, phi = state.generative.params, state.inference.params
     sampler = common.make_sampler(estimate, block)
     sample, program = common.compiled(sampler, key, theta, phi, x, state.step_sizes)

@@ -397,7 +397,8 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     workdir = Path(shutil.copytree(stopped, tmp_path / "run"))
     saved, _ = final_state(workdir)
     identity = read_json(workdir / "config.json")
-    identity["config"]["optimizer"]["learning_rate"] = [1e30]
+    optimizer = identity["config"]["optimizer"]
+    optimizer["learning_rate"] = optimizer["phi"]["learning_rate"] = [1e30]
     write_json(workdir / "config.json", identity)
     with pytest.raises(NonFiniteLoss) as caught:
         train_and_evaluate(

@@ -57,13 +57,19 @@ def test_shared_rows_are_the_same_run(both):
         assert configs.setdefault(variant.name, mine) == mine
 
 
+AUTHORS_ADAM = ("adam", 0.9, 0.999, 1e-4)
+
+
 def test_every_variant_follows_the_released_protocol(both):
     for variant in both:
         config = variant.config
         assert config.num_epochs == 3280
         assert config.batch_size == (20 if variant.row.method == "dreg" else 128)
         assert config.optimizer.schedule == "stages"
-        assert (config.optimizer.eps, config.optimizer.learning_rate) == (1e-4, (1e-3,))
+        adam = variant.settings.optimizer
+        assert (adam["name"], adam["b1"], adam["b2"], adam["eps"]) == AUTHORS_ADAM
+        assert adam == variant.settings.phi_optimizer
+        assert variant.settings.learning_rates == ((1e-3, 1e-3),)
         assert not config.model.data_mean_bias
         assert config.model.widths == ((200, 200),)
         assert config.evaluation.preset == "paper"

@@ -62,8 +62,8 @@ def _from_1(content):
     if "num_leapfrog" in estimator:
         config["estimator"] = {**_MOVES, **estimator}
     adam = {"name": "adam", "clip_norm": None, "weight_decay": None, **optimizer}
-    adam["phi"] = {k: v for k, v in adam.items() if k != "schedule"}
-    config["optimizer"] = {"warmup": 0.0, **adam}
+    phi = {k: v for k, v in adam.items() if k not in ("schedule", "warmup", "phi")}
+    config["optimizer"] = {"warmup": 0.0, **adam, "phi": phi}
 
 
 def _fill(section, values):

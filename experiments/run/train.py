@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
+from ais_jax.optimizers import with_rate
 from experiments.run import plots
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
@@ -71,7 +72,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
         if saved is None:
             state = initial_state(setup)
         else:
-            state = checkpointer.restore(template(setup))
+            state = _at_rates(setup, checkpointer.restore(template(setup)))
             log.info("Resuming from step %d of %s.", saved, workdir)
         with (
             metrics_writer(workdir, saved) as write,
@@ -140,12 +141,27 @@ def _keeper(setup, workdir, checkpointer, stop):
 
 
 def _init(setup):
-    rates = jnp.asarray(setup.settings.learning_rates, jnp.float32)
-
     def init(key, rates):
         return setup.init(key, learning_rates=rates)
 
+    rates = jnp.stack(_rates(setup), axis=1)
     return jax.vmap(init)(_replicate_keys(setup.settings)[:, 0], rates)
+
+
+def _at_rates(setup, state):
+    """A restored state at the learning rates of the settings."""
+    theta, phi = (
+        network.replace(opt_state=with_rate(network.opt_state, rates))
+        for network, rates in zip(
+            (state.generative, state.inference), _placed(setup, _rates)
+        )
+    )
+    return state.replace(generative=theta, inference=phi)
+
+
+def _rates(setup):
+    """The learning rates of theta, and those of phi, of the replicates."""
+    return tuple(jnp.asarray(setup.settings.learning_rates, jnp.float32).T)
 
 
 def _run_keys(setup):

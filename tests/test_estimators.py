@@ -77,13 +77,13 @@ CASES = {
     ),
     "ais points": (
         "ais",
-        {**LONG, **POINTS, "final_moves": 2, "phi_loss": "path_derivative"},
+        {**LONG, **POINTS, "final_moves": 5, "phi_loss": "path_derivative"},
         LOG_P_GRAD,
         ELBO_GRADS[1],
     ),
     "ais every second point": (
         "ais",
-        {**LONG, **POINTS, "point_stride": 2},
+        {**LONG, **POINTS, "final_moves": 5, "point_stride": 2},
         LOG_P_GRAD,
         ELBO_GRADS[1],
     ),

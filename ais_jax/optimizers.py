@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 import optax.contrib
-from jaxtyping import ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 from ais_jax.registry import lookup
 
@@ -113,8 +113,10 @@ def make(
     return optax.inject_hyperparams(build)(learning_rate=1.0)
 
 
-def with_rate(state: optax.OptState, learning_rate: ScalarLike) -> optax.OptState:
-    """An optimizer's state with another peak learning rate."""
+def with_rate(
+    state: optax.OptState, learning_rate: ScalarLike | Float[Array, "R"]
+) -> optax.OptState:
+    """An optimizer's state, or R replicates' states, with other peak learning rates."""
     rate = jnp.asarray(learning_rate, state.hyperparams["learning_rate"].dtype)
     return state._replace(hyperparams={**state.hyperparams, "learning_rate": rate})
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, ScalarLike
 
 from ais_jax.numerics import two_sum
 from ais_jax.path import AnnealingPath, Point, evaluate, log_ratio
+from ais_jax.schedules import check_betas
 from ais_jax.types import PRNGKey, Scalar
 
 Transition = Callable[
@@ -25,7 +26,8 @@ class AISResult(NamedTuple):
         log_w: the log importance weight, nats.
         accept_prob: the acceptance probability of each move.
         log_ratio: log target - log base where each weight increment was taken; the
-            increments are `diff(betas) * log_ratio`.
+            increments are `diff(betas) * log_ratio`. NaN and plus infinity, which
+            no density has there, weigh zero.
     """
 
     point: Point
@@ -41,6 +43,7 @@ def anneal(
     betas: Float[ArrayLike, "T_plus_1"],
     step_sizes: Float[ArrayLike, "M"],
     transition: Transition,
+    scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
     """Runs one chain from the base to the target and weighs it (Eq. 7).
 
@@ -57,15 +60,17 @@ def anneal(
             the last move, at beta = 1, which leaves the weight as it is; M = T - 1
             leaves it out.
         transition: for instance `hmc_step` with its `num_leapfrog` bound.
+        scale: of the path at each move, in place of its one `scale`.
 
     Raises:
-        ValueError: where the number of step sizes is neither T nor T - 1.
+        ValueError: where the number of step sizes is neither T nor T - 1, or betas do
+            not rise from 0 to 1.
 
     References:
         Neal, Annealed importance sampling, 2001; Ding & Freedman, 2020, Eq. 7.
     """
-    _check_step_sizes(betas, step_sizes)
-    return _run(key, path, z0, betas, step_sizes, transition)
+    _check_lengths(betas, step_sizes)
+    return _run(key, path, z0, betas, step_sizes, transition, scale)
 
 
 def reverse_anneal(
@@ -75,6 +80,7 @@ def reverse_anneal(
     betas: Float[ArrayLike, "T_plus_1"],
     step_sizes: Float[ArrayLike, "M"],
     transition: Transition,
+    scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
     """Runs one chain from the target back to the base and weighs it.
 
@@ -90,6 +96,7 @@ def reverse_anneal(
         betas: rising from 0 to 1, as for `anneal`.
         step_sizes: as for `anneal`; the final move's is not used.
         transition: as for `anneal`; it must be reversible, as HMC is.
+        scale: as for `anneal`.
 
     Returns:
         The chain, whose log_w estimates -log Z.
@@ -101,12 +108,16 @@ def reverse_anneal(
         Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using
         bidirectional Monte Carlo, 2015.
     """
-    _check_step_sizes(betas, step_sizes)
-    inner = step_sizes[: betas.shape[0] - 2]  # a move at beta = 1 changes no weight
-    return _run(key, path, z_target, betas[::-1], inner[::-1], transition)
+    _check_lengths(betas, step_sizes)
+    num = betas.shape[0] - 2  # a move at beta = 1 changes no weight
+    inner = step_sizes[:num][::-1]
+    scale = None if scale is None else scale[:num][::-1]
+    return _run(key, path, z_target, betas[::-1], inner, transition, scale)
 
 
-def _check_step_sizes(betas, step_sizes):
+def _check_lengths(betas, step_sizes):
+    if not isinstance(betas, jax.core.Tracer):
+        check_betas(betas)
     num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
     if num_moves not in (num_temperatures, num_temperatures - 1):
         raise ValueError(
@@ -119,30 +130,38 @@ def _add(log_w, delta, ratio):
     """Adds a weight increment: the sum and its rounding error.
 
     A point of zero target density has log_ratio = -inf: its weight is zero, and an
-    increment of width zero leaves it as it is.
+    increment of width zero leaves it as it is. So does one of no density at all (NaN,
+    or plus infinity).
     """
-    log_w, error = two_sum(log_w, jnp.where(delta == 0.0, 0.0, delta * ratio))
-    return log_w, jnp.where(jnp.isfinite(log_w), error, 0.0)
+    is_finite = jnp.isfinite(ratio)
+    increment = delta * jnp.where(is_finite, ratio, 0.0)
+    is_sound = jnp.isfinite(log_w) & (is_finite | (delta == 0.0))
+    total, error = two_sum(jnp.where(is_sound, log_w, 0.0), increment)
+    zero = jnp.where(delta < 0.0, jnp.inf, -jnp.inf)  # of a reverse chain: of 1 / w
+    lost = jnp.where(jnp.isfinite(log_w), zero, log_w)
+    return jnp.where(is_sound, total, lost), jnp.where(is_sound, error, 0.0)
 
 
-def _run(key, path, z, betas, step_sizes, transition):
+def _run(key, path, z, betas, step_sizes, transition, scale):
     """Weighs, then moves, at each temperature after the first."""
     num_moves = step_sizes.shape[0]
     deltas = jnp.diff(betas)
 
     def body(carry, xs):
         point, log_w, lost = carry
-        t, delta, beta, step_size = xs
+        t, delta, beta, step_size, scale = xs
+        units = path if scale is None else path._replace(scale=scale)
         ratio = log_ratio(point)
         log_w, error = _add(log_w, delta, ratio)  # at the old point (Eq. 7)
         point, info = transition(
-            jax.random.fold_in(key, t), path, point, beta, step_size
+            jax.random.fold_in(key, t), units, point, beta, step_size
         )
         return (point, log_w, lost + error), (info.accept_prob, ratio)
 
     point = evaluate(path, z)
     zero = jnp.zeros_like(point.log_target)
-    xs = (jnp.arange(num_moves), deltas[:num_moves], betas[1:][:num_moves], step_sizes)
+    moved = deltas[:num_moves], betas[1:][:num_moves], step_sizes, scale
+    xs = (jnp.arange(num_moves), *moved)
     (point, log_w, lost), (accept_prob, ratios) = jax.lax.scan(
         body, (point, zero, zero), xs
     )

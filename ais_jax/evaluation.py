@@ -4,61 +4,36 @@ Everything takes an `AnnealingPath`, so it serves any pair of densities, and a f
 `Plan` of temperatures and step sizes, which `tuning` makes in a pilot run.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ais_jax.ais import AISResult, Transition, anneal, reverse_anneal
 from ais_jax.batching import chain_keys
-from ais_jax.numerics import (
-    effective_sample_size,
-    log_mean_exp,
-    log_mean_exp_error,
-)
+from ais_jax.numerics import effective_sample_size, log_mean_exp
 from ais_jax.path import AnnealingPath
-from ais_jax.tuning import DEFAULT_TRANSITION, Plan, tune
-from ais_jax.types import PRNGKey, Scalar
+from ais_jax.positions import check_like_draws, flatten
+from ais_jax.registry import check_count
+from ais_jax.results import Bounds, LogNormalizer, summarize
+from ais_jax.tuning import (
+    DEFAULT_TRANSITION,
+    Plan,
+    check_plan,
+    scale_of_moves,
+    tune,
+)
+from ais_jax.types import PRNGKey
 
-
-class LogNormalizer(NamedTuple):
-    """An estimate of log Z from K annealed chains.
-
-    Attributes:
-        log_z: log of the mean weight, a stochastic lower bound of log Z, nats.
-        standard_error: of log_z, from the spread of the weights; NaN for K = 1.
-        ess: effective sample size of the weights, between 1 and K.
-        log_w: log weights.
-        z: the ends of the chains; with log_w they are weighted draws from the target.
-        accept_prob: mean acceptance of each move.
-        increment_variance: variance over the chains of each increment of the log
-            weight.
-    """
-
-    log_z: Scalar
-    standard_error: Scalar
-    ess: Scalar
-    log_w: Float[Array, "K"]
-    z: Float[Array, "K D"]
-    accept_prob: Float[Array, "M"]
-    increment_variance: Float[Array, "T"]
-
-
-class Bounds(NamedTuple):
-    """Bidirectional Monte Carlo bounds of log Z, nats.
-
-    Attributes:
-        lower: from forward chains; its expectation is at most log Z.
-        upper: from reverse chains; its expectation is at least log Z.
-        lower_error: standard error of lower over its chains.
-        upper_error: of upper over its chains, which share one exact draw.
-    """
-
-    lower: Scalar
-    upper: Scalar
-    lower_error: Scalar
-    upper_error: Scalar
+__all__ = [
+    "Bounds",
+    "LogNormalizer",
+    "bidirectional_bounds",
+    "effective_sample_size",
+    "estimate_log_z",
+    "importance_log_weights",
+    "log_mean_exp",
+    "log_normalizer",
+]
 
 
 def estimate_log_z(
@@ -68,6 +43,7 @@ def estimate_log_z(
     num_temperatures: int = 100,
     num_chains: int = 100,
     transition: Transition = DEFAULT_TRANSITION,
+    preconditioner: str = "diagonal",
 ) -> LogNormalizer:
     """Estimates log Z of a path with a pilot run of its own.
 
@@ -77,10 +53,19 @@ def estimate_log_z(
         num_temperatures: T; the bias falls with it.
         num_chains: K, independent chains; the standard error falls with it.
         transition: as for `ais.anneal`.
+        preconditioner: as for `tuning.tune`.
+
+    Raises:
+        ValueError: as `tuning.tune` and `log_normalizer`, before anything is run.
     """
+    check_count("num_chains", num_chains)
     pilot_key, key = jax.random.split(key)
     plan = tune(
-        pilot_key, path, num_temperatures=num_temperatures, transition=transition
+        pilot_key,
+        path,
+        num_temperatures=num_temperatures,
+        transition=transition,
+        preconditioner=preconditioner,
     )
     return log_normalizer(key, path, plan, num_chains, transition)
 
@@ -103,24 +88,37 @@ def log_normalizer(
         plan: temperatures and step sizes.
         num_chains: K.
         transition: as for `ais.anneal`.
+
+    Raises:
+        ValueError: for a plan, a path or a number of chains that cannot be, naming what
+            is wrong.
     """
+    check_count("num_chains", num_chains)
+    path, unflatten = flatten(key, path)
+    plan = check_plan(plan)
     result = _forward(key, path, plan, num_chains, transition)
-    increments = jnp.diff(plan.betas) * result.log_ratio
+    summary = summarize(result.log_w)
+    is_live = jnp.isfinite(result.log_w)
+    increments = jnp.diff(plan.betas)[None] * result.log_ratio
+    resolution = _resolution(result.point)
     return LogNormalizer(
-        log_z=log_mean_exp(result.log_w),
-        standard_error=log_mean_exp_error(result.log_w),
-        ess=effective_sample_size(result.log_w),
+        log_z=summary.log_z,
+        standard_error=jnp.hypot(summary.standard_error, resolution),
+        ess=summary.ess,
         log_w=result.log_w,
-        z=result.point.z,
-        accept_prob=jnp.mean(result.accept_prob, axis=0),
-        increment_variance=jnp.var(increments, axis=0),
+        z=jax.vmap(unflatten)(result.point.z),
+        accept_prob=_mean_over(is_live, result.accept_prob),
+        increment_variance=_variance_over(is_live, increments),
+        pareto_k=summary.pareto_k,
+        resolution=resolution,
+        num_nan=jnp.sum(_is_no_density(result.log_ratio)),
     )
 
 
 def bidirectional_bounds(
     key: PRNGKey,
     path: AnnealingPath,
-    z_target: Float[Array, "D"],
+    z_target: PyTree[Float[Array, "..."]],
     plan: Plan,
     num_chains: int,
     transition: Transition = DEFAULT_TRANSITION,
@@ -136,24 +134,30 @@ def bidirectional_bounds(
         num_chains: K in each direction.
         transition: as for `ais.anneal`; it must be reversible.
 
+    Where the target is zero on a part of the base's support, reverse chains estimate
+    P_base(support) / Z and not 1 / Z: the upper bound holds but never closes.
+
+    Raises:
+        ValueError: as `log_normalizer`, and for a z_target of another shape than the
+            base's draws.
+
     References:
         Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using
         bidirectional Monte Carlo, 2015.
     """
+    check_count("num_chains", num_chains)
+    z_target = check_like_draws(key, path, "z_target", z_target)
+    path, plan = flatten(key, path)[0], check_plan(plan)
     forward_key, reverse_key = jax.random.split(key)
     lower = _forward(forward_key, path, plan, num_chains, transition).log_w
 
     def back(key):
-        betas, step_sizes = plan
-        return reverse_anneal(key, path, z_target, betas, step_sizes, transition)
+        settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
+        return reverse_anneal(key, path, z_target, *settings)
 
     upper = jax.vmap(back)(chain_keys(reverse_key, num_chains)).log_w
-    return Bounds(
-        lower=log_mean_exp(lower),
-        upper=-log_mean_exp(upper),
-        lower_error=log_mean_exp_error(lower),
-        upper_error=log_mean_exp_error(upper),
-    )
+    below, above = summarize(lower), summarize(upper)
+    return Bounds(below.log_z, -above.log_z, below.standard_error, above.standard_error)
 
 
 def importance_log_weights(
@@ -193,6 +197,35 @@ def _forward(
     def chain(key):
         base_key, move_key = jax.random.split(key)
         z0 = path.sample_base(base_key)
-        return anneal(move_key, path, z0, plan.betas, plan.step_sizes, transition)
+        settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
+        return anneal(move_key, path, z0, *settings)
 
     return jax.vmap(chain)(chain_keys(key, num_chains))
+
+
+def _is_no_density(ratios):
+    """Whether a chain met a log ratio of NaN or plus infinity: [K] of [K, T]."""
+    return jnp.any(jnp.isnan(ratios) | jnp.isposinf(ratios), axis=1)
+
+
+def _resolution(points):
+    """The rounding of the largest log-density at the ends of the chains, nats."""
+    values = jnp.stack([points.log_target, points.log_base])
+    largest = jnp.max(jnp.abs(values), where=jnp.isfinite(values), initial=0.0)
+    return largest * jnp.finfo(largest.dtype).eps
+
+
+def _mean_over(is_live, values):
+    """Means of values [K, M] over the chains that are live, or over all if none is."""
+    where = (is_live | ~jnp.any(is_live))[:, None]
+    total = jnp.sum(jnp.where(where, values, 0.0), axis=0)
+    return total / jnp.sum(where)
+
+
+def _variance_over(is_live, values):
+    """Variances of values [K, T] over the chains that are live; zero if none is."""
+    num = jnp.maximum(jnp.sum(is_live), 1)
+    values = jnp.where(is_live[:, None] & jnp.isfinite(values), values, 0.0)
+    deviations = values - (jnp.sum(values, axis=0) / num)[None]
+    squares = jnp.where(is_live[:, None], jnp.square(deviations), 0.0)
+    return jnp.sum(squares, axis=0) / num

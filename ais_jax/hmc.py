@@ -13,6 +13,8 @@ from ais_jax.path import (
     force_at,
     grad_log_density,
     log_density,
+    scaled,
+    scaled_back,
 )
 from ais_jax.types import PRNGKey, Scalar
 
@@ -41,8 +43,8 @@ def leapfrog(
 ) -> tuple[Point, Float[Array, "D"]]:
     """Integrates Hamilton's equations for the potential -log f_beta.
 
-    Works in the path's units: with z = scale * u, it moves u with a unit mass. It costs
-    `num_leapfrog` gradients; only the last position's densities are computed.
+    Works in the path's units: with z = scale * u (or S u), it moves u with a unit mass.
+    It costs `num_leapfrog` gradients; only the last position's densities are computed.
 
     Args:
         path: gives the gradients and the units.
@@ -59,15 +61,15 @@ def leapfrog(
 
     def step(_, carry):
         z, momentum = carry
-        z = z + kick * momentum
-        return z, momentum + kick * force_at(path, beta, z)
+        z = z + scaled(kick, momentum)
+        return z, momentum + scaled_back(kick, force_at(path, beta, z))
 
     # The half kicks at the ends come from gradients that the points already hold, so
     # only the L - 1 inner positions and the end are evaluated.
-    momentum = momentum + 0.5 * kick * grad_log_density(point, beta)
+    momentum = momentum + scaled_back(0.5 * kick, grad_log_density(point, beta))
     z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (point.z, momentum))
-    point = evaluate(path, z + kick * momentum)
-    return point, momentum + 0.5 * kick * grad_log_density(point, beta)
+    point = evaluate(path, z + scaled(kick, momentum))
+    return point, momentum + scaled_back(0.5 * kick, grad_log_density(point, beta))
 
 
 def hmc_step(

@@ -1,7 +1,7 @@
 """The geometric annealing path between a normalised base and a target (Eq. 6).
 
-Positions are flat vectors; `jax.flatten_util.ravel_pytree` makes one of any
-pytree. Everything here is for one chain: add chains and examples by `jax.vmap`.
+Positions are flat vectors here; `positions.flatten` makes them of any pytree.
+Everything is for one chain: add chains and examples by `jax.vmap`.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class AnnealingPath(NamedTuple):
         log_target: the target's log-density up to its normalising constant,
             log p(x, z), nats.
         scale: the length scale of each coordinate in HMC (the inverse square root of a
-            diagonal mass matrix); 1 in the paper.
+            diagonal mass matrix); 1 in the paper. Or a matrix S, for HMC of z = S u.
         force: its gradient, in place of the target's, drives the leapfrog. Any
             deterministic function keeps HMC exact; a cheaper or coarser copy of
             `log_target` makes it fast.
@@ -35,7 +35,7 @@ class AnnealingPath(NamedTuple):
     sample_base: Callable[[PRNGKey], Float[Array, "D"]]
     log_base: Callable[[Float[Array, "D"]], Scalar]
     log_target: Callable[[Float[Array, "D"]], Scalar]
-    scale: Float[ArrayLike, "#D"] | ScalarLike = 1.0
+    scale: Float[ArrayLike, "D D"] | Float[ArrayLike, "#D"] | ScalarLike = 1.0
     force: Callable[[Float[Array, "D"]], Scalar] | None = None
 
 
@@ -77,7 +77,7 @@ def evaluate(path: AnnealingPath, z: Float[Array, "D"]) -> Point:
 
 
 def mix(
-    beta: ScalarLike, base: Float[Array, "*D"], target: Float[Array, "*D"]
+    beta: ScalarLike, base: Float[ArrayLike, "*D"], target: Float[ArrayLike, "*D"]
 ) -> Float[Array, "*D"]:
     """The path's mixture of the endpoints' values: (1 - beta) base + beta target.
 
@@ -89,8 +89,12 @@ def mix(
 
 
 def log_density(point: Point, beta: ScalarLike) -> Scalar:
-    """Log of f_beta (Eq. 6), unnormalised, at a point, nats."""
-    return mix(beta, point.log_base, point.log_target)
+    """Log of f_beta (Eq. 6), unnormalised, at a point, nats.
+
+    A density of NaN is treated as zero.
+    """
+    value = mix(beta, point.log_base, point.log_target)
+    return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
 def grad_log_density(point: Point, beta: ScalarLike) -> Float[Array, "D"]:
@@ -109,3 +113,15 @@ def force_at(
 def log_ratio(point: Point) -> Scalar:
     """Log of target over base at a point, the integrand of Eq. 7, nats."""
     return point.log_target - point.log_base
+
+
+def scaled(scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]) -> Float[Array, "D"]:
+    """A vector of the path's units in those of the position: scale * v, or S v."""
+    return scale @ v if jnp.ndim(scale) == 2 else scale * v
+
+
+def scaled_back(
+    scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]
+) -> Float[Array, "D"]:
+    """A gradient in the position in the path's units: scale * v, or S' v."""
+    return v @ scale if jnp.ndim(scale) == 2 else scale * v

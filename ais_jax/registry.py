@@ -1,6 +1,7 @@
-"""Choices by name, and the one refusal of a name that is unknown."""
+"""Settings: choices by name and whole numbers, each with its one refusal."""
 
 import difflib
+import operator
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -32,3 +33,19 @@ def unknown_name(kind: str, name: Any, known: Collection[str]) -> str:
         f"{kind}={name!r} is unknown: did you mean {near[0]!r}? "
         f"Choose from {', '.join(sorted(known))}."
     )
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        text = f"{name}={value}: use a whole number, at least {least}"
+        raise ValueError(text) from None
+    if count < least:
+        raise ValueError(f"{name}={value}: use at least {least}")
+    return count

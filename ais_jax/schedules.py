@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from ais_jax.registry import lookup
+from ais_jax.registry import check_count, lookup
 
 Betas = Float[np.ndarray, "T_plus_1"]
 """Inverse temperatures beta_0, ..., beta_T."""
@@ -18,7 +18,7 @@ def linear(num_temperatures: int) -> Betas:
         num_temperatures: T, the number of inverse temperatures after beta_0 = 0, which
             is the number of weight increments.
     """
-    _check_count(num_temperatures)
+    check_count("num_temperatures", num_temperatures)
     return np.linspace(0.0, 1.0, num_temperatures + 1).astype(np.float32)
 
 
@@ -33,7 +33,7 @@ def sigmoid(num_temperatures: int, steepness: float = 4.0) -> Betas:
         Wu, Burda, Salakhutdinov & Grosse, On the Quantitative Analysis of
         Decoder-Based Generative Models, 2017, appendix.
     """
-    _check_count(num_temperatures)
+    check_count("num_temperatures", num_temperatures)
     if not steepness > 0:
         raise ValueError(f"steepness={steepness}: use a positive number")
     x = np.linspace(-steepness, steepness, num_temperatures + 1)
@@ -47,7 +47,7 @@ def all_target(num_temperatures: int) -> Betas:
     Args:
         num_temperatures: T.
     """
-    _check_count(num_temperatures)
+    check_count("num_temperatures", num_temperatures)
     return np.concatenate([[0.0], np.ones(num_temperatures)]).astype(np.float32)
 
 
@@ -88,8 +88,3 @@ def check_betas(betas: ArrayLike | Sequence) -> Betas:
             "they must rise from 0 to 1 (ties are allowed)"
         )
     return betas
-
-
-def _check_count(num_temperatures):
-    if num_temperatures < 1:
-        raise ValueError(f"num_temperatures={num_temperatures}: use at least 1")

@@ -10,14 +10,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
 
+from ais_jax import pilot as pilots
 from ais_jax import schedules
-from ais_jax.ais import Transition, anneal
-from ais_jax.batching import chain_keys
+from ais_jax.ais import Transition
 from ais_jax.hmc import hmc_step
 from ais_jax.path import AnnealingPath
-from ais_jax.registry import lookup
+from ais_jax.placement import interpolate, place
+from ais_jax.positions import flatten
+from ais_jax.preconditioning import PRECONDITIONERS
+from ais_jax.registry import check_count, lookup
 from ais_jax.types import PRNGKey
 
 DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10)
@@ -26,9 +30,8 @@ DEFAULT_TARGET = 0.65  # near HMC's optimal acceptance (Beskos et al., 2013)
 PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them
 PILOT_TEMPERATURES = 64  # the plan is read off the pilot's schedule by interpolation
 NUM_ROUNDS = 16
-SMOOTHING = 5  # temperatures over which the acceptance is averaged
-SMALLEST_SHARE = 0.1  # of the mean density, kept everywhere: spreads are noisy
-SMALLEST_DENSITY = 1e-6  # where the base is the target and nothing spreads
+MOST_ROUNDS = 4  # times as many where the acceptance is not there yet
+LARGEST_ERROR = 0.15  # of the acceptance where the rounds end
 
 Schedule = str | Float[ArrayLike, "T_plus_1"] | Sequence
 
@@ -40,24 +43,14 @@ class Plan(NamedTuple):
         betas: inverse temperatures from 0 to 1.
         step_sizes: of the moves at betas[1], ..., betas[T - 1]; a move at beta = 1
             would not change the weight.
+        scale: of the path at each of these moves, in place of its `scale`: standard
+            deviations [T - 1, D] or factors [T - 1, D, D]; or a number, which leaves
+            the path's as it is.
     """
 
     betas: Float[Array, "T_plus_1"]
     step_sizes: Float[Array, "T_minus_1"]
-
-
-class Pilot(NamedTuple):
-    """What a pilot run knows after a round, at its own N temperatures.
-
-    Attributes:
-        betas: its schedule.
-        log_steps: logarithms of the step sizes.
-        density: of temperatures wanted in each interval, up to a factor.
-    """
-
-    betas: Float[Array, "N_plus_1"]
-    log_steps: Float[Array, "N_plus_1"]
-    density: Float[Array, "N"]
+    scale: Float[Array, "..."] | ScalarLike = 1.0
 
 
 def tune(
@@ -66,6 +59,7 @@ def tune(
     *,
     num_temperatures: int,
     num_chains: int = PILOT_CHAINS,
+    preconditioner: str = "diagonal",
     **settings: Any,
 ) -> Plan:
     """Places the temperatures and sets the step sizes of one path in a pilot run.
@@ -75,6 +69,8 @@ def tune(
         path: from the base to the target.
         num_temperatures: T of the plan.
         num_chains: pilot chains, at least 2.
+        preconditioner: 'diagonal', 'dense' (give it several chains for each dimension)
+            or 'unit', as for `tune_examples`.
         **settings: as for `tune_examples`.
 
     Raises:
@@ -86,6 +82,7 @@ def tune(
         jnp.zeros((1,)),
         num_temperatures=num_temperatures,
         num_chains=num_chains,
+        preconditioner=preconditioner,
         **settings,
     )
 
@@ -103,15 +100,19 @@ def tune_examples(
     first_step_size: ScalarLike = DEFAULT_STEP_SIZE,
     pilot_temperatures: int = PILOT_TEMPERATURES,
     num_rounds: int = NUM_ROUNDS,
+    preconditioner: str = "unit",
 ) -> Plan:
     """Makes one plan for the paths of many examples, from some of them.
 
-    Each round anneals pilot chains on a short schedule. The step size at each
-    temperature then moves towards the target acceptance, smoothly in temperature. With
+    First a population is tempered with resampling, its temperatures and step sizes
+    following the target. Then each round anneals pilot chains on a short schedule: the
+    step size at each temperature moves towards the target acceptance, smoothly in
+    temperature, and rounds go on until it is there. With
     schedule = 'adaptive' the temperatures are placed so that the conditional effective
     sample size between neighbours is constant: to the leading order that is a density
     proportional to the standard deviation of log target - log base at beta, here the
-    root of its variance over chains averaged over examples.
+    root of its variance over chains averaged over examples. Chains of zero density, or
+    of a penalty far below all others, are left out of it.
 
     Args:
         key: use another one for the estimate itself.
@@ -122,67 +123,137 @@ def tune_examples(
         num_chains: chains for each pilot example, at least 2.
         transition: as for `ais.anneal`.
         target: acceptance probability to aim for.
-        first_step_size: where the search starts.
+        first_step_size: where the search starts, in units of the base's draws.
         pilot_temperatures: temperatures of the pilot's own schedule, at most.
-        num_rounds: pilot runs.
+        num_rounds: pilot runs; up to four times as many where they are needed.
+        preconditioner: 'unit' leaves the path's `scale`; 'diagonal' and 'dense' put in
+            its place the standard deviations, or a factor of the covariance, that the
+            pilot's chains have at each temperature.
 
     Raises:
         ValueError: for an unknown schedule, betas of another number of temperatures,
-            or a number out of range.
+            a path that does not fit together, or a number out of range.
     """
+    check_count("num_chains", num_chains, 2)
+    check_count("pilot_temperatures", pilot_temperatures)
+    check_count("num_rounds", num_rounds)
+    _check_between("target", target, 1.0)
+    _check_between("first_step_size", first_step_size, float("inf"))
     fixed = _fixed_betas(schedule, num_temperatures)
-    if num_chains < 2:
-        raise ValueError(f"num_chains={num_chains}: use at least 2 in a pilot")
+    lookup("preconditioner", preconditioner, PRECONDITIONERS)
     if num_temperatures == 1:
-        return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)))
-
-    def a_round(i, pilot):
-        round_key = jax.random.fold_in(key, i)
-        accept, ratios = _run_chains(
-            round_key, path_fn, xs, pilot, num_chains, transition
+        return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)), jnp.ones(()))
+    xs = jax.tree.map(jnp.asarray, xs)  # NumPy's types are not all JAX's
+    task = pilots.Task(
+        lambda x: flatten(key, path_fn(x))[0],
+        xs,
+        num_chains,
+        transition,
+        target,
+        preconditioner,
+    )
+    num = min(pilot_temperatures, num_temperatures)
+    start_key, key = jax.random.split(key)
+    tempered = pilots.start(start_key, task, first_step_size)
+    first = place(tempered.betas, tempered.density, num)
+    if fixed is not None:
+        first = interpolate(
+            jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed)), fixed
         )
-        pilot = Pilot(
-            betas=pilot.betas,
-            log_steps=_follow_acceptance(pilot.log_steps, accept, target),
-            density=_wanted_density(pilot.betas, ratios),
-        )
-        return _move(pilot) if fixed is None else pilot
 
-    num_pilot = min(pilot_temperatures, num_temperatures)
-    pilot = _first_pilot(num_pilot, fixed, first_step_size)
-    pilot = jax.lax.fori_loop(0, num_rounds, a_round, pilot)
-    betas = fixed
-    if fixed is None:
-        betas = _place(pilot.betas, pilot.density, num_temperatures)
-    log_steps = jnp.interp(betas[1:-1], pilot.betas, pilot.log_steps)
-    return Plan(betas, jnp.exp(log_steps))
+    def a_round(state):
+        i, pilot, _ = state
+        pilot, error = pilots.a_round(jax.random.fold_in(key, i), task, pilot)
+        if fixed is None:
+            pilot = pilots.move_to(pilot, place(pilot.betas, pilot.density, num))
+        return i + 1, pilot, error
+
+    def is_unfinished(state):
+        i, _, error = state
+        is_far = (error > LARGEST_ERROR) & (i < MOST_ROUNDS * num_rounds)
+        return (i < num_rounds) | is_far
+
+    state = jnp.array(0), pilots.move_to(tempered, first), jnp.array(jnp.inf)
+    pilot = jax.lax.while_loop(is_unfinished, a_round, state)[1]
+    return _plan(pilot, fixed, num_temperatures)
 
 
 def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
     """The same schedule and step sizes with another number of temperatures.
 
-    Temperatures are interpolated in their index and step sizes in temperature; a plan
-    of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
+    Temperatures are interpolated in their index, step sizes and scales in temperature;
+    a plan of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
     """
+    check_count("num_temperatures", num_temperatures)
     num = plan.betas.shape[0] - 1
     at = jnp.linspace(0.0, num, num_temperatures + 1)
     betas = jnp.interp(at, jnp.arange(num + 1.0), plan.betas)
     if num_temperatures == 1 or num == 1:
         return Plan(betas, jnp.full((num_temperatures - 1,), DEFAULT_STEP_SIZE))
-    log_steps = jnp.interp(betas[1:-1], plan.betas[1:-1], jnp.log(plan.step_sizes))
-    return Plan(betas, jnp.exp(log_steps))
+    inner = betas[1:-1], plan.betas[1:-1]
+    log_steps = interpolate(*inner, jnp.log(plan.step_sizes))
+    scale = plan.scale
+    if jnp.ndim(scale) > 0:
+        scale = interpolate(*inner, scale)
+    return Plan(betas, jnp.exp(log_steps), scale)
+
+
+def check_plan(plan: Plan) -> Plan:
+    """Checks a `Plan` and returns it with arrays in it.
+
+    Values that are traced are not known and are not checked.
+
+    Raises:
+        ValueError: for betas that do not rise from 0 to 1, or for lengths or step sizes
+            that do not fit.
+    """
+    if not isinstance(plan.betas, jax.core.Tracer):
+        schedules.check_betas(plan.betas)
+    if not isinstance(plan.step_sizes, jax.core.Tracer):
+        _check_step_sizes(np.asarray(plan.step_sizes))
+    betas, step_sizes, scale = map(jnp.asarray, plan)
+    num = betas.shape[0] - 2
+    if step_sizes.shape != (num,):
+        raise ValueError(
+            f"step_sizes of shape {step_sizes.shape} for {num + 1} temperatures: a "
+            f"plan has {num}, one for each but the last"
+        )
+    if scale.ndim > 0 and len(scale) != num:
+        raise ValueError(
+            f"scale has {len(scale)} rows: a plan of these betas has {num}"
+        )
+    return Plan(betas, step_sizes, scale)
+
+
+def scale_of_moves(plan: Plan) -> Float[Array, "..."] | None:
+    """The plan's scales as `ais.anneal` takes them."""
+    return None if jnp.ndim(plan.scale) == 0 else plan.scale
+
+
+def _check_step_sizes(step_sizes):
+    if not np.all(np.isfinite(step_sizes) & (step_sizes > 0.0)):
+        raise ValueError(f"step_sizes={step_sizes}: use positive numbers")
+
+
+def _check_between(name, value, end):
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not 0.0 < float(np.asarray(value)) < end:
+        wanted = "a positive number" if end > 1.0 else "a number between 0 and 1"
+        raise ValueError(f"{name}={value}: use {wanted}")
 
 
 def _fixed_betas(schedule, num_temperatures):
     """The betas of a schedule, or None where the pilot is to place them."""
-    if num_temperatures < 1:
-        raise ValueError(f"num_temperatures={num_temperatures}: use at least 1")
+    check_count("num_temperatures", num_temperatures)
     if isinstance(schedule, str):
         lookup("schedule", schedule, [*schedules.SCHEDULES, "adaptive"])
         if schedule == "adaptive":
             return None
         schedule = schedules.make(schedule, num_temperatures)
-    betas = jnp.asarray(schedule)
+    if not isinstance(schedule, jax.core.Tracer):
+        schedules.check_betas(schedule)
+    betas = jnp.asarray(schedule, float)
     if len(betas) != num_temperatures + 1:
         raise ValueError(
             f"schedule has {len(betas) - 1} temperatures after the first and "
@@ -191,70 +262,12 @@ def _fixed_betas(schedule, num_temperatures):
     return betas
 
 
-def _first_pilot(num, fixed, step_size):
-    """Equal spacing, or the fixed schedule's shape, at one step size."""
-    betas = jnp.linspace(0.0, 1.0, num + 1)
-    if fixed is not None:
-        betas = jnp.interp(betas, jnp.linspace(0.0, 1.0, len(fixed)), fixed)
-    log_steps = jnp.full((num + 1,), jnp.log(step_size))
-    return Pilot(betas, log_steps, jnp.ones((num,)))
-
-
-def _run_chains(
-    key: PRNGKey,
-    path_fn: Callable[[PyTree], AnnealingPath],
-    xs: PyTree,
-    pilot: Pilot,
-    num_chains: int,
-    transition: Transition,
-) -> tuple[Float[Array, "P K N_minus_1"], Float[Array, "P K N"]]:
-    """Acceptance of each move, and log target - log base, of K chains an example."""
-    step_sizes = jnp.exp(pilot.log_steps)[1:-1]
-
-    def chain(key, x):
-        path = path_fn(x)
-        base_key, key = jax.random.split(key)
-        z0 = path.sample_base(base_key)
-        result = anneal(key, path, z0, pilot.betas, step_sizes, transition)
-        return result.accept_prob, result.log_ratio
-
-    num = jax.tree.leaves(xs)[0].shape[0]
-    keys = jax.vmap(chain_keys, (0, None))(chain_keys(key, num), num_chains)
-    return jax.vmap(jax.vmap(chain, (0, None)))(keys, xs)
-
-
-def _follow_acceptance(log_steps, accept, target):
-    """Step sizes nearer the target acceptance; the ends, unmoved, copy neighbours."""
-    error = _smooth(jnp.mean(accept, axis=(0, 1)) - target)
-    log_steps = log_steps.at[1:-1].add(error)
-    return log_steps.at[0].set(log_steps[1]).at[-1].set(log_steps[-2])
-
-
-def _wanted_density(betas, ratios):
-    """Temperatures wanted in each interval, up to a factor."""
-    spread = jnp.sqrt(jnp.mean(jnp.var(ratios, axis=1, ddof=1), axis=0))
-    density = jnp.where(jnp.isfinite(spread), spread, 0.0)
-    mean = jnp.sum(jnp.diff(betas) * density)
-    return density + SMALLEST_SHARE * mean + SMALLEST_DENSITY
-
-
-def _place(betas, density, num):
-    """Betas of `num` intervals, each holding an equal share of the density."""
-    length = jnp.append(0.0, jnp.cumsum(jnp.diff(betas) * density))
-    new = jnp.interp(jnp.linspace(0.0, length[-1], num + 1), length, betas)
-    return new.at[0].set(0.0).at[-1].set(1.0)
-
-
-def _move(pilot):
-    """The pilot with its temperatures where its density wants them."""
-    betas = _place(pilot.betas, pilot.density, len(pilot.density))
-    log_steps = jnp.interp(betas, pilot.betas, pilot.log_steps)
-    density = jnp.interp(betas[:-1], pilot.betas[:-1], pilot.density)
-    return Pilot(betas, log_steps, density)
-
-
-def _smooth(values, width=SMOOTHING):
-    """Moving average that shortens its window at the ends."""
-    window = jnp.ones((min(width, values.shape[0]),))
-    total = jnp.convolve(values, window, mode="same")
-    return total / jnp.convolve(jnp.ones_like(values), window, mode="same")
+def _plan(pilot, fixed, num_temperatures):
+    """The plan that a pilot gives."""
+    betas = fixed
+    if fixed is None:
+        betas = place(pilot.betas, pilot.density, num_temperatures)
+    pilot = pilots.move_to(pilot, betas)
+    scale = pilots.scales(pilot.covariance, slice(1, -1))
+    step_sizes = jnp.exp(pilot.log_steps[1:-1])
+    return Plan(betas, step_sizes, jnp.ones(()) if scale is None else scale)

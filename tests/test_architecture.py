@@ -27,6 +27,11 @@ IMPORTS = {
     "path": {"types", "numerics"},
     "hmc": {"types", *CHAIN[:2]},
     "ais": {*BASE, *CHAIN[:3]},
+    "positions": {"types", "path"},
+    "preconditioning": {"types", "registry"},
+    "placement": {"types"},
+    "results": {"types", "numerics"},
+    "pilot": {*BASE, *CHAIN[:4], "placement", "preconditioning"},
     "proposals": {*BASE, *CHAIN[:4], "averaging"},
     "models": {*BASE, *CHAIN[:5]},
     "networks": {*BASE, *CHAIN[:6], "precision"},
@@ -34,15 +39,16 @@ IMPORTS = {
     "estimators": {*BASE, *CHAIN[:6], "averaging", "losses"},
     "gradients": {*BASE, *CHAIN},
     "training": {*BASE, *CHAIN, "adaptation", "gradients", "optimizers"},
-    "tuning": {*BASE, *CHAIN[:5]},
-    "evaluation": {*BASE, *CHAIN[:5], "tuning"},
+    "tuning": {*BASE, *CHAIN[:5], "pilot", "placement", "positions", "preconditioning"},
+    "evaluation": {*BASE, *CHAIN[:5], "positions", "results", "tuning"},
     "epochs": {"types", "training"},
     "sharding": {"types", "epochs"},
     "toy": {*BASE, *CHAIN[:5]},
 }
 IMPORTS["__init__"] = set(IMPORTS)  # it may name anything that users import from it
 LIBRARIES = {"jax", "flax", "optax", "numpy", "jaxtyping"}
-STANDARD = {"collections", "difflib", "functools", "inspect", "math", "types", "typing"}
+STANDARD = {"collections", "difflib", "functools", "inspect", "math"}
+STANDARD |= {"operator", "types", "typing"}
 
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 

@@ -37,9 +37,6 @@ def posterior(model, images):
         lambda: ais_jax.reverse_anneal(KEY, PATH, BATCH, BETAS, STEPS, move),
         lambda: ais_jax.anneal(BETAS, PATH, BATCH[0], BETAS, STEPS, move),
         lambda: hmc(step_size=STEPS),
-        lambda: ais_jax.bidirectional_bounds(
-            KEY, PATH, BATCH, ais_jax.Plan(BETAS, STEPS[1:]), 2
-        ),
         lambda: adaptation.update_step_sizes(adaptation.StepSizeRule(), STEPS, BETAS),
         lambda: batching.example_keys(KEY, 2),
         lambda: numerics.bernoulli_log_prob(BATCH, BETAS),

@@ -1,0 +1,206 @@
+"""What an estimate of log Z says: its numbers, and what its numbers cannot tell."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from ais_jax.numerics import (
+    effective_sample_size,
+    log_mean_exp,
+    log_mean_exp_error,
+    pareto_k,
+    relative_weights,
+)
+from ais_jax.types import Scalar
+
+LARGEST_K = 0.7  # of the Pareto shape (Vehtari et al., 2024)
+SMALLEST_ESS = 10.0  # for the delta method; half of K for fewer than 20 chains
+SMALLEST_ACCEPTANCE = 0.2
+LARGEST_ACCEPTANCE = 0.99
+
+
+class Summary(NamedTuple):
+    """What K log weights say of log Z.
+
+    Attributes:
+        log_z: log of the mean weight, nats.
+        standard_error: by the delta method where the weights support it. Where they do
+            not (ESS below 10 or half of K, or Pareto shape above 0.7), that of a
+            single chain: the larger of s and s^2 / 2, s the standard deviation of the
+            log weights. NaN for K = 1, infinite where at most one weight is positive.
+        ess: effective sample size.
+        pareto_k: as `numerics.pareto_k`.
+    """
+
+    log_z: Scalar
+    standard_error: Scalar
+    ess: Scalar
+    pareto_k: Scalar
+
+
+class LogNormalizer(NamedTuple):
+    """An estimate of log Z from K annealed chains; `print` it for a report.
+
+    Attributes:
+        log_z: log of the mean weight, a stochastic lower bound of log Z, nats.
+        standard_error: of log_z, as in `Summary`, and at least `resolution`.
+        ess: effective sample size of the weights, between 1 and K; 0 where all are 0.
+        log_w: log weights; minus infinity for chains that met no positive density.
+        z: the ends of the chains; with log_w they are weighted draws from the target.
+        accept_prob: mean acceptance of each move, over chains of positive weight.
+        increment_variance: variance of each increment of the log weight, over chains of
+            positive weight.
+        pareto_k: shape of the largest weights' distribution: above 0.7 they support no
+            standard error. Infinite for fewer than 25 chains, which cannot tell.
+        resolution: the spacing of floating-point numbers as large as the log densities,
+            to which log Z can be told, nats.
+        num_nan: chains that met a density of NaN or plus infinity; they weigh zero.
+    """
+
+    log_z: Scalar
+    standard_error: Scalar
+    ess: Scalar
+    log_w: Float[Array, "K"]
+    z: PyTree[Float[Array, "K ..."]]
+    accept_prob: Float[Array, "M"]
+    increment_variance: Float[Array, "T"]
+    pareto_k: Scalar
+    resolution: Scalar
+    num_nan: Int[Array, ""]
+
+    def __str__(self) -> str:
+        """The report, of one estimate or of a batch of them."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+            return repr(self)
+        if np.ndim(self.log_z) == 0:
+            return "\n".join(_report(self))
+        num = len(self.log_z)
+        parts = [jax.tree.map(lambda a, i=i: a[i], self) for i in range(num)]
+        return "\n".join(f"[{i}] {part}" for i, part in enumerate(parts))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with one estimate, each with what to do; read on the host."""
+        return [text for is_so, text in _warnings(self) if is_so]
+
+
+class Bounds(NamedTuple):
+    """Bidirectional Monte Carlo bounds of log Z, nats.
+
+    Attributes:
+        lower: from forward chains; its expectation is at most log Z.
+        upper: from reverse chains; its expectation is at least log Z.
+        lower_error: standard error of lower over its chains, as in `Summary`.
+        upper_error: of upper over its chains, which share one exact draw.
+    """
+
+    lower: Scalar
+    upper: Scalar
+    lower_error: Scalar
+    upper_error: Scalar
+
+    def __str__(self) -> str:
+        """The bounds in one line."""
+        if np.ndim(self.lower) > 0:
+            return repr(self)
+        return (
+            f"{self.lower:.3f} (+- {self.lower_error:.3f}) < log Z < "
+            f"{self.upper:.3f} (+- {self.upper_error:.3f}), in expectation"
+        )
+
+
+def summarize(log_w: Float[Array, "K"]) -> Summary:
+    """Log Z of K independent log weights, with an error that is never too small."""
+    num, ess, k = len(log_w), effective_sample_size(log_w), pareto_k(log_w)
+    is_supported = ess >= min(SMALLEST_ESS, num / 2)
+    if num >= 25:
+        is_supported &= k <= LARGEST_K
+    error = log_mean_exp_error(log_w)
+    alone = jnp.maximum(error, _error_of_one(log_w))
+    return Summary(log_mean_exp(log_w), jnp.where(is_supported, error, alone), ess, k)
+
+
+def _error_of_one(log_w):
+    """An error that a single chain could have: s, or its bias for normal log weights.
+
+    The mean of exp(N(m, s^2)) is exp(m + s^2 / 2), while few draws see exp(m).
+    """
+    is_live = relative_weights(log_w) > 0.0
+    num = jnp.sum(is_live)
+    values = jnp.where(is_live, log_w, 0.0)
+    mean = jnp.sum(values) / jnp.maximum(num, 1)
+    squares = jnp.sum(jnp.where(is_live, jnp.square(values - mean), 0.0))
+    variance = squares / jnp.maximum(num - 1, 1)
+    error = jnp.maximum(jnp.sqrt(variance), 0.5 * variance)
+    return jnp.where(num > 1, error, jnp.inf)
+
+
+def _report(result):
+    num = np.size(result.log_w)
+    num_zero = int(np.sum(np.isneginf(result.log_w)))
+    lines = [
+        f"log Z = {result.log_z:.4g} +- {result.standard_error:.2g} nats"
+        if abs(result.log_z) < 1.0
+        else f"log Z = {result.log_z:.3f} +- {result.standard_error:.2g} nats",
+        f"  effective sample size {result.ess:.1f} of {num} chains, "
+        + (f"Pareto k {result.pareto_k:.2f}" if num >= 25 else "too few for Pareto k"),
+    ]
+    if np.size(result.accept_prob):
+        low, high = np.min(result.accept_prob), np.max(result.accept_prob)
+        lines.append(f"  acceptance {low:.2f} to {high:.2f} over the moves")
+    if num_zero:
+        lines.append(f"  {num_zero} of {num} chains of zero weight")
+    return lines + [f"  warning: {text}" for text in result.warnings]
+
+
+def _warnings(result):
+    """(whether it holds, the warning) for each of them."""
+    num, ess = np.size(result.log_w), float(result.ess)
+    num_nan, resolution = int(result.num_nan), float(result.resolution)
+    accept = np.asarray(result.accept_prob)
+    low, high = (accept.min(), accept.max()) if accept.size else (0.65, 0.65)
+    dtype, is_empty = result.log_w.dtype, ess == 0.0
+    return [
+        (
+            is_empty,
+            "no chain has a positive weight, so log Z is not estimated: use a base "
+            "that lies within the target's support",
+        ),
+        (
+            num_nan > 0,
+            f"{num_nan} of {num} chains met a density of NaN or +inf and weigh zero: "
+            "return -inf where the density is zero",
+        ),
+        (
+            num == 1,
+            "one chain says nothing of its own error: use more chains",
+        ),
+        (
+            not is_empty and ess < min(SMALLEST_ESS, num / 2),
+            f"an effective sample size of {ess:.1f} supports no standard error, and "
+            "log Z is probably too low: use more temperatures or a better base",
+        ),
+        (
+            not is_empty and num >= 25 and not result.pareto_k <= LARGEST_K,
+            f"a Pareto k of {float(result.pareto_k):.2f}, above {LARGEST_K}, supports "
+            "no standard error: use more temperatures or a base of heavier tails",
+        ),
+        (
+            resolution > max(1e-3, 0.5 * float(result.standard_error)),
+            f"{dtype} resolves log densities as large as these to {resolution:.2g} "
+            "nats: use jax_enable_x64 or subtract a constant from the log density",
+        ),
+        (
+            low < SMALLEST_ACCEPTANCE,
+            f"moves are accepted with probability {low:.2f} at some temperature: "
+            "raise num_rounds of the pilot, or num_temperatures",
+        ),
+        (
+            high > LARGEST_ACCEPTANCE,
+            f"moves are accepted with probability {high:.2f} at some temperature, so "
+            "they may be too short to mix: raise first_step_size or num_rounds",
+        ),
+    ]

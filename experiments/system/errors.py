@@ -27,6 +27,10 @@ class NonFiniteLoss(Ended):
     """The loss was not finite; what came before is kept: exit status 1."""
 
 
+class NonFiniteResult(Ended):
+    """An evaluation met a number that is not finite: exit status 1."""
+
+
 class Stopped(Ended):
     """A signal stopped the run after its state was saved: exit status 3."""
 

@@ -20,7 +20,12 @@ from experiments.run.evaluator import Evaluator
 from experiments.run.folder import saved_config
 from experiments.run.launch import train_and_evaluate
 from experiments.run.settings import override, resolve
-from experiments.system.errors import CheckpointError, ConfigError, NonFiniteResult
+from experiments.system.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    NonFiniteResult,
+)
 from experiments.system.files import read_json, write_arrays, write_json
 
 cache = launcher.cache
@@ -307,3 +312,13 @@ def test_a_plan_that_is_none_is_tuned_again(workdir, cache, name, value):
     )
     for key, array in np.load(path).items():
         np.testing.assert_array_equal(array, plan[key])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"config": 7, "data_digest": 1}']
+)
+def test_a_damaged_config_of_a_run_is_refused_by_name(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json is damaged") as error:
+        saved_config(tmp_path)
+    assert "\n" not in str(error.value)

@@ -13,6 +13,10 @@ class DataError(InputError):
     """Data are missing, damaged or unknown."""
 
 
+class DamagedFile(InputError):
+    """A file is not what this program wrote: the message names it and what to do."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is missing, incomplete, out of order, or of another model."""
 

@@ -1,7 +1,9 @@
 """Checkpoints: exact round trips, clear refusals, and survival of a killed process."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 from flax.training.train_state import TrainState
 
 from experiments.run.checkpoint import Checkpointer
-from experiments.system.errors import CheckpointError
+from experiments.system.errors import CheckpointError, NonFiniteLoss
 
 ROOT = Path(__file__).parents[1]
 
@@ -204,6 +206,112 @@ def test_incomplete_folder_is_named(tmp_path):
         pytest.raises(CheckpointError, match=r"checkpoint 5 .* incomplete: delete it"),
     ):
         checkpointer.restore({"x": jnp.ones(2)})
+
+
+@pytest.fixture(scope="module")
+def saved_twice(tmp_path_factory):
+    """A folder with the sound checkpoints 5 and 9 of `make_state(step)`."""
+    folder = tmp_path_factory.mktemp("sound")
+    with Checkpointer(folder) as checkpointer:
+        for step in (5, 9):
+            checkpointer.save(step, make_state(step))
+    return folder
+
+
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _assert_sound_or_step_5(folder, caplog, read_only=False):
+    """Restores the newest: it is that of step 9, or of step 5 after a warning."""
+    caplog.clear()
+    template = make_state(1)
+    with Checkpointer(folder, read_only=read_only) as checkpointer:
+        restored = checkpointer.restore(template)
+    step = int(restored.generative.step)
+    assert_identical(
+        restored, template.replace(**_fields_of(make_state(step), template))
+    )
+    warned = [r.message for r in caplog.records if r.name == "experiments"]
+    assert step == (5 if warned else 9)
+    if warned:
+        assert "Checkpoint 9 in" in warned[0] and "step 5, which is sound" in warned[0]
+        assert warned[0].count("\n") == 0
+    return step
+
+
+def test_a_flipped_bit_never_comes_back_as_a_parameter(saved_twice, tmp_path, caplog):
+    rng, noticed = random.Random(0), 0
+    for number in range(30):
+        folder = Path(shutil.copytree(saved_twice, tmp_path / str(number)))
+        path = rng.choice([p for p in _files(folder / "9") if p.stat().st_size])
+        content = bytearray(path.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        noticed += _assert_sound_or_step_5(folder, caplog, read_only=True) == 5
+    assert noticed >= 5
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
+def test_a_damaged_file_is_one_warning_and_an_older_step(
+    saved_twice, tmp_path, damage, caplog
+):
+    for number, path in enumerate(_files(saved_twice / "9")):
+        folder = Path(shutil.copytree(saved_twice, tmp_path / str(number)))
+        path, content = folder / path.relative_to(saved_twice), path.read_bytes()
+        if damage == "missing":
+            path.unlink()
+        else:
+            cut = content[: len(content) // 2 if damage == "cut" else 0]
+            path.write_bytes(bytes(range(256)) if damage == "noise" else cut)
+        _assert_sound_or_step_5(folder, caplog, read_only=True)
+
+
+def test_training_goes_on_past_a_damaged_checkpoint(saved_twice, tmp_path, caplog):
+    folder = Path(shutil.copytree(saved_twice, tmp_path / "run"))
+    shutil.rmtree(folder / "9" / "default" / "d")
+    assert _assert_sound_or_step_5(folder, caplog) == 5
+    with Checkpointer(folder) as checkpointer:
+        assert checkpointer.latest_step() == 5
+        checkpointer.save(9, make_state(9))
+    assert sorted(os.listdir(folder)) == ["5", "9", "9.damaged"]
+    assert _assert_sound_or_step_5(folder, caplog) == 9
+
+
+def test_a_damaged_step_that_was_asked_for_is_an_error(saved_twice, tmp_path):
+    folder = Path(shutil.copytree(saved_twice, tmp_path / "run"))
+    for step, advice in (("9", "that of step 5 is sound"), ("5", "put a copy back")):
+        shutil.rmtree(folder / step / "default" / "d")
+        with (
+            Checkpointer(folder, read_only=True) as checkpointer,
+            pytest.raises(CheckpointError, match=advice) as error,
+        ):
+            checkpointer.restore(make_state(1), int(step))
+        assert f"checkpoint {step} (its manifest cannot be read)" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    bad = {"w": jnp.array([1.0, np.nan]), "n": jnp.int32(3)}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(3, {"w": jnp.ones(2), "n": jnp.int32(3)})
+        with pytest.raises(
+            NonFiniteLoss, match=r"w was not finite at step 4; .* step 3"
+        ):
+            checkpointer.save(4, bad)
+        assert checkpointer.latest_step() == 3
+
+
+def test_a_checkpoint_of_an_older_version_has_no_digests(tmp_path):
+    state = {"w": jnp.ones(2)}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(3, state)
+    (path,) = tmp_path.glob("3/_CHECKPOINT_METADATA")
+    metadata = json.loads(path.read_text())
+    leaves = {"w": [[2], "float32"]}
+    path.write_text(json.dumps({**metadata, "custom_metadata": {"leaves": leaves}}))
+    with Checkpointer(tmp_path) as checkpointer:
+        assert_identical(checkpointer.restore(state), state)
 
 
 def _run(script, directory, **kwargs):

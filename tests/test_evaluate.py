@@ -14,12 +14,19 @@ from ais_jax.tuning import Plan
 from configs import presets
 from experiments.data import load
 from experiments.run import build, evaluate, train
+from experiments.run.checkpoint import Checkpointer
+from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import Evaluator
 from experiments.run.folder import saved_config
 from experiments.run.launch import train_and_evaluate
 from experiments.run.settings import override, resolve
-from experiments.system.errors import CheckpointError, ConfigError
-from experiments.system.files import read_json, write_json
+from experiments.system.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    NonFiniteResult,
+)
+from experiments.system.files import read_json, write_arrays, write_json
 
 cache = launcher.cache
 EVALUATION = SHORT | {"evaluation.num_examples": 12}
@@ -240,3 +247,78 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(workdir):
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         train_and_evaluate(saved_config(workdir), workdir, mode="evaluate")
+
+
+def _newest_state(workdir):
+    settings = resolve(make_config(**EVALUATION))
+    setup = build.build_training(settings, load.load("digits"))
+    trained = train.restore(setup, workdir)
+    return trained, jax.device_get(trained.state)
+
+
+def test_other_parameters_of_the_same_step_are_another_evaluation(workdir, cache):
+    _, before = first_evaluation(workdir)
+    trained, state = _newest_state(workdir)
+    params = jax.tree.map(lambda a: 0.9 * a, state.generative.params)
+    state = state.replace(generative=state.generative.replace(params=params))
+    shutil.rmtree(workdir / "checkpoints")
+    with Checkpointer(workdir / "checkpoints") as checkpointer:
+        checkpointer.save(trained.step, state)
+    _, after = evaluate_again(workdir, cache)
+    assert np.all(after["encoder"]["elbo"] != before["encoder"]["elbo"])
+
+
+@pytest.mark.parametrize("damage", ["rows", "names", "nan", "empty"])
+def test_a_chunk_that_is_not_whole_is_computed_again(tmp_path, damage):
+    def evaluate_chunks(function):
+        return run_chunks(
+            *(tmp_path / "a" / "b", 10, 5, lambda i: (i,), function, ("x",))
+        )
+
+    def double(indices, values):
+        return {"x": 2.0 * values}
+
+    expected = evaluate_chunks(double)
+    path = tmp_path / "a" / "b" / "000005-000010.npz"
+    bad = {"rows": {"x": np.ones(3)}, "names": {"y": np.ones(5)}}
+    bad |= {"nan": {"x": np.full(5, np.nan)}, "empty": {"x": np.float64(1.0)}}
+    write_arrays(path, bad[damage])
+    np.testing.assert_array_equal(evaluate_chunks(double)["x"], expected["x"])
+    np.testing.assert_array_equal(np.load(path)["x"], expected["x"][5:])
+
+
+def test_a_result_that_is_not_finite_is_an_error(tmp_path):
+    def zero_log(indices, values):
+        return {
+            "log_p": np.where(indices == 7, -np.inf, 0.0),
+            "error": indices * np.nan,
+        }
+
+    with pytest.raises(NonFiniteResult, match=r"log_p of example 7 is not finite"):
+        run_chunks(
+            *(tmp_path / "a", 10, 5, lambda i: (i,), zero_log, ("log_p", "error"))
+        )
+
+
+@pytest.mark.parametrize(
+    "name, value", [("betas", 5), ("betas", 17), ("step_sizes", 15)]
+)
+def test_a_plan_that_is_none_is_tuned_again(workdir, cache, name, value):
+    (path,) = workdir.glob("evaluation/*/replicate_0/plan.npz")
+    plan = dict(np.load(path))
+    write_arrays(path, plan | {name: np.full(value, -1.0, np.float32)})
+    train_and_evaluate(
+        make_config(**EVALUATION), workdir, mode="evaluate", compile_cache=cache
+    )
+    for key, array in np.load(path).items():
+        np.testing.assert_array_equal(array, plan[key])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"config": 7, "data_digest": 1}']
+)
+def test_a_damaged_config_of_a_run_is_refused_by_name(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json is damaged") as error:
+        saved_config(tmp_path)
+    assert "\n" not in str(error.value)

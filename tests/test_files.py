@@ -2,13 +2,14 @@
 
 import json
 import math
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.system import files
-from experiments.system.errors import ConfigError
+from experiments.system.errors import ConfigError, DamagedFile
 from experiments.system.files import read_json, write_json
 
 
@@ -68,6 +69,38 @@ def test_arrays_come_back_and_damaged_ones_do_not(tmp_path):
     files.write_arrays(path, {"x": np.arange(3.0)})
     np.testing.assert_array_equal(files.read_arrays(path)["x"], np.arange(3.0))
     path.write_bytes(path.read_bytes()[:-5])
+    assert files.read_arrays(path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a": 1', "[" * 100_000, "\x00\xff", "nan,"]
+)
+def test_damaged_json_is_one_line_that_names_the_file(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(DamagedFile) as error:
+        read_json(path)
+    assert str(error.value).startswith(f"{path} is damaged (")
+    assert "delete it" in str(error.value) and "\n" not in str(error.value)
+
+
+def _npz_of_4_tb(path):
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }"
+    header = header.ljust(117) + "\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", array + header.encode())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", bytes(300), b"\x93NUMPY", None]
+)
+def test_nonsense_arrays_are_none(tmp_path, content):
+    path = tmp_path / "a.npz"
+    if content is None:
+        _npz_of_4_tb(path)
+    else:
+        path.write_bytes(content)
     assert files.read_arrays(path) is None
 
 

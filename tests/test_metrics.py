@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.run.metrics import MetricsWriter, read_metrics
+from experiments.system.errors import DamagedFile
 
 
 def read_events(workdir):
@@ -87,7 +88,9 @@ def test_torn_last_line_is_ignored_and_a_torn_middle_line_is_named(tmp_path):
     path.write_text('{"step": 0}\n{"step": 1}\n{"st')
     assert read_metrics(path) == [{"step": 0}, {"step": 1}]
     path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+    with pytest.raises(
+        DamagedFile, match=r"metrics\.jsonl is damaged \(line 2 is no row"
+    ):
         read_metrics(path)
 
 

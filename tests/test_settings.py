@@ -9,12 +9,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from ais_jax import estimators
 from configs import default, presets
 from experiments.data.load import NAMES
 from experiments.run import build
-from experiments.run.settings import flatten, resolve
+from experiments.run.settings import flatten, override, resolve
 from experiments.system.errors import ConfigError
 
 each_estimator = pytest.mark.parametrize("estimator", sorted(estimators.ESTIMATORS))
@@ -337,3 +338,35 @@ def test_a_device_may_be_late_for_longer_than_xla_would_wait():
         command, cwd=Path(__file__).parents[1], capture_output=True, text=True
     )
     assert done.stdout.split() == ["2.0"], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("num_epochs", 30.5),
+        ("num_epochs", True),
+        ("batch_size", 10**400),
+        ("evaluation.target", 10**400),
+        ("step_size.largest", float("inf")),
+        ("evaluation.gap_threshold", float("nan")),
+        ("optimizer.learning_rate", (float("nan"),)),
+        ("optimizer.phi.learning_rate", ("fast",)),
+        ("model.widths", (200, 200)),
+        ("model.latent_sizes", (2.5,)),
+        ("model.data_mean_bias", 1),
+        ("dataset", 3),
+        ("estimator.num_leapfrog", "five"),
+        ("estimator.num_samples", None),
+    ],
+)
+def test_a_value_of_another_type_is_refused_where_a_config_is_read_back(name, value):
+    saved = flatten(load("digits").to_dict()) | {name: value}
+    assert f"{name}=" in refusal(override(unflatten_dict(saved, sep="."), {}))
+
+
+@pytest.mark.parametrize("section", ["model", "evaluation", "estimator"])
+@pytest.mark.parametrize("content", [5, {}, {"foo": 1}])
+def test_a_saved_config_of_another_shape_is_refused(section, content):
+    saved = load("digits").to_dict() | {section: content}
+    with pytest.raises(ConfigError, match=section):
+        resolve(override(saved, {"evaluation.preset": "quick"}))

@@ -295,3 +295,20 @@ def test_the_calibration_times_real_steps():
     per_step, per_flop = variants.calibrate(tiny())
     assert per_step >= 0.0
     assert 1e-15 < per_flop < 1e-6
+
+
+@pytest.mark.parametrize("file", ["config.json", "results.json", "variant.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 1}'])
+def test_a_damaged_variant_fails_alone(tmp_path, monkeypatch, caplog, file, text):
+    done = []
+    monkeypatch.setattr(
+        *(sweep.launch, "train_and_evaluate"),
+        lambda config, folder, compile_cache: done.append(folder.name),
+    )
+    names = ["digits-dreg-K1", "digits-dreg-K5"]
+    (tmp_path / names[0]).mkdir()
+    (tmp_path / names[0] / file).write_text(text)
+    with pytest.raises(Ended, match="1 of 2 variants failed: digits-dreg-K1"):
+        sweep.run(sweep.select(tiny(), only=names), tmp_path)
+    assert done == names[1:]
+    assert str(tmp_path / names[0] / file) in caplog.text

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.paper import differences
+from experiments.run import migrate
 from experiments.run.metrics import read_metrics
-from experiments.run.migrate import migrate
 from experiments.run.settings import flatten
 from experiments.system.errors import InputError
-from experiments.system.files import prepare, read_json
+from experiments.system.files import prepare
 
 FILES = ("results.json", "config.json", "variant.json")
 NEUTRAL = (  # settings that make no other result, or are reported by themselves
@@ -114,22 +114,19 @@ def _load(folder):
     """(results, variant) of a run's folder, or None where it holds neither.
 
     Raises:
-        InputError: for a file that is not JSON.
+        DamagedFile: for a file that is not JSON.
     """
     content = []
     for name in ("results.json", "variant.json"):
         path = folder / name
-        try:
-            content.append(read_json(path) if path.exists() else None)
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}") from error
+        content.append(migrate.read(path) if path.exists() else None)
     results, variant = content
     if results is not None and not results.keys() >= {"test_log_p", "replicates"}:
         return None  # another program's, such as figure1's
-    has_failed = variant is not None and variant["failure"]
+    has_failed = variant is not None and variant.get("failure")
     if not results and not has_failed:
         return None
-    return tuple(part and migrate(part) for part in content)
+    return results, variant
 
 
 def _curve(folder):

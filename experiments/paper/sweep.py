@@ -10,12 +10,19 @@ from ais_jax.registry import unknown_name
 from experiments.data import load
 from experiments.paper import variants as expansion
 from experiments.paper.variants import Variant
-from experiments.run import launch
+from experiments.run import launch, migrate
 from experiments.run.folder import differences
-from experiments.run.migrate import VERSION, migrate
+from experiments.run.migrate import VERSION
 from experiments.run.settings import FREE
 from experiments.system import files, signals
-from experiments.system.errors import Ended, InputError, Stopped
+from experiments.system.errors import (
+    CheckpointError,
+    DamagedFile,
+    Ended,
+    InputError,
+    Stopped,
+)
+from experiments.system.progress import log
 
 _ELSEWHERE = tuple(name for name in FREE if name != "evaluation")
 
@@ -55,6 +62,7 @@ def run(variants, workdir, compile_cache=None):
             with files.locked(folder) as is_free:
                 state = status(variant, folder) if is_free else "in use elsewhere"
                 print(f"[{number}/{len(variants)}] {variant.name}: {state}", flush=True)
+                failed += [variant.name] * (state == "damaged")
                 if state in ("new", "unfinished", "failed"):
                     failed += _run_one(variant, folder, compile_cache)
     if failed:
@@ -67,15 +75,22 @@ def run(variants, workdir, compile_cache=None):
 
 
 def status(variant: Variant, folder: Path) -> str:
-    """How far a variant is: 'new', 'unfinished', 'failed' or 'finished'.
+    """How far a variant is: 'new', 'unfinished', 'failed', 'finished' or 'damaged'.
+
+    What is damaged is logged.
 
     Raises:
         InputError: where the folder holds a run of another config.
     """
-    paths = [folder / f"{name}.json" for name in ("config", "results", "variant")]
-    saved, results, identity = [
-        migrate(files.read_json(path)) if path.exists() else None for path in paths
-    ]
+    kinds = (("config", "config"), ("results", "config"), ("variant", "failure"))
+    paths = [(folder / f"{name}.json", key) for name, key in kinds]
+    try:
+        saved, results, identity = [
+            migrate.read(path, key) if path.exists() else None for path, key in paths
+        ]
+    except DamagedFile as damage:
+        log.warning("%s: %s", variant.name, damage)
+        return "damaged"
     if saved is None:
         return "new"
     for name, old, new in differences(saved["config"], variant.settings.saved):
@@ -126,7 +141,7 @@ def _run_one(variant, folder, compile_cache):
         launch.train_and_evaluate(variant.config, folder, compile_cache=compile_cache)
     except Stopped:
         raise
-    except (Ended, jax.errors.JaxRuntimeError) as error:
+    except (Ended, CheckpointError, DamagedFile, jax.errors.JaxRuntimeError) as error:
         reason = str(error).splitlines()[0]
         files.write_json(folder / "variant.json", {**identity, "failure": reason})
         print(f"{variant.name} failed: {reason}", flush=True)

@@ -1,21 +1,34 @@
 """Checkpoints of a training state: the only module that touches orbax.
 
 A checkpoint holds the leaves of a pytree by their path, and beside them, in the
-step's metadata, a manifest `{path: [shape, dtype]}`. Static fields (functions,
-optimizers) are not saved: they come from the template given to `restore`. Orbax
-writes into a temporary directory and renames it when complete, so a process killed
-at any moment leaves the newest complete checkpoint intact.
+step's metadata, a manifest `{path: [shape, dtype, sha256]}` with its sha256. A
+checkpoint is sound where every leaf has its digest and is finite; others are never
+saved, and never restored. Static fields (functions, optimizers) are not saved: they
+come from the template given to `restore`. Orbax writes into a temporary directory and
+renames it when complete, so a process killed at any moment leaves the newest complete
+checkpoint intact.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import logging
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from experiments.system.errors import CheckpointError
+from ais_jax import sharding
+from experiments.run import manifest
+from experiments.run.manifest import Damaged
+from experiments.system.devices import is_first, is_lost_peer
+from experiments.system.errors import CheckpointError, NonFiniteLoss
+
+log = logging.getLogger("experiments")
 
 
 class Checkpointer:
@@ -78,15 +91,19 @@ class Checkpointer:
 
         Raises:
             CheckpointError: `step` is not newer than the newest, or read-only.
+            NonFiniteLoss: an array is not finite; nothing is saved.
         """
         import orbax.checkpoint as ocp
 
         if self._read_only:
             raise CheckpointError(f"{self._directory} was opened read-only")
-        leaves = _leaves_by_path(state)
-        args = ocp.args.StandardSave({k: v for k, v in leaves.items() if v.size})
-        manifest = {"leaves": _manifest(leaves)}
-        if not self._manager.save(step, args=args, custom_metadata=manifest):
+        leaves = manifest.leaves_by_path(state)
+        filled = {path: leaf for path, leaf in leaves.items() if leaf.size}
+        args, values = ocp.args.StandardSave(filled), sharding.fetch(filled)
+        if (path := manifest.first_non_finite(values)) is not None:
+            raise self.non_finite(path, step)
+        metadata = manifest.make(leaves, values)
+        if not self._manager.save(step, args=args, custom_metadata=metadata):
             newest = self._manager.latest_step()
             raise CheckpointError(
                 f"cannot save step {step}: {self._directory} already holds {newest}"
@@ -94,22 +111,56 @@ class Checkpointer:
         if wait:
             self._manager.wait_until_finished()
 
+    def non_finite(self, what: str, step: int) -> NonFiniteLoss:
+        """The error of a run whose loss or state is not finite at a step."""
+        saved = self.latest_step()
+        where = f"the last good checkpoint is of step {saved} in {self._directory}"
+        if saved is None:
+            where = "no checkpoint had been saved"
+        return NonFiniteLoss(
+            f"{what} was not finite at step {step}; {where}. Try a smaller "
+            "optimizer.learning_rate or step_size.largest in another --workdir."
+        )
+
     def restore(self, template: Any, step: int | None = None) -> Any:
-        """Reads a checkpoint, or the newest, into the form of `template`, bit for bit.
+        """Reads a checkpoint into the form of `template`, bit for bit.
 
         The template has the structure, shapes, dtypes and shardings wanted, which need
         not be those that the state had when saved: arrays (their values are not read)
-        or `jax.ShapeDtypeStruct`s.
+        or `jax.ShapeDtypeStruct`s. Without a step it is the newest sound one; newer
+        ones that are damaged are warned of and, unless read-only, renamed to
+        `STEP.damaged`, so that their steps can be saved again.
 
         Raises:
-            CheckpointError: there is no such checkpoint, it is incomplete, or its
+            CheckpointError: there is no such checkpoint, it is damaged, or its
                 tree, shapes or dtypes differ from the template's.
+        """
+        damaged = {}
+        for candidate in self._candidates(step):
+            try:
+                state = self._restore(candidate, template)
+            except Damaged as damage:
+                damaged[candidate] = str(damage)
+                continue
+            if damaged and step is None:
+                self._set_aside(damaged, candidate)
+            elif damaged:
+                break
+            return state
+        raise self._no_sound_one(damaged, candidate)
+
+    def _restore(self, step: int, template: Any) -> Any:
+        """One checkpoint's state, verified.
+
+        Raises:
+            CheckpointError: it is of another model.
+            Damaged: it cannot be read, or is not what was saved.
         """
         import orbax.checkpoint as ocp
 
-        step = self._existing_step(step)
-        expected = _leaves_by_path(template)
-        difference = _first_difference(self._saved(step), _manifest(expected))
+        expected, saved = manifest.leaves_by_path(template), self._saved(step)
+        shapes = {path: entry[:2] for path, entry in saved.items()}
+        difference = manifest.first_difference(shapes, manifest.shapes(expected))
         if difference is not None:
             raise CheckpointError(
                 f"checkpoint {step} in {self._directory} is of another model: "
@@ -121,61 +172,98 @@ class Checkpointer:
             for path, a in expected.items()
             if a.size
         }
-        leaves = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        with _reading("its files"):
+            leaves = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        manifest.verify(sharding.fetch(leaves), saved)
         for path, a in expected.items():
             if not a.size:  # orbax refuses to store an array of no elements
                 leaves[path] = jnp.zeros(a.shape, a.dtype, device=_sharding(a))
         ordered = [leaves[path] for path in expected]
         return jax.tree.unflatten(jax.tree.structure(template), ordered)
 
-    def _existing_step(self, step: int | None) -> int:
+    def _candidates(self, step: int | None) -> list[int]:
+        """The steps to try: the one asked for first, then the others from the newest.
+
+        Those after the one asked for only serve to say which are sound.
+        """
         newest = self.latest_step()
         if newest is None:
             raise CheckpointError(f"no checkpoint in {self._directory}")
-        if step is not None and step not in self._manager.all_steps():
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if step is not None and step not in steps:
             raise CheckpointError(
                 f"no checkpoint of step {step} in {self._directory}; "
                 f"the newest is of step {newest}"
             )
-        return newest if step is None else step
+        return steps if step is None else [step, *(s for s in steps if s != step)]
+
+    def _set_aside(self, damaged: dict[int, str], sound: int) -> None:
+        """Warns of damaged checkpoints, and renames them where one may write."""
+        for step, why in damaged.items():
+            log.warning(
+                "Checkpoint %d in %s is damaged (%s): going on from step %d, which is "
+                "sound.",
+                *(step, self._directory, why, sound),
+            )
+            if not self._read_only and is_first():
+                folder = os.path.join(self._directory, str(step))
+                os.replace(folder, _free_name(f"{folder}.damaged"))
+        if not self._read_only:
+            sharding.any_process(False)  # all wait for the first one's renaming
+            self._manager.reload()
+
+    def _no_sound_one(self, damaged: dict[int, str], last: int) -> CheckpointError:
+        """The error of damaged checkpoints; the last one tried may be sound."""
+        reasons = ", ".join(f"{step} ({why})" for step, why in damaged.items())
+        advice = "delete it to start anew, or put a copy back"
+        if last not in damaged:
+            advice = f"that of step {last} is sound"
+        return CheckpointError(
+            f"checkpoint {reasons} in {self._directory} is damaged or incomplete: "
+            f"{advice}"
+        )
 
     def _saved(self, step: int) -> dict[str, list]:
-        try:
-            return self._manager.metadata(step).custom_metadata["leaves"]
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            raise CheckpointError(
-                f"checkpoint {step} in {self._directory} is incomplete: delete it"
-            ) from error
+        """A checkpoint's manifest: path -> [shape, dtype, sha256].
+
+        Those of older versions have no digests.
+        """
+        with _reading("its manifest"):
+            return manifest.read(self._manager.metadata(step).custom_metadata)
 
 
-def _leaves_by_path(tree: Any) -> dict[str, Any]:
-    """Returns `{path: leaf}` in the tree's order, numbers as arrays."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            leaf if hasattr(leaf, "sharding") else jnp.asarray(leaf)
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turns what orbax raises into `Damaged`.
+
+    Orbax then cancels its other readers, and each would print an error when it ends,
+    which may be later: after damage these errors stay silent.
+    """
+    usual = sys.unraisablehook
+
+    def hook(fault):
+        is_late = "Event loop is closed" in str(fault.exc_value)
+        if not is_late and not inspect.iscoroutine(fault.object):
+            usual(fault)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Damaged:
+        raise
+    except Exception as error:  # of any of its readers
+        if is_lost_peer(error):
+            raise
+        raise Damaged(f"{what} cannot be read") from None
+    sys.unraisablehook = usual
 
 
-def _manifest(leaves: dict[str, Any]) -> dict[str, list]:
-    return {k: [list(leaf.shape), leaf.dtype.name] for k, leaf in leaves.items()}
-
-
-def _first_difference(saved: dict[str, list], expected: dict[str, list]) -> str | None:
-    """Says where two manifests first differ, or returns None if they are equal."""
-    for path in expected | saved:
-        have, want = (
-            f"shape {tuple(m[path][0])} {m[path][1]}" if path in m else None
-            for m in (saved, expected)
-        )
-        if have is None:
-            return f"it has no {path}, expected {want}"
-        if want is None:
-            return f"it has {path} {have}, which is not expected"
-        if have != want:
-            return f"{path} has {have}, expected {want}"
-    return None
+def _free_name(path: str) -> str:
+    """The path, with a number after it where it is taken."""
+    taken, number = path, 1
+    while os.path.exists(taken):
+        taken, number = f"{path}.{number}", number + 1
+    return taken
 
 
 def _sharding(leaf: Any) -> jax.sharding.Sharding:

@@ -7,11 +7,12 @@ import numpy as np
 
 from ais_jax import sharding
 from experiments.system.devices import is_first
+from experiments.system.errors import NonFiniteResult
 from experiments.system.files import read_arrays, write_arrays
 from experiments.system.progress import Progress
 
 
-def run_chunks(folder, num, size, examples, function, multiple=1):
+def run_chunks(folder, num, size, examples, function, names, multiple=1):
     """Runs a function over examples chunk by chunk; finished chunks are read back.
 
     Args:
@@ -20,17 +21,23 @@ def run_chunks(folder, num, size, examples, function, multiple=1):
         size: examples in a chunk; the last one is filled up with its last example.
         examples: indices i[C] -> tuple of the chunk's arrays, a leading axis of C each.
         function: (indices, *arrays) -> dict of arrays with a leading axis of C.
+        names: of these arrays. They are finite, but for an `_error` of one chain.
         multiple: C is rounded up to a multiple of it, the number of devices.
 
     Returns:
         dict of arrays with a leading axis of `num`.
+
+    Raises:
+        NonFiniteResult: naming the array and its first example.
     """
     size = math.ceil(min(size, num) / multiple) * multiple
     starts = range(0, num, size)
     paths = [folder / f"{a:06d}-{min(a + size, num):06d}.npz" for a in starts]
-    parts = [read_arrays(path) for path in paths]
-    is_missing = sharding.any_process([part is None for part in parts])
     lengths = np.minimum(size, num - np.asarray(starts))
+    parts = [read_arrays(path) for path in paths]
+    is_missing = sharding.any_process(
+        [not _is_sound(part, names, n) for part, n in zip(parts, lengths)]
+    )
     done = int(np.sum(lengths[~is_missing]))
     name = f"{folder.parent.name} {folder.name}"
     with Progress(num, done, "example") as progress:
@@ -39,8 +46,38 @@ def run_chunks(folder, num, size, examples, function, multiple=1):
             inputs = jax.device_get(examples(indices))
             part = sharding.fetch(function(indices, *inputs))
             parts[i] = {k: v[: lengths[i]] for k, v in part.items()}
+            _check_finite(parts[i], starts[i], name)
             if is_first():
                 write_arrays(paths[i], parts[i])
             done += int(lengths[i])
             progress.update(done, name)
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+
+def _is_sound(part, names, length):
+    """Whether a chunk that was read back holds what this computation would write."""
+    return (
+        part is not None
+        and part.keys() == set(names)
+        and all(v.ndim and len(v) == length for v in part.values())
+        and _first_non_finite(part) is None
+    )
+
+
+def _first_non_finite(part):
+    """(name, index) of a value that is not finite, or None."""
+    for name, values in part.items():
+        rows = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if not name.endswith("error") and not rows.all():
+            return name, int(np.argmin(rows))
+    return None
+
+
+def _check_finite(part, start, stage):
+    if (place := _first_non_finite(part)) is not None:
+        name, index = place
+        raise NonFiniteResult(
+            f"{name} of example {start + index} is not finite ({stage}): nothing is "
+            "reported. Evaluate with evaluation.preconditioner=unit, a smaller "
+            "evaluation.first_step_size, or an earlier checkpoint."
+        )

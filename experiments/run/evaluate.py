@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ais_jax import sharding, tuning
+from ais_jax import evaluation, sharding, tuning
 from configs import presets
 from experiments.data.load import Dataset
 from experiments.run import plots
 from experiments.run.build import Training
 from experiments.run.chunks import run_chunks
-from experiments.run.evaluator import Evaluator
+from experiments.run.evaluator import AIS, ENCODER, Evaluator
 from experiments.run.folder import provenance
 from experiments.run.migrate import VERSION
 from experiments.run.train import Trained
@@ -35,8 +35,9 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation
     evaluator = Evaluator(setup, dataset, settings)
-    folder = _folder(settings, dataset, trained, workdir)
-    bound = [evaluator.bind(params) for params in parameters(trained.state)]
+    params = parameters(trained.state)
+    folder = _folder(settings, dataset, trained.step, params, workdir)
+    bound = [evaluator.bind(each) for each in params]
     parts = [_evaluate_one(b, folder / f"replicate_{r}") for r, b in enumerate(bound)]
     results = {
         "version": VERSION,
@@ -115,18 +116,19 @@ def _evaluate_one(evaluator, folder):
     """All the numbers of one replicate, as nested dicts."""
     plan = _plan(evaluator, folder)
 
-    def on_test(name, function):
+    def on_test(name, function, names):
         return run_chunks(
             folder / name,
             evaluator.num_examples,
             evaluator.settings.chunk_size,
             lambda indices: (evaluator.test_images(indices),),
             function,
+            names,
             evaluator.mesh.size,
         )
 
-    ais = on_test("ais", lambda i, x: evaluator.ais(plan, i, x))
-    encoder = on_test("encoder", evaluator.encoder)
+    ais = on_test("ais", lambda i, x: evaluator.ais(plan, i, x), AIS)
+    encoder = on_test("encoder", evaluator.encoder, ENCODER)
     test = {name: _moments(ais[name]) for name in ("log_p", "ess", "accept_prob")}
     test["log_p"]["monte_carlo"] = float(
         np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
@@ -158,6 +160,7 @@ def _bidirectional(evaluator, plan, folder):
             settings.chunk_size,
             evaluator.simulate,
             lambda i, x, z, plan=thinned: evaluator.bounds(plan, i, x, z),
+            evaluation.Bounds._fields,
             evaluator.mesh.size,
         )
         bounds["gap"] = bounds["upper"] - bounds["lower"]
@@ -179,7 +182,7 @@ def _plan(evaluator, folder):
     """The frozen plan: read back, or tuned in a pilot and saved."""
     path = folder / "plan.npz"
     saved = read_arrays(path)
-    if sharding.any_process(saved is None):
+    if sharding.any_process(not _is_plan(saved, evaluator.settings.num_temperatures)):
         log.info("Pilot: tuning temperatures and step sizes.")
         saved = sharding.from_first(jax.device_get(evaluator.tune()._asdict()))
         if is_first():
@@ -187,15 +190,33 @@ def _plan(evaluator, folder):
     return tuning.Plan(**saved)
 
 
-def _folder(settings, dataset, trained, workdir):
+def _is_plan(saved, num_temperatures):
+    """Whether the arrays read back are a plan of so many temperatures."""
+    lengths = {"betas": num_temperatures + 1, "step_sizes": num_temperatures - 1}
+    if saved is None or {k: v.size for k, v in saved.items()} != lengths:
+        return False
+    betas, step_sizes = saved["betas"], saved["step_sizes"]
+    is_ladder = (betas[0], betas[-1]) == (0.0, 1.0) and np.all(np.diff(betas) >= 0)
+    return bool(is_ladder and np.all(np.isfinite(step_sizes) & (step_sizes > 0)))
+
+
+def _folder(settings, dataset, step, params, workdir):
     """The folder of this very evaluation, named by a digest of what it depends on."""
     settings = settings._asdict()
-    identity = [settings, trained.step, dataset.digest, jax.__version__]
+    identity = [settings, step, _digest(params), dataset.digest, jax.__version__]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = workdir / "evaluation" / f"step_{trained.step}-{digest[:8]}"
+    folder = workdir / "evaluation" / f"step_{step}-{digest[:8]}"
     if is_first():
         write_json(folder / "settings.json", settings)
     return folder
+
+
+def _digest(tree):
+    """The sha256 of a pytree of arrays."""
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        sha.update(np.asarray(leaf).tobytes())
+    return sha.hexdigest()
 
 
 def _moments(values):

@@ -12,6 +12,8 @@ from ais_jax.batching import chain_keys, example_keys, map_examples
 from experiments.run import build
 
 KL_SAMPLES = 100
+AIS = ("log_p", "standard_error", "ess", "accept_prob")  # what each function gives
+ENCODER = ("elbo", "iwae", "iwae_ess", "kl", "posterior_mean")
 SAMPLES_AT_A_TIME = 100  # of the IWAE bound
 
 

@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
-from experiments.run.migrate import VERSION, migrate
+from experiments.run import migrate
+from experiments.run.migrate import VERSION
 from experiments.run.settings import FREE, flatten, override
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
-from experiments.system.files import read_json, write_json
+from experiments.system.files import write_json
 
 
 def default_workdir(settings):
@@ -48,7 +49,7 @@ def claim(workdir, settings, data_digest, write=True):
     content = {"config": settings.saved, "data_digest": data_digest}
     _check_same_everywhere(content)
     if path.exists():
-        saved = migrate(read_json(path))
+        saved = migrate.read(path, "config", "data_digest")
         old = {**saved["config"], "data_digest": saved["data_digest"]}
         new = {**settings.saved, "data_digest": data_digest}
         for name, before, now in differences(old, new):
@@ -93,7 +94,7 @@ def saved_config(workdir: Path | None, overrides: dict | None = None) -> ConfigD
     path = Path(workdir or "") / "config.json"
     if not workdir or not path.exists():
         raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")
-    return override(migrate(read_json(path))["config"], overrides or {})
+    return override(migrate.read(path, "config")["config"], overrides or {})
 
 
 def provenance():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.system.devices import is_first
-from experiments.system.files import from_plain, to_plain, write_text
+from experiments.system.files import damaged, from_plain, to_plain, write_text
 
 
 class MetricsWriter:
@@ -97,17 +97,19 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     A torn last line, which a killed run may leave, is ignored.
 
     Raises:
-        ValueError: a line before the last is not JSON.
+        DamagedFile: a line before the last is no row.
         FileNotFoundError: there is no such file.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(from_plain(json.loads(line)))
-        except json.JSONDecodeError as error:
+            row = from_plain(json.loads(line))
+            rows.append({"step": row["step"] + 0, **row})
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON") from error
+                raise damaged(path, f"line {number} is no row of metrics") from error
     return rows
 
 

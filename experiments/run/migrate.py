@@ -5,6 +5,9 @@ later defaults and presets change no old run.
 """
 
 import copy
+from pathlib import Path
+
+from experiments.system.files import damaged, read_json
 
 VERSION = 2  # of config.json, results.json and variant.json
 
@@ -26,6 +29,24 @@ _MOVES = {  # settings that version 1 had not, at the values that it amounts to
     **{"average": "end", "num_averaged": 1, "point_stride": 1},
     **{"phi_loss": "elbo", "num_phi_samples": 1, "num_phi_steps": 1},
 }
+
+
+def read(path: Path, *names: str) -> dict:
+    """A file of a run, of any version, as of this one.
+
+    Raises:
+        DamagedFile: it is not JSON, or lacks one of the names.
+    """
+    content = read_json(path)
+    missing = [n for n in names if not isinstance(content, dict) or n not in content]
+    if missing or not isinstance(content, dict):
+        raise damaged(path, f"it has no {missing[0] if missing else 'names'}")
+    if not isinstance(content.get("config", {}), dict):
+        raise damaged(path, "its config is none")
+    try:
+        return migrate(content)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def migrate(content: dict) -> dict:

@@ -21,6 +21,7 @@ from ais_jax.adaptation import StepSizeRule, check_rule
 from configs import default, presets
 from experiments.data.load import NAMES
 from experiments.run import build
+from experiments.run.types import check_types
 from experiments.system.errors import ConfigError
 
 flatten = partial(flatten_dict, sep=".")
@@ -95,6 +96,9 @@ def resolve(config: ConfigDict) -> Settings:
         ConfigError: naming the setting, its value and what to do.
     """
     _check_shape(config)
+    estimator = config.estimator.name
+    known = estimator if estimator in default.ESTIMATORS else "ais"
+    check_types(config, default.get_config(known))
     values = _filled(config)
     _check(values)
     model, optimizer = dict(values["model"]), dict(values["optimizer"])
@@ -149,6 +153,7 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
         ConfigError: for another override.
     """
     config = ConfigDict(with_tuples(saved))
+    _check_shape(config)
     with config.ignore_type():
         if "evaluation.preset" in overrides:
             preset = presets.EVALUATION["standard"]
@@ -202,8 +207,9 @@ def _fill(section, choices):
 
 def _check_shape(config):
     """Refuses a config that lacks a setting, or has one that nothing reads."""
+    read = ("estimator.name", "estimator.num_samples")  # by every estimator
     given, known = (
-        {name for name in flatten(c.to_dict()) if not name.startswith("estimator.")}
+        {n for n in flatten(c.to_dict()) if not n.startswith("estimator.") or n in read}
         for c in (config, default.get_config())
     )
     for name in sorted(given ^ known):
@@ -240,6 +246,9 @@ def _check(values):
     for name, (what, smallest, above) in ranges.items():
         if flat[name] is not None and not smallest <= flat[name] < above:
             raise ConfigError(f"{name}={flat[name]}: use {what}")
+    for name, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name}={value}: use a finite number")
 
 
 def _choose(name, value, known):
@@ -279,7 +288,9 @@ def _learning_rates(theta, phi, num_replicates):
     networks = []
     for section, optimizer in (("", theta), ("phi.", phi)):
         rates = tuple(optimizer.pop("learning_rate"))
-        if len(rates) not in (1, num_replicates) or not all(rate > 0 for rate in rates):
+        if len(rates) not in (1, num_replicates) or not all(
+            0 < rate < math.inf for rate in rates
+        ):
             raise ConfigError(
                 f"optimizer.{section}learning_rate={rates}: give one positive number, "
                 f"or one for each of num_replicates={num_replicates}"

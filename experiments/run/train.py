@@ -16,7 +16,7 @@ from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
 from experiments.system.devices import is_first
-from experiments.system.errors import NonFiniteLoss, Stopped
+from experiments.system.errors import Stopped
 from experiments.system.progress import Progress, log
 from experiments.system.signals import StopSignals
 
@@ -73,6 +73,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
             state = initial_state(setup)
         else:
             state = _at_rates(setup, checkpointer.restore(template(setup)))
+            saved = checkpointer.latest_step()
             log.info("Resuming from step %d of %s.", saved, workdir)
         with (
             metrics_writer(workdir, saved) as write,
@@ -80,7 +81,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
         ):
             show = _reporter(setup, workdir, write, progress, evaluate)
             keep = _keeper(setup, workdir, checkpointer, stop)
-            check = partial(_check_finite, checkpointer, workdir)
+            check = partial(_check_finite, checkpointer)
             state = _loop(setup, dataset, saved or 0, state, check, show, keep)
     if is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
@@ -229,16 +230,8 @@ def _trained(setup, workdir, state):
     )
 
 
-def _check_finite(checkpointer, workdir, means):
+def _check_finite(checkpointer, means):
     """Stops at a loss that is not finite; the state after it is not saved."""
     bad_steps = [step for step in means.bad_step if step >= 0]
-    if not bad_steps:
-        return
-    saved = checkpointer.latest_step()
-    where = f"the last good checkpoint is of step {saved} in {workdir}"
-    if saved is None:
-        where = "no checkpoint had been saved"
-    raise NonFiniteLoss(
-        f"The loss was not finite at step {min(bad_steps)}; {where}. Try a smaller "
-        "optimizer.learning_rate or step_size.largest in another --workdir."
-    )
+    if bad_steps:
+        raise checkpointer.non_finite("The loss", min(bad_steps))

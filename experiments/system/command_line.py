@@ -77,7 +77,7 @@ def overrides():
 
 def _guarded(main):
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns by lines
     logging.getLogger("experiments").setLevel(logging.INFO)
     try:
         main()

@@ -13,6 +13,10 @@ class DataError(InputError):
     """Data are missing, damaged or unknown."""
 
 
+class DamagedFile(InputError):
+    """A file is not what this program wrote: the message names it and what to do."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is missing, incomplete, out of order, or of another model."""
 
@@ -25,6 +29,10 @@ class Ended(Exception):
 
 class NonFiniteLoss(Ended):
     """The loss was not finite; what came before is kept: exit status 1."""
+
+
+class NonFiniteResult(Ended):
+    """An evaluation met a number that is not finite: exit status 1."""
 
 
 class Stopped(Ended):

@@ -10,14 +10,13 @@ import math
 import os
 import tempfile
 import uuid
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from experiments.system.errors import ConfigError
+from experiments.system.errors import ConfigError, DamagedFile
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -53,8 +52,21 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote; arrays come back as nested lists."""
-    return from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
+    """Reads what `write_json` wrote; arrays come back as nested lists.
+
+    Raises:
+        DamagedFile: it is empty, cut, or no JSON.
+    """
+    try:
+        return from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, reason: object) -> DamagedFile:
+    """The error of a file that cannot be used."""
+    text = " ".join(str(reason).split())[:200]
+    return DamagedFile(f"{path} is damaged ({text}): put a copy back, or delete it")
 
 
 def to_plain(obj: Any) -> Any:
@@ -96,7 +108,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except Exception:  # zip and npy readers raise nearly any
         return None
 
 

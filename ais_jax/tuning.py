@@ -55,7 +55,8 @@ class Plan(NamedTuple):
 
 def tune(
     key: PRNGKey,
-    path: AnnealingPath,
+    path: AnnealingPath | Callable[[PyTree], AnnealingPath],
+    xs: PyTree = None,
     *,
     num_temperatures: int,
     num_chains: int = PILOT_CHAINS,
@@ -66,9 +67,10 @@ def tune(
 
     Args:
         key: use another one for the estimate itself.
-        path: from the base to the target.
+        path: from the base to the target; or, with xs, x -> path.
+        xs: None, or pilot examples with a leading axis, as for `tune_examples`.
         num_temperatures: T of the plan.
-        num_chains: pilot chains, at least 2.
+        num_chains: pilot chains of each path, at least 2.
         preconditioner: 'diagonal', 'dense' (give it several chains for each dimension)
             or 'unit', as for `tune_examples`.
         **settings: as for `tune_examples`.
@@ -76,10 +78,11 @@ def tune(
     Raises:
         ValueError: as `tune_examples`.
     """
+    is_one = xs is None
     return tune_examples(
         key,
-        lambda _: path,
-        jnp.zeros((1,)),
+        (lambda _: path) if is_one else path,
+        jnp.zeros((1,)) if is_one else xs,
         num_temperatures=num_temperatures,
         num_chains=num_chains,
         preconditioner=preconditioner,

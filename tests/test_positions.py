@@ -31,7 +31,6 @@ def draw(*shape):
         ({"scale": jnp.ones(4)}, r"path.scale has the shape \(4,\)"),
         ({"scale": jnp.ones((4, 5))}, r"path.scale has the shape \(4, 5\)"),
     ],
-    ids=str,
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_does_not_fit_is_refused_by_name(change, message):

@@ -106,6 +106,9 @@ def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(
     assert results["replicates"][0]["test"]["num_examples"] == 9
     assert len(found["ais"]["log_p"]) == 9
     assert_same_examples(found, expected, 9)
+    kept = [read_json(p) for p in workdir.glob("evaluation/*/evaluation.json")]
+    assert len(kept) == 2 and read_json(workdir / "results.json") in kept
+    assert {k["replicates"][0]["test"]["num_examples"] for k in kept} == {9, 12}
 
 
 def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):

@@ -31,7 +31,8 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     """Evaluates every replicate, writes plots and results.json and returns the latter.
 
     Finished chunks are kept in `workdir/evaluation`, so that a stopped evaluation goes
-    on where it was.
+    on where it was. Its results are kept there too, as `evaluation.json`; results.json
+    is a copy of the newest.
     """
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation
@@ -54,7 +55,8 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
         **provenance(),
     }
     if is_first():
-        write_json(workdir / "results.json", results)
+        for path in (folder / "evaluation.json", workdir / "results.json"):
+            write_json(path, results)
         _plot(bound[0], parts[0], workdir / "plots")
     return results
 

@@ -106,6 +106,9 @@ def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(
     assert results["replicates"][0]["test"]["num_examples"] == 9
     assert len(found["ais"]["log_p"]) == 9
     assert_same_examples(found, expected, 9)
+    kept = [read_json(p) for p in workdir.glob("evaluation/*/evaluation.json")]
+    assert len(kept) == 2 and read_json(workdir / "results.json") in kept
+    assert {k["replicates"][0]["test"]["num_examples"] for k in kept} == {9, 12}
 
 
 def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
@@ -322,3 +325,39 @@ def test_a_damaged_config_of_a_run_is_refused_by_name(tmp_path, text):
     with pytest.raises(InputError, match=r"config.json is damaged") as error:
         saved_config(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def _numbers(elbo, iwae, log_p, error=0.1):
+    def moments(mean):
+        return {"mean": mean, "standard_error": error}
+
+    names = ("kl", "ess")
+    test = {"elbo": moments(elbo), "iwae": moments(iwae), "log_p": moments(log_p)}
+    test |= {name: moments(1.0) for name in names}
+    test["log_p"]["monte_carlo"] = error
+    return test | {"active_units": 1, "num_examples": 3}
+
+
+@pytest.mark.parametrize("log_p, is_ordered", [(-90.0, True), (-130.0, False)])
+def test_the_report_prints_no_inequality_that_does_not_hold(log_p, is_ordered):
+    test = _numbers(-120.0, -100.0, log_p, error=np.nan if is_ordered else 0.1)
+    log_p = test["log_p"] | {"error_over": "over images"}
+    config = {"evaluation": {"iwae_samples": 5, "num_chains": 1}}
+    text = evaluate.report(
+        {"replicates": [{"test": test}], "test_log_p": log_p, "config": config}
+    )
+    assert ("ELBO -120.00 < IWAE-5 -100.00 < AIS -90.00" in text) == is_ordered
+    assert ("<" in text) == is_ordered == ("one chain: no error" in text)
+    assert "nan" not in text
+
+
+def test_bad_sampling_is_warned_of(caplog):
+    settings = resolve(make_config(**EVALUATION)).evaluation
+    good = {"ess": np.full(5, 3.0), "accept_prob": np.full(5, 0.6)}
+    evaluate._warn_of_bad_sampling(good, _numbers(-3.0, -2.0, -1.0), settings)
+    assert not caplog.text
+    bad = {"ess": np.array([1.0, 1.1, 1.2, 4.0, 4.0]), "accept_prob": np.zeros(5)}
+    evaluate._warn_of_bad_sampling(bad, _numbers(-3.0, -4.0, -5.0), settings)
+    for cause in ("ESS is below 1.5 of 4 chains", "stood still", "not in the order"):
+        assert cause in caplog.text
+    assert "evaluation.num_temperatures=16" in caplog.text

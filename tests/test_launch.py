@@ -22,6 +22,7 @@ from experiments.run import build, folder, train
 from experiments.run.launch import train_and_evaluate
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import resolve
+from experiments.system import devices, files
 from experiments.system.errors import ConfigError, NonFiniteLoss
 from experiments.system.files import read_json, write_json
 
@@ -554,3 +555,27 @@ def test_help_lists_the_flags():
         assert flag in done.stdout
     assert "train_and_evaluate|train|evaluate" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path, cache):
+    with files.locked(tmp_path, ".training.lock"), pytest.raises(ConfigError) as error:
+        train_and_evaluate(
+            make_config(**SHORT), tmp_path, mode="train", compile_cache=cache
+        )
+    assert "is in use by another training" in str(error.value)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("acceptance", [0.0, [0.7, 0.01], 0.3])
+def test_a_training_whose_chains_stand_still_says_so(acceptance, caplog):
+    train._warn_of_low_acceptance([{"accept_prob": acceptance}] * 3 + [{"elbo": 0.0}])
+    assert ("stood still" in caplog.text) == (acceptance != 0.3)
+    assert acceptance == 0.3 or "step_size.smallest" in caplog.text
+
+
+def test_gloos_error_is_a_lost_peer_where_there_are_several(monkeypatch):
+    error = ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+    assert not devices.is_lost_peer(error)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert devices.is_lost_peer(error)
+    assert not devices.is_lost_peer(ValueError("batch_size=0"))

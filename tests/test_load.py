@@ -427,3 +427,22 @@ def test_no_place_for_a_cache_is_only_a_warning(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="omniglot was not cached"):
         assert load_foreign(folder).train.shape == (7, 784)
     folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("value", [np.nan, 7.0, -0.1, 255.0, np.inf])
+def test_pixels_outside_0_to_1_are_refused(value):
+    images = np.zeros((3, 64), np.float32)
+    images[1, 2] = value
+    with pytest.raises(DataError, match=r"digits: test has pixels .* in \[0, 1\]"):
+        datasets._dataset(
+            "digits", {"train": np.zeros((3, 64), np.float32), "test": images}, "here"
+        )
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (3, 63), (3,)])
+def test_arrays_that_are_no_images_are_refused(shape):
+    images = np.zeros(shape, np.float32)
+    with pytest.raises(DataError, match="digits: test is float32"):
+        datasets._dataset(
+            "digits", {"train": np.ones((1, 64), "f4"), "test": images}, ""
+        )

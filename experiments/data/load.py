@@ -104,8 +104,22 @@ def _root(data_dir):
     return Path(data_dir or default).expanduser()
 
 
+def _check_pixels(name, arrays):
+    """Refuses what is no images of a data set, one a row, intensities in [0, 1]."""
+    for split, x in arrays.items():
+        shape = (len(x), CATALOGUE[name].num_pixels)
+        if not len(x) or x.shape != shape or x.dtype != np.float32:
+            raise DataError(f"{name}: {split} is {x.dtype}{list(x.shape)}, no images")
+        if not (x.min() >= 0.0 and x.max() <= 1.0):  # nan too
+            raise DataError(
+                f"{name}: {split} has pixels from {x.min()} to {x.max()}: intensities "
+                "lie in [0, 1]; divide levels 0 to 255 by 255"
+            )
+
+
 def _dataset(name, arrays, source):
     entry = CATALOGUE[name]
+    _check_pixels(name, arrays)
     return Dataset(
         name=name,
         train=arrays["train"],
@@ -195,6 +209,7 @@ def _read_cache(path, files):
         arrays = {k: _expand(stored[k]) for k in stored.files if k != "meta"}
     if digest(arrays) != meta["digest"]:
         raise ValueError("its digest does not fit")
+    _check_pixels(path.stem, arrays)
     return arrays, meta["source"]
 
 

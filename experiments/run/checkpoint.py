@@ -71,9 +71,8 @@ class Checkpointer:
     def __enter__(self) -> Checkpointer:
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        failed = kind is not None and issubclass(kind, jax.errors.JaxRuntimeError)
-        if failed and jax.process_count() > 1:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if is_lost_peer(error):
             return  # closing would wait for a lost process to complete its part
         self._manager.close()
 

@@ -17,12 +17,13 @@ from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import AIS, ENCODER, Evaluator
 from experiments.run.folder import provenance
 from experiments.run.migrate import VERSION
-from experiments.run.train import Trained
+from experiments.run.train import LOW_ACCEPTANCE, Trained
 from experiments.system.devices import is_first
 from experiments.system.files import read_arrays, write_arrays, write_json
 from experiments.system.progress import log
 
 ACTIVE_UNIT_VARIANCE = 0.01
+LOW_ESS = 1.5  # of several chains, warned of
 CURVE_EXAMPLES = 200  # test images of a learning curve
 
 
@@ -30,7 +31,8 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     """Evaluates every replicate, writes plots and results.json and returns the latter.
 
     Finished chunks are kept in `workdir/evaluation`, so that a stopped evaluation goes
-    on where it was.
+    on where it was. Its results are kept there too, as `evaluation.json`; results.json
+    is a copy of the newest.
     """
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation
@@ -53,7 +55,8 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
         **provenance(),
     }
     if is_first():
-        write_json(workdir / "results.json", results)
+        for path in (folder / "evaluation.json", workdir / "results.json"):
+            write_json(path, results)
         _plot(bound[0], parts[0], workdir / "plots")
     return results
 
@@ -62,23 +65,39 @@ def report(results):
     """The results as lines of text."""
     test = results["replicates"][0]["test"]
     gap = results["replicates"][0].get("bidirectional")
+    bounds = {
+        "ELBO": test["elbo"]["mean"],
+        f"IWAE-{results['config']['evaluation']['iwae_samples']}": test["iwae"]["mean"],
+        "AIS": test["log_p"]["mean"],
+    }
+    is_ordered = sorted(bounds.values()) == list(bounds.values())
+    order = (" < " if is_ordered else ", ").join(
+        f"{name} {value:.2f}" for name, value in bounds.items()
+    )
     log_p = results["test_log_p"]
     settings = results["config"]["evaluation"]
     lines = [
-        f"test log p(x) = {log_p['mean']:.2f} +- {log_p['standard_error']:.2f} nats "
-        f"({log_p['error_over']}; Monte Carlo +- {test['log_p']['monte_carlo']:.3f}; "
+        f"test log p(x) = {log_p['mean']:.2f} "
+        f"{_error(log_p['standard_error'], 'one image', 2)} nats "
+        f"({log_p['error_over']}; Monte Carlo "
+        f"{_error(test['log_p']['monte_carlo'], 'one chain')}; "
         f"{test['num_examples']} images)",
-        f"  ELBO {test['elbo']['mean']:.2f} < IWAE-{settings['iwae_samples']} "
-        f"{test['iwae']['mean']:.2f} < AIS {test['log_p']['mean']:.2f}; "
+        f"  {order}; "
         f"KL {test['kl']['mean']:.2f}; {test['active_units']} active units; "
         f"ESS {test['ess']['mean']:.1f} of {settings['num_chains']} chains",
     ]
     if gap:
         lines.append(
-            f"  bidirectional gap on simulated data {gap['gap'][-1]:.3f} +- "
-            f"{gap['gap_error'][-1]:.3f} nats at T = {gap['num_temperatures'][-1]}"
+            f"  bidirectional gap on simulated data {gap['gap'][-1]:.3f} "
+            f"{_error(gap['gap_error'][-1], 'one image')} nats at T = "
+            f"{gap['num_temperatures'][-1]}"
         )
     return "\n".join(lines)
+
+
+def _error(value, lone, digits=3):
+    """A standard error as text; of a lone sample there is none."""
+    return f"({lone}: no error)" if np.isnan(value) else f"+- {value:.{digits}f}"
 
 
 def curve(setup, dataset):
@@ -140,10 +159,35 @@ def _evaluate_one(evaluator, folder):
     active = np.var(encoder["posterior_mean"], axis=0) > ACTIVE_UNIT_VARIANCE
     test["active_units"] = int(np.sum(active))
     test["num_examples"] = evaluator.num_examples
+    _warn_of_bad_sampling(ais, test, evaluator.settings)
     part = {"test": test}
     if evaluator.settings.num_simulated:
         part["bidirectional"] = _bidirectional(evaluator, plan, folder)
     return part
+
+
+def _warn_of_bad_sampling(ais, test, settings):
+    """Says so where the chains of most images amount to one, or hardly moved."""
+    if settings.num_chains > 2 and np.median(ais["ess"]) < LOW_ESS:
+        log.warning(
+            "ESS is below %g of %d chains for most test images: one chain has nearly "
+            "all the weight, and log p(x) is too low. Raise "
+            "evaluation.num_temperatures=%d.",
+            *(LOW_ESS, settings.num_chains, settings.num_temperatures),
+        )
+    if settings.num_temperatures > 1 and np.mean(ais["accept_prob"]) < LOW_ACCEPTANCE:
+        log.warning(
+            "HMC accepted %.1g of its moves in the evaluation: the chains stood still. "
+            "Lower evaluation.first_step_size=%g.",
+            *(np.mean(ais["accept_prob"]), settings.first_step_size),
+        )
+    if not test["elbo"]["mean"] < test["iwae"]["mean"] < test["log_p"]["mean"]:
+        log.warning(
+            "ELBO %.2f, IWAE %.2f and AIS %.2f are not in the order that enough "
+            "samples give: raise evaluation.num_temperatures=%d.",
+            *(test[name]["mean"] for name in ("elbo", "iwae", "log_p")),
+            settings.num_temperatures,
+        )
 
 
 def _bidirectional(evaluator, plan, folder):

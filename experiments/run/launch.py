@@ -1,13 +1,15 @@
 """One run from its config to its results, as the programs and the tests call it."""
 
+import contextlib
 import math
 from pathlib import Path
 
+from ais_jax import sharding
 from experiments.data import load
 from experiments.run import build, evaluate, folder, train
 from experiments.run.settings import resolve
-from experiments.system import devices
-from experiments.system.files import prepare
+from experiments.system import devices, files
+from experiments.system.errors import ConfigError
 from experiments.system.progress import log
 
 
@@ -33,14 +35,16 @@ def train_and_evaluate(
     build.build_mesh(settings)
     load.check_available(settings.dataset, settings.data_dir)
     workdir = Path(workdir or folder.default_workdir(settings))
-    prepare(workdir)
+    files.prepare(workdir)
     log.info("Working directory: %s", workdir)
     devices.use_compile_cache(compile_cache)
     setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
     if mode == "evaluate":
         trained = train.restore(setup, workdir)
     else:
-        trained = train.train(setup, dataset, workdir, evaluate.curve(setup, dataset))
+        with _alone(workdir):
+            curve = evaluate.curve(setup, dataset)
+            trained = train.train(setup, dataset, workdir, curve)
     if mode == "train":
         return None
     results = evaluate.evaluate(setup, dataset, trained, workdir)
@@ -56,6 +60,26 @@ def open_run(settings, workdir, write=False):
     setup = build.build_training(settings, dataset)
     folder.claim(workdir, settings, dataset.digest, write)
     return setup, dataset
+
+
+@contextlib.contextmanager
+def _alone(workdir):
+    """Holds a folder's lock during a training; evaluations need none.
+
+    Raises:
+        ConfigError: where another training holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        is_free = True
+        if devices.is_first():
+            lock = files.locked(workdir, ".training.lock")
+            is_free = stack.enter_context(lock)
+        if sharding.any_process(not is_free):
+            raise ConfigError(
+                f"workdir={workdir} is in use by another training: wait for its end, "
+                "or choose another --workdir"
+            )
+        yield
 
 
 def use_cores(configs):

@@ -20,6 +20,8 @@ from experiments.system.errors import Stopped
 from experiments.system.progress import Progress, log
 from experiments.system.signals import StopSignals
 
+LOW_ACCEPTANCE = 0.05  # mean acceptance of HMC that is warned of
+
 
 class Trained(NamedTuple):
     """A state and what it cost."""
@@ -85,6 +87,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
             state = _loop(setup, dataset, saved or 0, state, check, show, keep)
     if is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
+        _warn_of_low_acceptance(rows)
         plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
     return _trained(setup, workdir, state)
 
@@ -228,6 +231,18 @@ def _trained(setup, workdir, state):
         seconds=last_row(workdir).get("seconds", 0.0),
         gradient_evaluations=_gradient_evaluations(setup, step),
     )
+
+
+def _warn_of_low_acceptance(rows):
+    """Says so where HMC hardly moved in the whole training."""
+    accepted = [row["accept_prob"] for row in rows if "accept_prob" in row]
+    if accepted and np.min(np.mean(accepted, axis=0)) < LOW_ACCEPTANCE:
+        log.warning(
+            "HMC accepted %.1g of its moves over the whole training: the chains stood "
+            "still. Lower step_size.smallest and step_size.first, or set "
+            "estimator.preconditioner=encoder.",
+            np.min(np.mean(accepted, axis=0)),
+        )
 
 
 def _check_finite(checkpointer, means):

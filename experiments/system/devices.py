@@ -96,8 +96,9 @@ def is_lost_peer(error):
     """Whether an error says that another process of this run is gone."""
     import jax
 
-    is_shared = jax.distributed.is_initialized()
-    return is_shared and isinstance(error, jax.errors.JaxRuntimeError)
+    is_gloo = isinstance(error, ValueError) and "gloo" in str(error).lower()
+    is_runtime = is_gloo or isinstance(error, jax.errors.JaxRuntimeError)
+    return is_runtime and jax.distributed.is_initialized()
 
 
 def leave_soon(status, seconds=5.0):

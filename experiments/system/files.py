@@ -142,11 +142,11 @@ def is_writable(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, name: str = ".lock") -> Iterator[bool]:
     """Holds a folder's lock; yields False where another process holds it."""
     import filelock
 
-    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    lock = filelock.FileLock(folder / name, blocking=False)
     try:
         lock.acquire()
     except filelock.Timeout:

@@ -105,7 +105,7 @@ def tune_examples(
     """Makes one plan for the paths of many examples, from some of them.
 
     First a population is tempered with resampling, its temperatures and step sizes
-    following the target. Then each round anneals pilot chains on a short schedule: the
+    following the target. Then each round takes one through a short schedule: the
     step size at each temperature moves towards the target acceptance, smoothly in
     temperature, and rounds go on until it is there. With
     schedule = 'adaptive' the temperatures are placed so that the conditional effective

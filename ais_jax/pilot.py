@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree, ScalarLike
 from ais_jax.ais import Transition
 from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath, evaluate
-from ais_jax.placement import interpolate, is_sound, mean_where, smooth, spread
+from ais_jax.placement import interpolate, mean_where, smooth, spread
 from ais_jax.preconditioning import Covariance, blend, estimate, to_scale
 from ais_jax.types import PRNGKey, Scalar
 
@@ -210,7 +210,8 @@ def _ratios(points):
 
 
 def _covariance(task, points):
-    return estimate(task.preconditioner, points.z, is_sound(_ratios(points)))
+    is_finite = jnp.isfinite(_ratios(points))
+    return estimate(task.preconditioner, points.z, is_finite)
 
 
 def _log_unit(task, z):
@@ -247,7 +248,7 @@ def _move(key, task, points, beta, log_step, covariance):
         path = path if scale is None else path._replace(scale=scale)
         return task.transition(key, path, point, beta, jnp.exp(log_step))
 
-    before = is_sound(_ratios(points))
+    before = jnp.isfinite(_ratios(points))
     points, info = _each(task, one)(_keys(key, task), points)
     return points, mean_where(info.accept_prob, before)
 

@@ -124,6 +124,32 @@ def normal_in_units(unit, width):
     return path, 3.0 * np.log(width * unit * np.sqrt(2.0 * np.pi))
 
 
+@pytest.mark.parametrize("preconditioner", ["unit", "diagonal"])
+@pytest.mark.parametrize(("unit", "width"), [(1e6, 0.5), (1e-4, 0.5), (1.0, 1e-3)])
+def test_units_and_narrow_targets_are_followed(unit, width, preconditioner):
+    path, log_z = normal_in_units(unit, width)
+    result = estimates(path, preconditioner=preconditioner, num_temperatures=800)
+    assert np.all(np.abs(result.log_z - log_z) < 4.0 * result.standard_error)
+    assert np.abs(np.median(result.log_z) - log_z) < 0.6
+    assert result.accept_prob.mean(axis=0).min() > 0.3
+    assert result.accept_prob.mean(axis=0).max() < 0.95
+
+
+def test_a_dense_preconditioner_straightens_correlations():
+    size = 20
+    covariance = np.full((size, size), 0.99) + 0.01 * np.eye(size)
+    precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
+    path = AnnealingPath(
+        *targets.normal_base(size, 1.0), lambda z: -0.5 * z @ precision @ z
+    )
+    log_z = 0.5 * np.linalg.slogdet(2.0 * np.pi * covariance)[1]
+    dense = estimates(path, preconditioner="dense")
+    plain = estimates(path, preconditioner="unit")
+    assert np.all(np.abs(dense.log_z - log_z) < 4.0 * dense.standard_error)
+    off = [np.abs(r.log_z - log_z).mean() for r in (dense, plain)]
+    assert off[0] < 0.5 * off[1]
+
+
 def test_scales_of_a_plan_are_used_at_their_temperatures():
     path, _ = normal_in_units(1.0, 0.5)
     plan = Plan(jnp.linspace(0.0, 1.0, 4), jnp.full((2,), 0.5))

@@ -95,24 +95,13 @@ def log_normalizer(
     """
     check_count("num_chains", num_chains)
     path, unflatten = flatten(key, path)
-    plan = check_plan(plan)
-    result = _forward(key, path, plan, num_chains, transition)
-    summary = summarize(result.log_w)
-    is_live = jnp.isfinite(result.log_w)
-    increments = jnp.diff(plan.betas)[None] * result.log_ratio
-    resolution = _resolution(result.point)
-    return LogNormalizer(
-        log_z=summary.log_z,
-        standard_error=jnp.hypot(summary.standard_error, resolution),
-        ess=summary.ess,
-        log_w=result.log_w,
-        z=jax.vmap(unflatten)(result.point.z),
-        accept_prob=_mean_over(is_live, result.accept_prob),
-        increment_variance=_variance_over(is_live, increments),
-        pareto_k=summary.pareto_k,
-        resolution=resolution,
-        num_nan=jnp.sum(_is_no_density(result.log_ratio)),
-    )
+
+    @jax.jit  # one program, where every operation would be compiled by itself
+    def run(key, plan):
+        result = _forward(key, path, plan, num_chains, transition)
+        return _log_normalizer(plan, result, unflatten)
+
+    return run(key, check_plan(plan))
 
 
 def bidirectional_bounds(
@@ -201,6 +190,26 @@ def _forward(
         return anneal(move_key, path, z0, *settings)
 
     return jax.vmap(chain)(chain_keys(key, num_chains))
+
+
+def _log_normalizer(plan, result, unflatten):
+    """What K chains say, an `AISResult` with a leading axis of K."""
+    summary = summarize(result.log_w)
+    is_live = jnp.isfinite(result.log_w)
+    increments = jnp.diff(plan.betas)[None] * result.log_ratio
+    resolution = _resolution(result.point)
+    return LogNormalizer(
+        log_z=summary.log_z,
+        standard_error=jnp.hypot(summary.standard_error, resolution),
+        ess=summary.ess,
+        log_w=result.log_w,
+        z=jax.vmap(unflatten)(result.point.z),
+        accept_prob=_mean_over(is_live, result.accept_prob),
+        increment_variance=_variance_over(is_live, increments),
+        pareto_k=summary.pareto_k,
+        resolution=resolution,
+        num_nan=jnp.sum(_is_no_density(result.log_ratio)),
+    )
 
 
 def _is_no_density(ratios):

@@ -1,21 +1,21 @@
 """Pilot runs: where temperatures are wanted, how far moves reach, how wide it is there.
 
-A first run tempers a population with resampling, which finds a target of any scale; the
-rounds after it anneal chains as an estimate does. Nothing that is weighed depends on
-either but through the `Plan` that is read off and frozen.
+A first run tempers a population and finds a target of any scale; the rounds after it
+refine what it saw. Nothing that is weighed depends on either but through the `Plan`
+that is read off and frozen.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from ais_jax.ais import Transition, anneal
+from ais_jax.ais import Transition
 from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath, evaluate
-from ais_jax.placement import interpolate, is_sound, mean_where, smooth, spread
+from ais_jax.placement import interpolate, mean_where, smooth, spread
 from ais_jax.preconditioning import Covariance, blend, estimate, to_scale
 from ais_jax.types import PRNGKey, Scalar
 
@@ -58,12 +58,6 @@ class Task(NamedTuple):
     transition: Transition
     target: ScalarLike
     preconditioner: str
-
-
-class Recorded(NamedTuple):
-    """The info of a move of the pilot: its acceptance and where it ended."""
-
-    accept_prob: tuple[Scalar, Float[Array, "D"]]
 
 
 def start(key: PRNGKey, task: Task, first_step_size: ScalarLike) -> Pilot:
@@ -117,40 +111,50 @@ def start(key: PRNGKey, task: Task, first_step_size: ScalarLike) -> Pilot:
 
 
 def a_round(key: PRNGKey, task: Task, pilot: Pilot) -> tuple[Pilot, Scalar]:
-    """Anneals chains at the pilot's temperatures and brings all else up to date.
+    """Takes a population through the pilot's temperatures and brings all up to date.
+
+    It is resampled at each of them, so that it does not lag behind where they are few.
 
     Returns:
         (the pilot, the largest distance of the acceptance from its target).
     """
-    betas, step_sizes = pilot.betas, jnp.exp(pilot.log_steps)[1:-1]
-    scale = scales(pilot.covariance, slice(1, -1))
+    base_key, key = jax.random.split(key)
+    points = _each(task, _draw)(_keys(base_key, task))
+    deltas = jnp.diff(pilot.betas)
 
-    def chain(path, key):
-        base_key, key = jax.random.split(key)
-        z0 = path.sample_base(base_key)
-        move = _recording(task.transition)
-        result = anneal(key, path, z0, betas, step_sizes, move, scale)
-        return *result.accept_prob, result.log_ratio
+    def advance(points, xs):
+        i, delta, beta, log_step, covariance = xs
+        choose_key, move_key = jax.random.split(jax.random.fold_in(key, i))
+        ratios = _ratios(points)
+        points = _resample(choose_key, points, delta * ratios)
+        points, accept = _move(move_key, task, points, beta, log_step, covariance)
+        return points, (accept, spread(ratios), _covariance(task, points))
 
-    accept, z, ratios = _each(task, chain)(_keys(key, task))
-    sound = is_sound(ratios)
-    error = smooth(mean_where(accept, sound[:, :, :-1]) - task.target)
-    log_steps = pilot.log_steps.at[1:-1].add(error)
-    log_steps = log_steps.at[0].set(log_steps[1]).at[-1].set(log_steps[-2])
-    new = estimate(task.preconditioner, z, sound[:, :, 1:])
-    inner = jax.tree.map(lambda a: a[1:-1], pilot.covariance)
-    covariance = jax.tree.map(_with_ends, blend(inner, jax.tree.map(smooth, new)))
-    pilot = Pilot(betas, log_steps, spread(ratios), covariance)
+    inner = jax.tree.map(lambda a: a[1:-1], pilot)
+    xs = jnp.arange(len(deltas) - 1), deltas[:-1], inner.betas, inner.log_steps
+    points, (accept, density, new) = jax.lax.scan(
+        advance, points, (*xs, inner.covariance)
+    )
+    error = smooth(accept - task.target)
+    covariance = blend(inner.covariance, jax.tree.map(smooth, new))
+    pilot = Pilot(
+        betas=pilot.betas,
+        log_steps=_with_ends(inner.log_steps + error),
+        density=jnp.append(density, spread(_ratios(points))),
+        covariance=jax.tree.map(_with_ends, covariance),
+    )
     return pilot, jnp.max(jnp.abs(error))
 
 
 def scales(
-    covariance: Covariance | None, which: slice = slice(None)
+    covariance: Covariance | None, which: slice | None = None
 ) -> Float[Array, "..."] | None:
     """The `scale` of a path at some temperatures, or None for the path's units."""
     if covariance is None:
         return None
-    return to_scale(jax.tree.map(lambda a: a[which], covariance))
+    if which is not None:
+        covariance = jax.tree.map(lambda a: a[which], covariance)
+    return to_scale(covariance)
 
 
 def move_to(pilot: Pilot, betas: Float[Array, "T_plus_1"]) -> Pilot:
@@ -206,7 +210,8 @@ def _ratios(points):
 
 
 def _covariance(task, points):
-    return estimate(task.preconditioner, points.z, is_sound(_ratios(points)))
+    is_finite = jnp.isfinite(_ratios(points))
+    return estimate(task.preconditioner, points.z, is_finite)
 
 
 def _log_unit(task, z):
@@ -221,44 +226,43 @@ def _log_unit(task, z):
 
 
 def _resample(key, points, log_w):
-    """K chains of each example drawn by their weights [P, K]."""
+    """K chains of each example drawn by their log weights [P, K], systematically."""
 
     def choose(key, points, log_w):
-        log_w = jnp.where(jnp.isnan(log_w) | jnp.isposinf(log_w), -jnp.inf, log_w)
+        log_w = jnp.where(log_w < jnp.inf, log_w, -jnp.inf)  # of NaN too
         log_w = jnp.where(jnp.any(jnp.isfinite(log_w)), log_w, 0.0)
-        chosen = jax.random.categorical(key, log_w, shape=log_w.shape)
-        return jax.tree.map(lambda a: a[chosen], points)
+        num = len(log_w)
+        at = (jnp.arange(num) + jax.random.uniform(key)) / num
+        ends = jnp.cumsum(jax.nn.softmax(log_w))
+        chosen = jnp.searchsorted(ends, at * ends[-1])
+        return jax.tree.map(lambda a: a[jnp.minimum(chosen, num - 1)], points)
 
     return jax.vmap(choose)(chain_keys(key, len(log_w)), points, log_w)
 
 
+def _move(key, task, points, beta, log_step, covariance):
+    """One move of all chains: where they are, and their mean acceptance."""
+    scale = scales(covariance)
+
+    def one(path, key, point):
+        path = path if scale is None else path._replace(scale=scale)
+        return task.transition(key, path, point, beta, jnp.exp(log_step))
+
+    before = jnp.isfinite(_ratios(points))
+    points, info = _each(task, one)(_keys(key, task), points)
+    return points, mean_where(info.accept_prob, before)
+
+
 def _moves(key, task, points, beta, log_step, covariance):
     """A few moves of all chains, the step size following their acceptance."""
-    scale = scales(covariance)
 
     def move(i, carry):
         points, log_step = carry
-
-        def one(path, key, point):
-            path = path if scale is None else path._replace(scale=scale)
-            return task.transition(key, path, point, beta, jnp.exp(log_step))
-
-        keys = _keys(jax.random.fold_in(key, i), task)
-        before = is_sound(_ratios(points))
-        points, info = _each(task, one)(keys, points)
-        return points, log_step + mean_where(info.accept_prob, before) - task.target
+        move_key = jax.random.fold_in(key, i)
+        points, accept = _move(move_key, task, points, beta, log_step, covariance)
+        return points, log_step + accept - task.target
 
     return jax.lax.fori_loop(0, MOVES, move, (points, log_step))
-
-
-def _recording(transition):
-    """The transition with an info that holds the position too."""
-
-    def move(*args: Any):
-        point, info = transition(*args)
-        return point, Recorded((info.accept_prob, point.z))
-
-    return move
 
 
 def _with_ends(rows):

@@ -17,7 +17,7 @@ from ais_jax.numerics import (
 from ais_jax.types import Scalar
 
 LARGEST_K = 0.7  # of the Pareto shape (Vehtari et al., 2024)
-SMALLEST_ESS = 10.0  # for the delta method; half of K for fewer than 20 chains
+SMALLEST_ESS = 25.0  # for the delta method; half of K for fewer than 50 chains
 SMALLEST_ACCEPTANCE = 0.2
 LARGEST_ACCEPTANCE = 0.99
 
@@ -28,7 +28,7 @@ class Summary(NamedTuple):
     Attributes:
         log_z: log of the mean weight, nats.
         standard_error: by the delta method where the weights support it. Where they do
-            not (ESS below 10 or half of K, or Pareto shape above 0.7), that of a
+            not (ESS below 25 or half of K, or Pareto shape above 0.7), that of a
             single chain: the larger of s and s^2 / 2, s the standard deviation of the
             log weights. NaN for K = 1, infinite where at most one weight is positive.
         ess: effective sample size.

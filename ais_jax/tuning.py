@@ -108,7 +108,7 @@ def tune_examples(
     """Makes one plan for the paths of many examples, from some of them.
 
     First a population is tempered with resampling, its temperatures and step sizes
-    following the target. Then each round anneals pilot chains on a short schedule: the
+    following the target. Then each round takes one through a short schedule: the
     step size at each temperature moves towards the target acceptance, smoothly in
     temperature, and rounds go on until it is there. With
     schedule = 'adaptive' the temperatures are placed so that the conditional effective
@@ -147,38 +147,22 @@ def tune_examples(
     if num_temperatures == 1:
         return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)), jnp.ones(()))
     xs = jax.tree.map(jnp.asarray, xs)  # NumPy's types are not all JAX's
-    task = pilots.Task(
-        lambda x: flatten(key, path_fn(x))[0],
-        xs,
-        num_chains,
-        transition,
-        target,
-        preconditioner,
-    )
-    num = min(pilot_temperatures, num_temperatures)
-    start_key, key = jax.random.split(key)
-    tempered = pilots.start(start_key, task, first_step_size)
-    first = place(tempered.betas, tempered.density, num)
-    if fixed is not None:
-        first = interpolate(
-            jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed)), fixed
+
+    @jax.jit  # one program, where every operation would be compiled by itself
+    def run(key, xs):
+        task = pilots.Task(
+            lambda x: flatten(key, path_fn(x))[0],
+            xs,
+            num_chains,
+            transition,
+            target,
+            preconditioner,
         )
+        num = min(pilot_temperatures, num_temperatures)
+        pilot = _run_pilot(key, task, fixed, first_step_size, num, num_rounds)
+        return _plan(pilot, fixed, num_temperatures)
 
-    def a_round(state):
-        i, pilot, _ = state
-        pilot, error = pilots.a_round(jax.random.fold_in(key, i), task, pilot)
-        if fixed is None:
-            pilot = pilots.move_to(pilot, place(pilot.betas, pilot.density, num))
-        return i + 1, pilot, error
-
-    def is_unfinished(state):
-        i, _, error = state
-        is_far = (error > LARGEST_ERROR) & (i < MOST_ROUNDS * num_rounds)
-        return (i < num_rounds) | is_far
-
-    state = jnp.array(0), pilots.move_to(tempered, first), jnp.array(jnp.inf)
-    pilot = jax.lax.while_loop(is_unfinished, a_round, state)[1]
-    return _plan(pilot, fixed, num_temperatures)
+    return run(key, xs)
 
 
 def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
@@ -263,6 +247,31 @@ def _fixed_betas(schedule, num_temperatures):
             f"num_temperatures={num_temperatures}: make them equal"
         )
     return betas
+
+
+def _run_pilot(key, task, fixed, first_step_size, num, num_rounds):
+    """A pilot of `num` temperatures: tempered once, then refined in rounds."""
+    start_key, key = jax.random.split(key)
+    tempered = pilots.start(start_key, task, first_step_size)
+    first = place(tempered.betas, tempered.density, num)
+    if fixed is not None:
+        places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
+        first = interpolate(*places, fixed)
+
+    def a_round(state):
+        i, pilot, _ = state
+        pilot, error = pilots.a_round(jax.random.fold_in(key, i), task, pilot)
+        if fixed is None:
+            pilot = pilots.move_to(pilot, place(pilot.betas, pilot.density, num))
+        return i + 1, pilot, error
+
+    def is_unfinished(state):
+        i, _, error = state
+        is_far = (error > LARGEST_ERROR) & (i < MOST_ROUNDS * num_rounds)
+        return (i < num_rounds) | is_far
+
+    state = jnp.array(0), pilots.move_to(tempered, first), jnp.array(jnp.inf)
+    return jax.lax.while_loop(is_unfinished, a_round, state)[1]
 
 
 def _plan(pilot, fixed, num_temperatures):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from ais_jax import evaluation, schedules, tuning
 from ais_jax.path import AnnealingPath
@@ -72,3 +73,150 @@ def test_unknown_schedules_are_refused_with_the_nearest_name():
     path, _ = targets.log_gamma()
     with pytest.raises(ValueError, match="did you mean 'adaptive'"):
         tuning.tune(jax.random.key(0), path, num_temperatures=4, schedule="adaptve")
+
+
+# What a pilot must find: walls, units, narrow targets, correlations.
+
+
+def estimates(path, num=4, **settings):
+    """Estimates of log Z with pilots of their own, in one batch."""
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        return evaluation.estimate_log_z(key, path, **settings)
+
+    return run(jax.random.split(jax.random.key(0), num))
+
+
+def boxed(cut, penalty):
+    """A target zero, or penalised, on a share of the base."""
+    half = 3.0 * stats.norm.ppf(0.5 + 0.5 * (1.0 - cut) ** (1 / 2))
+
+    def log_target(z):
+        inside = jnp.all(jnp.abs(z) < half)
+        return jnp.where(inside, -0.5 * jnp.sum(((z - 1.0) / 0.2) ** 2), penalty)
+
+    path = AnnealingPath(*targets.normal_base(2, 3.0), log_target)
+    return path, 2.0 * np.log(0.2 * np.sqrt(2.0 * np.pi))
+
+
+@pytest.mark.parametrize("penalty", [-jnp.inf, -1e4, -1e30])
+@pytest.mark.parametrize("cut", [0.04, 0.4])
+def test_walls_do_not_spoil_the_schedule(cut, penalty):
+    path, log_z = boxed(cut, penalty)
+    result = estimates(path)
+    assert np.abs(result.log_z - log_z).max() < 1.0
+    assert np.all(np.abs(result.log_z - log_z) < 4.0 * result.standard_error)
+    free = boxed(1e-9, 0.0)[0]
+    betas, plain = (
+        tuning.tune(jax.random.key(0), p, num_temperatures=40).betas
+        for p in (path, free)
+    )
+    assert np.sum(betas < 0.1) > 0.7 * np.sum(plain < 0.1)
+
+
+def normal_in_units(unit, width):
+    path = AnnealingPath(
+        *targets.normal_base(3, unit),
+        lambda z: -0.5 * jnp.sum(((z / unit - 0.5) / width) ** 2),
+    )
+    return path, 3.0 * np.log(width * unit * np.sqrt(2.0 * np.pi))
+
+
+@pytest.mark.parametrize("preconditioner", ["unit", "diagonal"])
+@pytest.mark.parametrize(("unit", "width"), [(1e6, 0.5), (1e-4, 0.5), (1.0, 1e-3)])
+def test_units_and_narrow_targets_are_followed(unit, width, preconditioner):
+    path, log_z = normal_in_units(unit, width)
+    result = estimates(path, preconditioner=preconditioner, num_temperatures=800)
+    assert np.all(np.abs(result.log_z - log_z) < 4.0 * result.standard_error)
+    assert np.abs(np.median(result.log_z) - log_z) < 0.6
+    assert result.accept_prob.mean(axis=0).min() > 0.3
+    assert result.accept_prob.mean(axis=0).max() < 0.95
+
+
+def test_a_dense_preconditioner_straightens_correlations():
+    size = 20
+    covariance = np.full((size, size), 0.99) + 0.01 * np.eye(size)
+    precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
+    path = AnnealingPath(
+        *targets.normal_base(size, 1.0), lambda z: -0.5 * z @ precision @ z
+    )
+    log_z = 0.5 * np.linalg.slogdet(2.0 * np.pi * covariance)[1]
+    dense = estimates(path, preconditioner="dense")
+    plain = estimates(path, preconditioner="unit")
+    assert np.all(np.abs(dense.log_z - log_z) < 4.0 * dense.standard_error)
+    off = [np.abs(r.log_z - log_z).mean() for r in (dense, plain)]
+    assert off[0] < 0.5 * off[1]
+
+
+def test_scales_of_a_plan_are_used_at_their_temperatures():
+    path, _ = normal_in_units(1.0, 0.5)
+    plan = Plan(jnp.linspace(0.0, 1.0, 4), jnp.full((2,), 0.5))
+    scale = jnp.array([[1.0] * 3, [0.5] * 3])
+    run = partial(evaluation.log_normalizer, jax.random.key(0), path, num_chains=3)
+    by_rows = run(plan._replace(scale=scale))
+    by_steps = run(plan._replace(step_sizes=0.5 * scale[:, 0]))
+    by_factors = run(plan._replace(scale=scale[:, :, None] * jnp.eye(3)))
+    np.testing.assert_allclose(by_rows.log_w, by_steps.log_w, rtol=1e-5)
+    np.testing.assert_allclose(by_factors.log_w, by_steps.log_w, rtol=1e-5)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_temperatures": 0}, "num_temperatures=0: use at least 1"),
+        ({"num_temperatures": -3}, "num_temperatures=-3: use at least 1"),
+        ({"num_chains": 1}, "num_chains=1: use at least 2"),
+        ({"target": 65}, "target=65: use a number between 0 and 1"),
+        ({"first_step_size": 0}, "first_step_size=0: use a positive number"),
+        ({"num_rounds": 0}, "num_rounds=0: use at least 1"),
+        ({"preconditioner": "diag"}, "did you mean 'diagonal'"),
+        ({"schedule": [0.0, 0.5, 0.9]}, "from 0 to 0.9"),
+        ({"schedule": [0.0, 0.9, 0.1, 1.0]}, r"betas\[1\]=0.9"),
+        ({"schedule": [0.0, 0.5, 1.0]}, "num_temperatures=3: make them equal"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused_before_the_pilot(settings, message):
+    path, _ = normal_in_units(1.0, 0.5)
+    with pytest.raises(ValueError, match=message):
+        tuning.tune(jax.random.key(0), path, **{"num_temperatures": 3, **settings})
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(jnp.array([0.0, 0.5, 0.9]), jnp.ones(1)), "from 0 to 0.9"),
+        (Plan(jnp.array([0.0, 0.9, 0.1, 1.0]), jnp.ones(2)), r"betas\[1\]=0.9"),
+        (Plan(jnp.array([0.0, 0.5, 1.0]), jnp.ones(3)), r"step_sizes of shape \(3,\)"),
+        (Plan(jnp.array([0.0, 0.5, 1.0]), jnp.zeros(1)), "use positive numbers"),
+        (Plan(jnp.array([0.0, 0.5, 1.0]), jnp.ones(1), jnp.ones((2, 3))), "2 rows"),
+    ],
+    ids=["end", "falling", "steps", "zero", "scale"],
+)
+def test_a_plan_that_does_not_fit_is_refused(plan, message):
+    path, _ = normal_in_units(1.0, 0.5)
+    with pytest.raises(ValueError, match=message):
+        evaluation.log_normalizer(jax.random.key(0), path, plan, 3)
+
+
+@pytest.mark.parametrize("num", [0, -3])
+def test_no_chains_are_refused(num):
+    path, _ = normal_in_units(1.0, 0.5)
+    with pytest.raises(ValueError, match=f"num_chains={num}: use at least 1"):
+        evaluation.estimate_log_z(jax.random.key(0), path, num_chains=num)
+
+
+def test_examples_may_be_numpy_arrays():
+    xs = {"x": np.array([[0.3], [0.5]]), "n": np.array([3, 4])}
+
+    def path(x):
+        log_target = lambda z: -0.5 * x["n"] * jnp.sum((z - x["x"]) ** 2)
+        return AnnealingPath(*targets.normal_base(1, 1.0), log_target)
+
+    plan = tuning.tune_examples(jax.random.key(0), path, xs, num_temperatures=4)
+    assert jnp.all(jnp.isfinite(plan.step_sizes))

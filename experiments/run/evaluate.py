@@ -237,6 +237,7 @@ def _plan(evaluator, folder):
 def _is_plan(saved, num_temperatures):
     """Whether the arrays read back are a plan of so many temperatures."""
     lengths = {"betas": num_temperatures + 1, "step_sizes": num_temperatures - 1}
+    lengths["scale"] = 1  # the path's own
     if saved is None or {k: v.size for k, v in saved.items()} != lengths:
         return False
     betas, step_sizes = saved["betas"], saved["step_sizes"]

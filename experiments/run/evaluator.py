@@ -118,11 +118,12 @@ class Evaluator:
             self.settings.num_chains,
             self.transition,
         )
+        moves = result.accept_prob  # none where T is 1, and none rejected
         return {
             "log_p": result.log_z,
             "standard_error": result.standard_error,
             "ess": result.ess,
-            "accept_prob": jnp.mean(result.accept_prob),
+            "accept_prob": jnp.mean(moves) if moves.size else jnp.ones(()),
         }
 
     def _one_encoder(self, params, _, index, x):

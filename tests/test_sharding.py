@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ais_jax import sharding
+from ais_jax.epochs import take_rows
 from experiments.system import devices
 from experiments.system.errors import InputError
 
@@ -307,6 +308,4 @@ def test_too_few_devices_are_refused():
 def test_rows_are_taken_as_they_are_on_one_device(num):
     data = np.arange(12.0).reshape(6, 2)
     rows = jax.numpy.arange(num)
-    from ais_jax.training import take_rows
-
     np.testing.assert_array_equal(take_rows(jax.numpy.asarray(data), rows), data[:num])

@@ -152,7 +152,8 @@ def test_points_share_the_weight_of_their_chain():
             "ais", LINEAR, num_samples=3, num_temperatures=2, **POINTS, **settings
         )
         step_sizes = jnp.full(estimator.num_moves, STEP)
-        samples = estimator.sample(jax.random.key(0), THETA, PHI, X, step_sizes)
+        sample = jax.jit(estimator.sample)
+        samples = sample(jax.random.key(0), THETA, PHI, X, step_sizes)
         assert samples.log_w.shape == (estimator.num_points,)
         weights.append(jax.nn.logsumexp(samples.log_w.reshape(3, -1), axis=1))
     np.testing.assert_allclose(weights[1:], [weights[0]] * 2, rtol=1e-5)
@@ -188,9 +189,9 @@ def test_dreg_at_one_sample_is_stl():
         estimators.make(name, LINEAR, num_samples=1).phi_loss
         for name in ("dreg", "stl")
     ]
-    run = lambda loss: jax.vmap(jax.grad(loss, has_aux=True), (None, None, 0, None))(
-        PHI, THETA, keys, X
-    )
+    run = lambda loss: jax.jit(
+        jax.vmap(jax.grad(loss, has_aux=True), (None, None, 0, None))
+    )(PHI, THETA, keys, X)
     for a, b in zip(*map(flatten, map(run, losses))):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
@@ -201,7 +202,8 @@ def test_stl_is_without_noise_at_the_exact_posterior():
     grads = {}
     for name in ("stl", "vae", "dreg", "iwae"):
         loss = estimators.make(name, LINEAR, num_samples=2).phi_loss
-        grad, _ = jax.grad(loss, has_aux=True)(phi, THETA, jax.random.key(1), X)
+        grad = jax.jit(jax.grad(loss, has_aux=True))
+        grad, _ = grad(phi, THETA, jax.random.key(1), X)
         grads[name] = max(float(jnp.max(jnp.abs(g))) for g in grad)
     assert max(grads["stl"], grads["dreg"]) < 1e-4 < 1e-2
     assert min(grads["vae"], grads["iwae"]) > 1e-2
@@ -226,7 +228,8 @@ def test_theta_gradient_is_the_weighted_sum(name):
         (w / w.sum()) @ (residuals * samples.z),
         (w / w.sum()) @ residuals,
     )
-    grad = jax.grad(estimators.make(name, LINEAR).theta_loss)(THETA, X, samples)
+    loss = estimators.make(name, LINEAR).theta_loss
+    grad = jax.jit(jax.grad(loss))(THETA, X, samples)
     for ours, expected in zip(grad, by_hand):
         np.testing.assert_allclose(-ours, expected, rtol=1e-5)
 
@@ -245,8 +248,13 @@ def test_theta_loss_ignores_how_the_samples_depend_on_theta(name):
         )
 
     moved = samples._replace(z=samples.z + 1.0, log_w=samples.log_w * 0.2)
-    np.testing.assert_allclose(entangled(THETA), loss(THETA, X, moved), rtol=1e-6)
-    for a, b in zip(jax.grad(entangled)(THETA), jax.grad(loss)(THETA, X, moved)):
+    value_and_grad = lambda loss: jax.jit(jax.value_and_grad(loss))
+    (value, grad), (expected, expected_grad) = (
+        value_and_grad(entangled)(THETA),
+        value_and_grad(loss)(THETA, X, moved),
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for a, b in zip(grad, expected_grad):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -270,7 +278,7 @@ def test_no_gradient_flows_through_the_samples(name):
 @pytest.mark.parametrize("name", ["iwae", "dreg"])
 def test_the_reported_elbo_is_the_mean_log_weight(name):
     estimator, key = estimators.make(name, LINEAR, num_samples=3), jax.random.key(1)
-    loss, elbo = estimator.phi_loss(PHI, THETA, key, X)
+    loss, elbo = jax.jit(estimator.phi_loss)(PHI, THETA, key, X)
     q = LINEAR.proposal(PHI, X)
     z = jax.vmap(q.sample)(chain_keys(key, 3))
     log_w = jax.vmap(lambda z: LINEAR.log_joint(THETA, X, z) - q.log_prob(z))(z)
@@ -291,7 +299,7 @@ def test_mh_hmc_weighs_by_name():
     def log_w(**settings):
         estimator = estimators.make("mh_hmc", LINEAR, num_samples=3, **settings)
         key, step_sizes = jax.random.key(0), jnp.full(estimator.num_moves, STEP)
-        return estimator.sample(key, THETA, PHI, X, step_sizes).log_w
+        return jax.jit(estimator.sample)(key, THETA, PHI, X, step_sizes).log_w
 
     np.testing.assert_array_equal(log_w(), np.zeros(3))
     assert jnp.all(log_w(weighting="importance") != 0.0)

@@ -107,7 +107,7 @@ def log_normalizer(
 def bidirectional_bounds(
     key: PRNGKey,
     path: AnnealingPath,
-    z_target: PyTree[Float[Array, "..."]],
+    z_target: PyTree,
     plan: Plan,
     num_chains: int,
     transition: Transition = DEFAULT_TRANSITION,

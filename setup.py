@@ -35,6 +35,7 @@ EXPERIMENTS = [  # what the folders experiments and configs import
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.60",
 ]
+NUMPYRO = ["numpyro>=0.22"]
 DIGITS = [*EXPERIMENTS, "scikit-learn>=1.3"]
 
 setup(
@@ -55,9 +56,11 @@ setup(
     extras_require={
         "experiments": EXPERIMENTS,
         "digits": DIGITS,
+        "numpyro": NUMPYRO,
         "bench": [*EXPERIMENTS, "blackjax>=1.2", "torch>=2.2"],
         "test": [
             *DIGITS,
+            *NUMPYRO,
             "beartype>=0.20",
             "pytest>=8",
             "pytest-xdist>=3.6",

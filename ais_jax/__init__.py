@@ -10,6 +10,7 @@ from ais_jax import (
     training,
 )
 from ais_jax.ais import AISResult, anneal, reverse_anneal
+from ais_jax.bounded import bounded
 from ais_jax.estimators import Estimator
 from ais_jax.evaluation import (
     Bounds,
@@ -27,6 +28,7 @@ from ais_jax.models import (
     prior_path,
 )
 from ais_jax.networks import bernoulli_model
+from ais_jax.numpyro_models import from_numpyro
 from ais_jax.path import AnnealingPath, Point, evaluate
 from ais_jax.proposals import WeightedSamples, annealed, importance, resample
 from ais_jax.trajectory import TrajectoryInfo, trajectory_step
@@ -50,10 +52,12 @@ __all__ = [
     "annealed",
     "bernoulli_model",
     "bidirectional_bounds",
+    "bounded",
     "epochs",
     "estimate_log_z",
     "estimators",
     "evaluate",
+    "from_numpyro",
     "hmc_step",
     "importance",
     "importance_log_weights",

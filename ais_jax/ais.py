@@ -69,7 +69,7 @@ def anneal(
     References:
         Neal, Annealed importance sampling, 2001; Ding & Freedman, 2020, Eq. 7.
     """
-    _check_lengths(betas, step_sizes)
+    check_lengths(betas, step_sizes)
     return _run(key, path, z0, betas, step_sizes, transition, scale)
 
 
@@ -108,14 +108,21 @@ def reverse_anneal(
         Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using
         bidirectional Monte Carlo, 2015.
     """
-    _check_lengths(betas, step_sizes)
+    check_lengths(betas, step_sizes)
     num = betas.shape[0] - 2  # a move at beta = 1 changes no weight
     inner = step_sizes[:num][::-1]
     scale = None if scale is None else scale[:num][::-1]
     return _run(key, path, z_target, betas[::-1], inner, transition, scale)
 
 
-def _check_lengths(betas, step_sizes):
+def check_lengths(
+    betas: Float[ArrayLike, "T_plus_1"], step_sizes: Float[ArrayLike, "M"]
+) -> None:
+    """Checks that temperatures and moves fit together.
+
+    Raises:
+        ValueError: as `anneal`.
+    """
     if not isinstance(betas, jax.core.Tracer):
         check_betas(betas)
     num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
@@ -126,8 +133,10 @@ def _check_lengths(betas, step_sizes):
         )
 
 
-def _add(log_w, delta, ratio):
-    """Adds a weight increment: the sum and its rounding error.
+def add_increment(
+    log_w: Scalar, delta: ScalarLike, ratio: Scalar
+) -> tuple[Scalar, Scalar]:
+    """Adds delta * ratio to a log weight: the sum and its rounding error, nats.
 
     A point of zero target density has log_ratio = -inf: its weight is zero, and an
     increment of width zero leaves it as it is. So does one of no density at all (NaN,
@@ -152,7 +161,7 @@ def _run(key, path, z, betas, step_sizes, transition, scale):
         t, delta, beta, step_size, scale = xs
         units = path if scale is None else path._replace(scale=scale)
         ratio = log_ratio(point)
-        log_w, error = _add(log_w, delta, ratio)  # at the old point (Eq. 7)
+        log_w, error = add_increment(log_w, delta, ratio)  # at the old point (Eq. 7)
         point, info = transition(
             jax.random.fold_in(key, t), units, point, beta, step_size
         )
@@ -167,6 +176,6 @@ def _run(key, path, z, betas, step_sizes, transition, scale):
     )
     if num_moves < deltas.shape[0]:
         ratio = log_ratio(point)
-        log_w, error = _add(log_w, deltas[-1], ratio)
+        log_w, error = add_increment(log_w, deltas[-1], ratio)
         lost, ratios = lost + error, jnp.append(ratios, ratio)
     return AISResult(point, log_w + lost, accept_prob, ratios)

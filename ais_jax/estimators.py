@@ -103,6 +103,7 @@ def ais(
     phi_loss: str = "elbo",
     num_phi_samples: int = 1,
     num_phi_steps: int = 1,
+    resample_below: float = 0.0,
 ) -> Estimator:
     """The paper's method: theta by Eq. 8 on K annealed chains, phi by the ELBO.
 
@@ -122,6 +123,7 @@ def ais(
         phi_loss: a name in `losses.PHI_LOSSES`.
         num_phi_samples: draws of q for phi's loss.
         num_phi_steps: updates of phi for each of theta.
+        resample_below: as for `proposals.annealed`.
 
     Returns:
         An estimator with T - 1 + final_moves moves.
@@ -151,6 +153,7 @@ def ais(
         phi_loss=phi_loss,
         num_phi_samples=num_phi_samples,
         num_phi_steps=num_phi_steps,
+        resample_below=resample_below,
     )
 
 
@@ -288,6 +291,7 @@ def _with_moves(
     phi_loss,
     num_phi_samples,
     num_phi_steps,
+    resample_below=0.0,
 ):
     _check_positive(
         num_samples=num_samples,
@@ -298,14 +302,15 @@ def _with_moves(
     lookup("preconditioner", preconditioner, PRECONDITIONERS)
     loss = lookup("phi_loss", phi_loss, PHI_LOSSES)
     transition, averaging = moves
-    propose = proposals.annealed(betas, transition, num_samples, weighting, averaging)
+    settings = betas, transition, num_samples, weighting, averaging, resample_below
+    propose = proposals.annealed(*settings)
 
     def sample(key, theta, phi, x, step_sizes):
         path = posterior_path(model, theta, phi, x, preconditioner)
         return jax.lax.stop_gradient(propose(key, path, step_sizes))
 
     num_points = 1 if averaging is None else averaging.num_points
-    evaluations = 1 + num_leapfrog * num_moves + num_points
+    per_chain = 1 + num_leapfrog * num_moves + num_points
     return Estimator(
         sample=sample,
         theta_loss=partial(weighted_loss, model),
@@ -315,8 +320,7 @@ def _with_moves(
         num_phi_samples=num_phi_samples,
         num_phi_steps=num_phi_steps,
         num_moves=num_moves,
-        gradient_evaluations=num_samples * evaluations
-        + num_phi_samples * num_phi_steps,
+        gradient_evaluations=num_samples * per_chain + num_phi_samples * num_phi_steps,
     )
 
 

@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.ais import AISResult, Transition, anneal, reverse_anneal
+from ais_jax.ais import Transition, anneal, reverse_anneal
 from ais_jax.batching import chain_keys
 from ais_jax.numerics import effective_sample_size, log_mean_exp
 from ais_jax.path import AnnealingPath
+from ais_jax.populations import (
+    anneal_population,
+    check_share,
+    family_log_weights,
+)
 from ais_jax.positions import check_like_draws, flatten
 from ais_jax.registry import check_count
 from ais_jax.results import Bounds, LogNormalizer, summarize
@@ -44,6 +49,7 @@ def estimate_log_z(
     num_chains: int = 100,
     transition: Transition = DEFAULT_TRANSITION,
     preconditioner: str = "diagonal",
+    resample_below: float = 0.0,
 ) -> LogNormalizer:
     """Estimates log Z of a path with a pilot run of its own.
 
@@ -54,11 +60,13 @@ def estimate_log_z(
         num_chains: K, independent chains; the standard error falls with it.
         transition: as for `ais.anneal`.
         preconditioner: as for `tuning.tune`.
+        resample_below: as for `log_normalizer`.
 
     Raises:
         ValueError: as `tuning.tune` and `log_normalizer`, before anything is run.
     """
     check_count("num_chains", num_chains)
+    check_share(resample_below)
     pilot_key, key = jax.random.split(key)
     plan = tune(
         pilot_key,
@@ -67,7 +75,7 @@ def estimate_log_z(
         transition=transition,
         preconditioner=preconditioner,
     )
-    return log_normalizer(key, path, plan, num_chains, transition)
+    return log_normalizer(key, path, plan, num_chains, transition, resample_below)
 
 
 def log_normalizer(
@@ -76,11 +84,12 @@ def log_normalizer(
     plan: Plan,
     num_chains: int,
     transition: Transition = DEFAULT_TRANSITION,
+    resample_below: float = 0.0,
 ) -> LogNormalizer:
     """Estimates log Z by K annealed chains of a frozen plan (Eq. 7).
 
     Chain k depends on the key and on k alone, so adding chains leaves the others as
-    they are.
+    they are; not so where they are resampled.
 
     Args:
         key: not the one that made the plan.
@@ -88,18 +97,23 @@ def log_normalizer(
         plan: temperatures and step sizes.
         num_chains: K.
         transition: as for `ais.anneal`.
+        resample_below: the chains are resampled where their effective sample size falls
+            below this share of K (sequential Monte Carlo); 0 leaves them independent.
+            The error is then that of their families, of which many must be left: use
+            hundreds of chains.
 
     Raises:
         ValueError: for a plan, a path or a number of chains that cannot be, naming what
             is wrong.
     """
     check_count("num_chains", num_chains)
+    check_share(resample_below)
     path, unflatten = flatten(key, path)
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, plan):
-        result = _forward(key, path, plan, num_chains, transition)
-        return _log_normalizer(plan, result, unflatten)
+        chains = _forward(key, path, plan, num_chains, transition, resample_below)
+        return _log_normalizer(plan, *chains, unflatten)
 
     return run(key, check_plan(plan))
 
@@ -107,7 +121,7 @@ def log_normalizer(
 def bidirectional_bounds(
     key: PRNGKey,
     path: AnnealingPath,
-    z_target: PyTree[Float[Array, "..."]],
+    z_target: PyTree,
     plan: Plan,
     num_chains: int,
     transition: Transition = DEFAULT_TRANSITION,
@@ -138,7 +152,7 @@ def bidirectional_bounds(
     z_target = check_like_draws(key, path, "z_target", z_target)
     path, plan = flatten(key, path)[0], check_plan(plan)
     forward_key, reverse_key = jax.random.split(key)
-    lower = _forward(forward_key, path, plan, num_chains, transition).log_w
+    lower = _forward(forward_key, path, plan, num_chains, transition, 0.0)[0].log_w
 
     def back(key):
         settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
@@ -174,32 +188,31 @@ def importance_log_weights(
     return jax.lax.map(log_weight, indices, batch_size=min(block_size, num_samples))
 
 
-def _forward(
-    key: PRNGKey,
-    path: AnnealingPath,
-    plan: Plan,
-    num_chains: int,
-    transition: Transition,
-) -> AISResult:
-    """K chains from the base: an `AISResult` with a leading axis of K."""
-
-    def chain(key):
-        base_key, move_key = jax.random.split(key)
-        z0 = path.sample_base(base_key)
-        settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
-        return anneal(move_key, path, z0, *settings)
-
-    return jax.vmap(chain)(chain_keys(key, num_chains))
+def _forward(key, path, plan, num_chains, transition, resample_below):
+    """K chains from the base: (chains, their families, or None if not resampled)."""
+    settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
+    keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
+    z0 = jax.vmap(path.sample_base)(keys[:, 0])
+    if resample_below > 0.0:
+        move_key = jax.random.fold_in(key, num_chains)
+        return anneal_population(
+            move_key, path, z0, *settings, resample_below=resample_below
+        )
+    chains = jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys[:, 1], z0)
+    return chains, None
 
 
-def _log_normalizer(plan, result, unflatten):
+def _log_normalizer(plan, result, families, unflatten):
     """What K chains say, an `AISResult` with a leading axis of K."""
-    summary = summarize(result.log_w)
+    independent = result.log_w
+    if families is not None:
+        independent = family_log_weights(result.log_w, families)
+    summary = summarize(independent)
     is_live = jnp.isfinite(result.log_w)
     increments = jnp.diff(plan.betas)[None] * result.log_ratio
     resolution = _resolution(result.point)
     return LogNormalizer(
-        log_z=summary.log_z,
+        log_z=log_mean_exp(result.log_w),
         standard_error=jnp.hypot(summary.standard_error, resolution),
         ess=summary.ess,
         log_w=result.log_w,

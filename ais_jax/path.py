@@ -9,9 +9,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, ScalarLike
+from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
 
 from ais_jax.types import PRNGKey, Scalar
+
+
+class Coordinates(NamedTuple):
+    """A one-to-one map between a path's positions and the parameters of its user.
+
+    Attributes:
+        constrain: the parameters at a position.
+        unconstrain: the position of parameters.
+    """
+
+    constrain: Callable[[PyTree], PyTree]
+    unconstrain: Callable[[PyTree], PyTree]
 
 
 class AnnealingPath(NamedTuple):
@@ -30,6 +42,8 @@ class AnnealingPath(NamedTuple):
         force: its gradient, in place of the target's, drives the leapfrog. Any
             deterministic function keeps HMC exact; a cheaper or coarser copy of
             `log_target` makes it fast.
+        coordinates: where parameters are bounded and positions are not: estimates
+            give and take parameters.
     """
 
     sample_base: Callable[[PRNGKey], Float[Array, "D"]]
@@ -37,6 +51,7 @@ class AnnealingPath(NamedTuple):
     log_target: Callable[[Float[Array, "D"]], Scalar]
     scale: Float[ArrayLike, "D D"] | Float[ArrayLike, "#D"] | ScalarLike = 1.0
     force: Callable[[Float[Array, "D"]], Scalar] | None = None
+    coordinates: Coordinates | None = None
 
 
 class Point(NamedTuple):

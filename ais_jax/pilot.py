@@ -16,6 +16,7 @@ from ais_jax.ais import Transition
 from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath, evaluate
 from ais_jax.placement import interpolate, mean_where, smooth, spread
+from ais_jax.populations import systematic
 from ais_jax.preconditioning import Covariance, blend, estimate, to_scale
 from ais_jax.types import PRNGKey, Scalar
 
@@ -229,13 +230,8 @@ def _resample(key, points, log_w):
     """K chains of each example drawn by their log weights [P, K], systematically."""
 
     def choose(key, points, log_w):
-        log_w = jnp.where(log_w < jnp.inf, log_w, -jnp.inf)  # of NaN too
-        log_w = jnp.where(jnp.any(jnp.isfinite(log_w)), log_w, 0.0)
-        num = len(log_w)
-        at = (jnp.arange(num) + jax.random.uniform(key)) / num
-        ends = jnp.cumsum(jax.nn.softmax(log_w))
-        chosen = jnp.searchsorted(ends, at * ends[-1])
-        return jax.tree.map(lambda a: a[jnp.minimum(chosen, num - 1)], points)
+        chosen = systematic(key, log_w)
+        return jax.tree.map(lambda a: a[chosen], points)
 
     return jax.vmap(choose)(chain_keys(key, len(log_w)), points, log_w)
 

@@ -25,7 +25,8 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
         path: its positions are arrays of at most one axis, or pytrees of any arrays.
 
     Returns:
-        (the flat path, a function that brings its positions in the user's shape).
+        (the flat path, a function that brings its positions in the user's shape and
+        coordinates).
 
     Raises:
         ValueError: naming the function that returned what does not fit.
@@ -47,6 +48,9 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
         _check_density(name, function, draw)
         return lambda z: jnp.asarray(function(unflatten(z)), dtype)
 
+    def to_user(z):
+        return _constrain(path, unflatten(z))
+
     size = sum(a.size for a in jax.tree.leaves(draw))
     flat = AnnealingPath(
         sample_base=sample_base,
@@ -55,7 +59,7 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
         scale=_flat_scale(path.scale, draw, size),
         force=of_flat("force"),
     )
-    return flat, unflatten
+    return flat, to_user
 
 
 def ravel(z: PyTree) -> Float[Array, "D"]:
@@ -68,18 +72,25 @@ def ravel(z: PyTree) -> Float[Array, "D"]:
 def check_like_draws(
     key: PRNGKey, path: AnnealingPath, name: str, z: PyTree
 ) -> Float[Array, "D"]:
-    """A position of the shape that the base's draws have, made flat.
+    """A position in the user's coordinates and the shape of the base's draws, flat.
 
     Raises:
         ValueError: naming the argument, where it has another shape.
     """
-    draw = jax.eval_shape(path.sample_base, key)
+    draw = jax.eval_shape(lambda key: _constrain(path, path.sample_base(key)), key)
     if _shapes(z) != _shapes(draw):
         raise ValueError(
             f"{name} has the shape {_shapes(z)} and a draw of path.sample_base "
             f"{_shapes(draw)}: give one position of the same shape"
         )
+    if path.coordinates is not None:
+        z = path.coordinates.unconstrain(jax.tree.map(jnp.asarray, z))
     return ravel(z)
+
+
+def _constrain(path, z):
+    """A position in the user's coordinates."""
+    return z if path.coordinates is None else path.coordinates.constrain(z)
 
 
 def _check_draw(draw):

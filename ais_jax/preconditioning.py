@@ -41,7 +41,8 @@ def estimate(
         return None
     weight = where[..., None].astype(z.dtype)
     num = jnp.sum(weight, axis=1, keepdims=True)
-    mean = jnp.sum(weight * z, axis=1, keepdims=True) / jnp.maximum(num, 1.0)
+    z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
+    mean = jnp.sum(z, axis=1, keepdims=True) / jnp.maximum(num, 1.0)
     deviations = weight * (z - mean)
     largest = jnp.maximum(jnp.max(jnp.abs(deviations), axis=(0, 1)), 1e-30)
     u = deviations / largest[None, None]  # so that no square overflows

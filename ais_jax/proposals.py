@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from ais_jax.ais import Transition, anneal
 from ais_jax.averaging import Averaging
 from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath
+from ais_jax.populations import anneal_population, check_share
 from ais_jax.registry import lookup
 from ais_jax.types import PRNGKey
 
@@ -61,6 +63,7 @@ def annealed(
     num_samples: int,
     weighting: str = "importance",
     averaging: Averaging | None = None,
+    resample_below: float = 0.0,
 ) -> Proposal:
     """K annealed chains from the base to the target (q_AIS of Algorithm 2).
 
@@ -71,25 +74,33 @@ def annealed(
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
         averaging: gives each chain several samples, or None for its end alone.
+        resample_below: the chains are resampled where their effective sample size falls
+            below this share of K, as in `populations`; 0 leaves them independent.
 
     Returns:
         A proposal that takes T step sizes, or T - 1 without the final move.
 
     Raises:
-        ValueError: for an unknown weighting, or where the moves to be averaged are not
-            all at beta = 1.
+        ValueError: for an unknown weighting, a share out of range, or where the moves
+            to be averaged are not all at beta = 1.
     """
     lookup("weighting", weighting, WEIGHTINGS)
+    check_share(resample_below)
     betas = np.asarray(betas, np.float32)
-    if averaging is None:
-        chain = _ending(betas, transition)
-    else:
-        chain = _averaging(betas, transition, averaging)
+    first = len(betas) - 1 if averaging is None else _first_averaged(betas, averaging)
+    before = _annealing(betas[: first + 2], transition, first, resample_below)
 
     def propose(key, path, step_sizes):
-        keys = chain_keys(key, num_samples)
-        run = jax.vmap(lambda key: chain(key, path, step_sizes))
-        z, log_w, shares, accept_prob = run(keys)
+        keys = jax.vmap(jax.random.split)(chain_keys(key, num_samples))
+        z0 = jax.vmap(path.sample_base)(keys[:, 0])
+        result = before(key, keys[:, 1], path, z0, step_sizes)
+        if averaging is None:
+            z, shares = result.point.z[:, None], jnp.zeros_like(result.log_w)[:, None]
+            accept_prob = result.accept_prob
+        else:
+            end = partial(_average, averaging, first, path, step_sizes)
+            z, shares, accept_prob = jax.vmap(end)(keys[:, 1], result)
+        log_w = result.log_w
         if weighting == "uniform":
             log_w = jnp.zeros_like(log_w)
         log_w = log_w[:, None] + shares
@@ -100,55 +111,49 @@ def annealed(
     return propose
 
 
-def _ending(betas, transition):
-    """A chain whose one sample is its end.
-
-    Returns:
-        (key, path, step_sizes) -> (z, log weight, log share of each point in it,
-        accept_prob).
-    """
-
-    def chain(key, path, step_sizes):
-        base_key, move_key = jax.random.split(key)
-        z0 = path.sample_base(base_key)
-        result = anneal(move_key, path, z0, betas, step_sizes, transition)
-        share = jnp.zeros_like(result.log_w)[None]
-        return result.point.z[None], result.log_w, share, result.accept_prob
-
-    return chain
-
-
-def _averaging(betas, transition, averaging):
-    """A chain whose samples are the points of its last moves; as `_ending`."""
+def _first_averaged(betas, averaging):
+    """Index of the first move whose points are averaged."""
     num_final = int(np.sum(betas[1:] == 1.0))
     if not 1 <= averaging.num_moves <= num_final:
         raise ValueError(
             f"num_averaged={averaging.num_moves}: use 1 to {num_final}, the number of "
             "moves at beta = 1"
         )
-    first, num_moves = len(betas) - 1 - averaging.num_moves, len(betas) - 1
+    return len(betas) - 1 - averaging.num_moves
 
-    def chain(key, path, step_sizes):
-        base_key, move_key = jax.random.split(key)
-        z0 = path.sample_base(base_key)
-        result = anneal(
-            move_key, path, z0, betas[: first + 2], step_sizes[:first], transition
-        )
-        one = jnp.ones_like(result.log_w)
 
-        def move(point, xs):
-            t, step_size = xs
-            key = jax.random.fold_in(move_key, t)
-            return averaging.transition(key, path, point, one, step_size)
+def _annealing(betas, transition, num_moves, resample_below):
+    """K chains of at most so many moves, independent or resampled."""
 
-        last = jnp.arange(first, num_moves), step_sizes[first:]
-        _, info = jax.lax.scan(move, result.point, last)
-        shares = info.log_w.ravel() - math.log(averaging.num_moves)
-        accept_prob = jnp.concatenate([result.accept_prob, info.accept_prob])
-        z = info.z.reshape(-1, info.z.shape[-1])
-        return z, result.log_w, shares, accept_prob
+    def run(key, keys, path, z0, step_sizes):
+        settings = betas, step_sizes[:num_moves], transition
+        if resample_below > 0.0:
+            key = jax.random.fold_in(key, len(z0))
+            share = {"resample_below": resample_below}
+            return anneal_population(key, path, z0, *settings, **share).chains
+        return jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys, z0)
 
-    return chain
+    return run
+
+
+def _average(averaging, first, path, step_sizes, key, result):
+    """The last moves of one chain.
+
+    Returns:
+        (z, log share of each point in the chain's weight, accept_prob of all moves).
+    """
+    one = jnp.ones_like(result.log_w)
+
+    def move(point, xs):
+        t, step_size = xs
+        move_key = jax.random.fold_in(key, t)
+        return averaging.transition(move_key, path, point, one, step_size)
+
+    steps = first + jnp.arange(averaging.num_moves), step_sizes[first:]
+    _, info = jax.lax.scan(move, result.point, steps)
+    shares = info.log_w.ravel() - math.log(averaging.num_moves)
+    accept_prob = jnp.concatenate([result.accept_prob, info.accept_prob])
+    return info.z.reshape(-1, info.z.shape[-1]), shares, accept_prob
 
 
 def resample(key: PRNGKey, samples: WeightedSamples) -> Float[Array, "D"]:

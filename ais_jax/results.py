@@ -48,6 +48,7 @@ class LogNormalizer(NamedTuple):
         log_z: log of the mean weight, a stochastic lower bound of log Z, nats.
         standard_error: of log_z, as in `Summary`, and at least `resolution`.
         ess: effective sample size of the weights, between 1 and K; 0 where all are 0.
+            Of the weights of families, where chains were resampled.
         log_w: log weights; minus infinity for chains that met no positive density.
         z: the ends of the chains; with log_w they are weighted draws from the target.
         accept_prob: mean acceptance of each move, over chains of positive weight.

@@ -28,11 +28,14 @@ IMPORTS = {
     "hmc": {"types", *CHAIN[:2]},
     "ais": {*BASE, *CHAIN[:3]},
     "positions": {"types", "path"},
+    "bounded": {"types", "path"},
+    "numpyro_models": {"types", "path"},
     "preconditioning": {"types", "registry"},
     "placement": {"types"},
     "results": {"types", "numerics"},
-    "pilot": {*BASE, *CHAIN[:4], "placement", "preconditioning"},
-    "proposals": {*BASE, *CHAIN[:4], "averaging"},
+    "populations": {*BASE, *CHAIN[:4]},
+    "pilot": {*BASE, *CHAIN[:4], "placement", "populations", "preconditioning"},
+    "proposals": {*BASE, *CHAIN[:4], "averaging", "populations"},
     "models": {*BASE, *CHAIN[:5]},
     "networks": {*BASE, *CHAIN[:6], "precision"},
     "losses": {*BASE, *CHAIN[:6]},
@@ -40,13 +43,14 @@ IMPORTS = {
     "gradients": {*BASE, *CHAIN},
     "training": {*BASE, *CHAIN, "adaptation", "gradients", "optimizers"},
     "tuning": {*BASE, *CHAIN[:5], "pilot", "placement", "positions", "preconditioning"},
-    "evaluation": {*BASE, *CHAIN[:5], "positions", "results", "tuning"},
+    "evaluation": {*BASE, *CHAIN[:4], "populations", "positions", "results", "tuning"},
     "epochs": {"types", "training"},
     "sharding": {"types", "epochs"},
     "toy": {*BASE, *CHAIN[:5]},
 }
 IMPORTS["__init__"] = set(IMPORTS)  # it may name anything that users import from it
 LIBRARIES = {"jax", "flax", "optax", "numpy", "jaxtyping"}
+EXTRAS = {"numpyro_models": {"numpyro"}}  # imported where it is called
 STANDARD = {"collections", "difflib", "functools", "inspect", "math"}
 STANDARD |= {"operator", "types", "typing"}
 
@@ -74,7 +78,11 @@ def test_modules_import_only_from_the_left(source):
 @each_source
 def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
-    assert roots <= LIBRARIES | STANDARD | {"ais_jax"}
+    extras = EXTRAS.get(source.stem, set())
+    assert roots <= LIBRARIES | STANDARD | {"ais_jax"} | extras
+    tree = ast.parse(source.read_text())
+    first = {ast.dump(node) for node in tree.body if "numpyro" in ast.dump(node)}
+    assert not any("Import" in text[:10] and "ais_jax" not in text for text in first)
 
 
 @each_source

@@ -368,6 +368,7 @@ def test_settings_are_those_that_each_estimator_reads():
         *("num_samples", "num_temperatures", "num_leapfrog"),
         *("schedule", "final_moves", "preconditioner", "average", "num_averaged"),
         *("point_stride", "phi_loss", "num_phi_samples", "num_phi_steps"),
+        "resample_below",
     }
 
 

@@ -293,7 +293,7 @@ def test_a_stop_signal_saves_the_run_and_says_how_to_go_on(stopped):
     reached, arrays = final_state(stopped)
     assert 100 <= reached == last_step(stopped) < STEPS
     assert lines[-1] == (
-        f"Error: Stopped at step {reached} of {STEPS}, saved in {stopped}. The same "
+        f"Stopped at step {reached} of {STEPS}, saved in {stopped}. The same "
         f"command with --workdir={stopped} goes on from there."
     )
     assert all(np.all(np.isfinite(array)) for array in arrays)

@@ -14,7 +14,7 @@ from experiments.run import launch, migrate
 from experiments.run.folder import differences
 from experiments.run.migrate import VERSION
 from experiments.run.settings import FREE
-from experiments.system import files, signals
+from experiments.system import files
 from experiments.system.errors import (
     CheckpointError,
     DamagedFile,
@@ -55,16 +55,15 @@ def run(variants, workdir, compile_cache=None):
     """
     workdir, failed = Path(workdir), []
     _check_all(variants, workdir)
-    with signals.raising("Stopped. The same command goes on from there."):
-        for number, variant in enumerate(variants, 1):
-            folder = workdir / variant.name
-            folder.mkdir(parents=True, exist_ok=True)
-            with files.locked(folder) as is_free:
-                state = status(variant, folder) if is_free else "in use elsewhere"
-                print(f"[{number}/{len(variants)}] {variant.name}: {state}", flush=True)
-                failed += [variant.name] * (state == "damaged")
-                if state in ("new", "unfinished", "failed"):
-                    failed += _run_one(variant, folder, compile_cache)
+    for number, variant in enumerate(variants, 1):
+        folder = workdir / variant.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.locked(folder) as is_free:
+            state = status(variant, folder) if is_free else "in use elsewhere"
+            print(f"[{number}/{len(variants)}] {variant.name}: {state}", flush=True)
+            failed += [variant.name] * (state == "damaged")
+            if state in ("new", "unfinished", "failed"):
+                failed += _run_one(variant, folder, compile_cache)
     if failed:
         names = ", ".join(failed)
         raise Ended(f"{len(failed)} of {len(variants)} variants failed: {names}")

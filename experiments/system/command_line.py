@@ -10,7 +10,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.system import devices
-from experiments.system.errors import Ended, InputError
+from experiments.system.errors import Ended, InputError, Stopped
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -22,6 +22,7 @@ def run(main, takes_names=False):
         main: function of no arguments, which may raise `InputError` or `Ended`.
         takes_names: whether main takes what is left on the command line, as a list.
     """
+    sys.stdout.reconfigure(line_buffering=True)  # a signal loses no line
 
     def start(argv):
         names = argv[1:]
@@ -83,6 +84,10 @@ def _guarded(main):
         main()
     except InputError as error:
         _fail(error, 2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        devices.leave_soon(stop.status)
+        sys.exit(stop.status)
     except Ended as end:
         _fail(end, end.status)
     except Exception as error:

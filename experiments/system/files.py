@@ -103,11 +103,18 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote; whatever is wrong with it is raised."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if any(member.compress_type for member in arrays.zip.infolist()):
+            raise ValueError("its arrays are compressed, and not by this program")
+        return dict(arrays)
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Reads what `write_arrays` wrote, or None where there is no sound file."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return load_arrays(path)
     except Exception:  # zip and npy readers raise nearly any
         return None
 

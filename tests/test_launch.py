@@ -566,6 +566,19 @@ def test_a_second_training_in_one_folder_is_refused(tmp_path, cache):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_missing_rows_of_metrics_are_named(uninterrupted, tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    setup = build.build_training(resolve(make_config()), load.load("digits"))
+    rows = (uninterrupted / "metrics.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(rows[:1] + rows[3:]))
+    train._warn_of_missing_rows(setup, path, 20)
+    assert "lacks 2 rows of steps up to 20" in caplog.text
+    assert "those of steps 10, 15. The training is whole" in caplog.text
+    caplog.clear()
+    train._warn_of_missing_rows(setup, uninterrupted / "metrics.jsonl", STEPS)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("acceptance", [0.0, [0.7, 0.01], 0.3])
 def test_a_training_whose_chains_stand_still_says_so(acceptance, caplog):
     train._warn_of_low_acceptance([{"accept_prob": acceptance}] * 3 + [{"elbo": 0.0}])

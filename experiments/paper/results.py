@@ -136,8 +136,7 @@ def _load(folder):
 
 
 def _curve(folder):
-    path = folder / "metrics.jsonl"
-    rows = read_metrics(path) if path.exists() else []
+    rows = read_metrics(folder / "metrics.jsonl")
     return [row for row in rows if "test_log_p" in row]
 
 

@@ -18,6 +18,7 @@ from experiments.system import files
 from experiments.system.errors import (
     CheckpointError,
     DamagedFile,
+    DiskFull,
     Ended,
     InputError,
     Stopped,
@@ -138,7 +139,7 @@ def _run_one(variant, folder, compile_cache):
     files.write_json(folder / "variant.json", {**identity, "failure": None})
     try:
         launch.train_and_evaluate(variant.config, folder, compile_cache=compile_cache)
-    except Stopped:
+    except (Stopped, DiskFull):
         raise
     except (Ended, CheckpointError, DamagedFile, jax.errors.JaxRuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -4,14 +4,16 @@ import logging
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.system import devices
+from experiments.system import devices, files
 from experiments.system.errors import Ended, InputError, Stopped
 
+_DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -78,8 +80,9 @@ def overrides():
 
 def _guarded(main):
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns by lines
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's errors come to us
     logging.getLogger("experiments").setLevel(logging.INFO)
+    threading.excepthook = _end_where_the_disk_is_full
     try:
         main()
     except InputError as error:
@@ -91,6 +94,8 @@ def _guarded(main):
     except Ended as end:
         _fail(end, end.status)
     except Exception as error:
+        if files.is_disk_full(error):
+            _fail(_DISK_FULL, 1)
         if not devices.is_lost_peer(error):
             devices.leave_soon(1)
             raise
@@ -100,6 +105,14 @@ def _guarded(main):
             "same command: training goes on from the newest checkpoint."
         )
         os._exit(4)  # an orderly exit would wait for the lost process
+
+
+def _end_where_the_disk_is_full(failure):
+    """What a thread raises, TensorBoard's for one, which the others would wait for."""
+    if files.is_disk_full(failure.exc_value):
+        devices.print_error(_DISK_FULL)
+        os._exit(1)
+    threading.__excepthook__(failure)
 
 
 def _parse(argv):

@@ -5,6 +5,7 @@ JSON has no NaN or infinity, so non-finite numbers are written as the strings "n
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -67,6 +68,16 @@ def damaged(path: Path, reason: object) -> DamagedFile:
     """The error of a file that cannot be used."""
     text = " ".join(str(reason).split())[:200]
     return DamagedFile(f"{path} is damaged ({text}): put a copy back, or delete it")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that nothing more can be written."""
+    texts = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
+    while error is not None:
+        if any(text in str(error) for text in texts):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def to_plain(obj: Any) -> Any:

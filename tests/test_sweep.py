@@ -235,7 +235,7 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
 ):
     done = []
 
-    def fake(config, folder, compile_cache):
+    def fake(config, folder):
         done.append(folder.name)
         if "K5" in folder.name:
             raise NonFiniteLoss("The loss was not finite at step 3")
@@ -287,7 +287,7 @@ def test_a_damaged_variant_fails_alone(tmp_path, monkeypatch, caplog, file, text
     done = []
     monkeypatch.setattr(
         *(sweep.launch, "train_and_evaluate"),
-        lambda config, folder, compile_cache: done.append(folder.name),
+        lambda config, folder: done.append(folder.name),
     )
     names = ["digits-dreg-K1", "digits-dreg-K5"]
     (tmp_path / names[0]).mkdir()

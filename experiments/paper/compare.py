@@ -101,9 +101,9 @@ def _variant(name, run, changes):
     )
 
 
-def run(variants, workdir, compile_cache=None):
+def run(variants, workdir):
     """Runs the variants as a sweep does; returns the table, and keeps it."""
-    sweep.run(variants, workdir, compile_cache)
+    sweep.run(variants, workdir)
     text = table(variants, workdir)
     (Path(workdir) / "compare.md").write_text(text, encoding="utf-8")
     return text

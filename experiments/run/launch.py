@@ -13,16 +13,13 @@ from experiments.system.errors import ConfigError, DiskFull
 from experiments.system.progress import log
 
 
-def train_and_evaluate(
-    config, workdir=None, mode="train_and_evaluate", compile_cache=None
-):
+def train_and_evaluate(config, workdir=None, mode="train_and_evaluate"):
     """Trains and evaluates: the real thing, as the tests call it.
 
     Args:
         config: a ConfigDict of `configs/default.py`'s shape.
         workdir: the run's folder, or None for a new one.
         mode: `train_and_evaluate`, `train` or `evaluate`.
-        compile_cache: folder of JAX's persistent compilation cache, or None.
 
     Returns:
         The contents of results.json, or None where nothing was evaluated.
@@ -35,11 +32,9 @@ def train_and_evaluate(
     build.build_mesh(settings)
     load.check_available(settings.dataset, settings.data_dir)
     workdir = Path(workdir or folder.default_workdir(settings))
-    files.prepare(workdir)
-    log.info("Working directory: %s", workdir)
-    devices.use_compile_cache(compile_cache)
-    with _full_disk_named(workdir):
+    with files.prepared(workdir), _full_disk_named(workdir):
         setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
+        log.info("Working directory: %s", workdir)
         if mode == "evaluate":
             trained = train.restore(setup, workdir)
         else:

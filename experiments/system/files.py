@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from experiments.system.errors import ConfigError, DamagedFile
+from experiments.system.errors import ConfigError, DamagedFile, InputError
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -145,6 +145,20 @@ def prepare(workdir: Path) -> None:
             f"workdir={workdir} cannot be written ({error.strerror}): choose another "
             "--workdir"
         ) from error
+
+
+@contextlib.contextmanager
+def prepared(workdir: Path) -> Iterator[None]:
+    """Does as `prepare`; where bad input is refused inside, new empty folders go."""
+    new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    prepare(workdir)
+    try:
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def is_writable(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ais_jax import (
     epochs,
@@ -117,7 +118,7 @@ def build_training(settings, dataset):
 
 def _check_memory(settings, init, mesh):
     """Refuses a model whose parameters and optimizers' states do not fit a device."""
-    state = jax.eval_shape(lambda: init(jax.random.key(0), learning_rates=(1.0, 1.0)))
+    state = jax.eval_shape(lambda: init(jax.random.key(0), learning_rates=jnp.ones(2)))
     leaves = jax.tree.leaves(state)
     each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     needed = each * settings.num_replicates // mesh.shape[sharding.REPLICATE]

@@ -11,22 +11,19 @@ from absl import flags
 from experiments.system import command_line
 
 
-def main(config_flag):
+def main():
     """Runs the variants that the flags ask for."""
     from experiments.paper import compare
     from experiments.run import launch
 
     args = flags.FLAGS
-    config = command_line.load_config(config_flag)
+    config = command_line.load_config()
     variants = compare.select(config, args.only)
     launch.use_cores([variant.config for variant in variants])
-    print(compare.run(variants, args.workdir, args.compile_cache))
+    print(compare.run(variants, args.workdir))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", "runs/compare", "Folder of the comparison.")
     flags.DEFINE_list("only", [], "Names of the variants to run, with commas.")
-    command_line.define_compile_cache()
-    flags.adopt_module_key_flags(command_line)
-    config_flag = command_line.define_config("compare.py")
-    command_line.run(lambda: main(config_flag))
+    command_line.run(main, "compare.py")

@@ -8,14 +8,13 @@ from absl import flags
 from experiments.system import command_line
 
 
-def main(config_flag):
+def main():
     """Draws, measures and plots what the flags ask for."""
     from experiments.paper import figure1
 
-    figure1.run(command_line.load_config(config_flag), flags.FLAGS.workdir)
+    figure1.run(command_line.load_config(), flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder to write. Default: a new one.")
-    config_flag = command_line.define_config("figure1.py")
-    command_line.run(lambda: main(config_flag))
+    command_line.run(main, "figure1.py")

@@ -21,5 +21,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_list("estimators", None, "What to measure. Default: the usual ten.")
     flags.DEFINE_integer("num_batches", 100, "Batches to average over.", 3)
-    command_line.define_config("digits.py")
-    command_line.run(main)
+    command_line.run(main, "digits.py")

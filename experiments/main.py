@@ -10,7 +10,7 @@ from experiments.system import command_line, devices
 MODES = ("train_and_evaluate", "train", "evaluate")
 
 
-def main(config_flag):
+def main():
     """Runs the mode that the flags ask for."""
     args = flags.FLAGS
     devices.start_processes(
@@ -20,11 +20,13 @@ def main(config_flag):
 
     if args.mode == "evaluate":
         config = folder.saved_config(args.workdir, command_line.overrides())
+        if command_line.is_config_given():
+            folder.check_config(args.workdir, command_line.load_config())
     else:
-        config = command_line.load_config(config_flag)
+        config = command_line.load_config()
     if args.coordinator is None:
         launch.use_cores([config])
-    launch.train_and_evaluate(config, args.workdir, args.mode, args.compile_cache)
+    launch.train_and_evaluate(config, args.workdir, args.mode)
 
 
 if __name__ == "__main__":
@@ -40,7 +42,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "start_seconds", 300, "How long to wait for the other processes.", 1
     )
-    command_line.define_compile_cache()
-    flags.adopt_module_key_flags(command_line)
-    config_flag = command_line.define_config("digits.py")
-    command_line.run(lambda: main(config_flag))
+    command_line.run(main, "digits.py")

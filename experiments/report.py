@@ -28,4 +28,4 @@ def main(folders):
 if __name__ == "__main__":
     flags.DEFINE_string("out", "report", "Folder to write.")
     flags.DEFINE_string("export", None, "Folder for copies without checkpoints.")
-    command_line.run(main, takes_names=True)
+    command_line.run(main)

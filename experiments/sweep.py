@@ -8,23 +8,22 @@ ones resumed.
 
 from absl import flags
 
-from experiments.system import command_line, devices
+from experiments.system import command_line
 
 
-def main(config_flag):
+def main():
     """Runs, or lists, the variants that the flags ask for."""
     from experiments.paper import sweep
     from experiments.run import launch
 
     args = flags.FLAGS
-    config = command_line.load_config(config_flag)
+    config = command_line.load_config()
     variants = sweep.select(config, args.shard, args.only)
     launch.use_cores([variant.config for variant in variants])
     if args.dry_run:
-        devices.use_compile_cache(args.compile_cache)
         print(sweep.listing(config, variants, args.workdir))
     else:
-        sweep.run(variants, args.workdir, args.compile_cache)
+        sweep.run(variants, args.workdir)
 
 
 if __name__ == "__main__":
@@ -32,7 +31,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("shard", "1/1", "i/n: share i, from 1, of n machines.")
     flags.DEFINE_list("only", [], "Names of the variants to run, with commas.")
     flags.DEFINE_bool("dry_run", False, "List the variants and their cost.")
-    command_line.define_compile_cache()
-    flags.adopt_module_key_flags(command_line)
-    config_flag = command_line.define_config("table1.py:digits")
-    command_line.run(lambda: main(config_flag))
+    command_line.run(main, "table1.py:digits")

@@ -36,7 +36,7 @@ EVALUATION = SHORT | {"evaluation.num_examples": 12}
 def evaluated(cache, tmp_path_factory):
     """A short run, trained and evaluated: its workdir."""
     workdir = tmp_path_factory.mktemp("evaluated") / "run"
-    train_and_evaluate(make_config(**EVALUATION), workdir, compile_cache=cache)
+    train_and_evaluate(make_config(**EVALUATION), workdir)
     return workdir
 
 
@@ -49,12 +49,7 @@ def workdir(evaluated, tmp_path):
 def evaluate_again(workdir, cache, **settings):
     """Evaluates with other settings: the results, and the arrays of its chunks."""
     before = set(workdir.glob("evaluation/*"))
-    train_and_evaluate(
-        make_config(**(EVALUATION | settings)),
-        workdir,
-        mode="evaluate",
-        compile_cache=cache,
-    )
+    train_and_evaluate(make_config(**(EVALUATION | settings)), workdir, mode="evaluate")
     (folder,) = set(workdir.glob("evaluation/*")) - before
     return read_json(workdir / "results.json"), per_example(folder)
 
@@ -170,9 +165,7 @@ def test_the_same_evaluation_again_reads_back_every_chunk(workdir, cache):
         p: p.stat().st_mtime_ns for p in workdir.glob("evaluation/**/*.npz")
     }
     before, expected = times(), read_json(workdir / "results.json")
-    results = train_and_evaluate(
-        make_config(**EVALUATION), workdir, mode="evaluate", compile_cache=cache
-    )
+    results = train_and_evaluate(make_config(**EVALUATION), workdir, mode="evaluate")
     assert times() == before
     assert results["test_log_p"] == expected["test_log_p"]
 
@@ -223,9 +216,7 @@ def test_a_run_of_version_1_goes_on(workdir, cache):
     assert saved_config(workdir) == override(current["config"], {})
     for mode in ("evaluate", "train_and_evaluate"):
         write_json(path, old)
-        results = train_and_evaluate(
-            saved_config(workdir), workdir, mode=mode, compile_cache=cache
-        )
+        results = train_and_evaluate(saved_config(workdir), workdir, mode=mode)
         assert results["test_log_p"] == before["test_log_p"]
     assert read_json(path) == current
     old["config"]["model"]["force_precision"] = "bf16"
@@ -310,9 +301,7 @@ def test_a_plan_that_is_none_is_tuned_again(workdir, cache, name, value):
     (path,) = workdir.glob("evaluation/*/replicate_0/plan.npz")
     plan = dict(np.load(path))
     write_arrays(path, plan | {name: np.full(value, -1.0, np.float32)})
-    train_and_evaluate(
-        make_config(**EVALUATION), workdir, mode="evaluate", compile_cache=cache
-    )
+    train_and_evaluate(make_config(**EVALUATION), workdir, mode="evaluate")
     for key, array in np.load(path).items():
         np.testing.assert_array_equal(array, plan[key])
 

@@ -1,7 +1,10 @@
 """Files: whole or not at all, JSON with infinities, arrays, locks."""
 
+import contextlib
+import errno
 import json
 import math
+import os
 import zipfile
 
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.system import files
-from experiments.system.errors import ConfigError, DamagedFile
+from experiments.system.errors import ConfigError, DamagedFile, InputError
 from experiments.system.files import read_json, write_json
 
 
@@ -114,3 +117,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/run cannot be written .*--workdir"):
         files.prepare(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_refusal_leaves_no_new_folder(tmp_path, is_refused):
+    workdir = tmp_path / "runs" / "new"
+    with contextlib.suppress(InputError), files.prepared(workdir):
+        assert workdir.exists()
+        if is_refused:
+            raise InputError
+    assert workdir.exists() == (tmp_path / "runs").exists() == (not is_refused)
+    assert tmp_path.exists()
+
+
+def test_a_full_disk_is_known_by_any_error_that_comes_from_it():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise ValueError("cannot save") from error
+    except ValueError as error:
+        assert files.is_disk_full(error)
+    assert files.is_disk_full(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
+    assert not files.is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))

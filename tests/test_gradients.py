@@ -17,7 +17,7 @@ cache = launcher.cache
 def trained(cache, tmp_path_factory):
     """A short training run: its workdir."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train_and_evaluate(make_config(**SHORT), workdir, mode="train", compile_cache=cache)
+    train_and_evaluate(make_config(**SHORT), workdir, mode="train")
     return workdir
 
 

@@ -293,7 +293,7 @@ def test_a_stop_signal_saves_the_run_and_says_how_to_go_on(stopped):
     reached, arrays = final_state(stopped)
     assert 100 <= reached == last_step(stopped) < STEPS
     assert lines[-1] == (
-        f"Error: Stopped at step {reached} of {STEPS}, saved in {stopped}. The same "
+        f"Stopped at step {reached} of {STEPS}, saved in {stopped}. The same "
         f"command with --workdir={stopped} goes on from there."
     )
     assert all(np.all(np.isfinite(array)) for array in arrays)
@@ -304,7 +304,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_numbers(
     cache, stopped, uninterrupted, tmp_path
 ):
     workdir = Path(shutil.copytree(stopped, tmp_path / "run"))
-    train_and_evaluate(make_config(), workdir, mode="train", compile_cache=cache)
+    train_and_evaluate(make_config(), workdir, mode="train")
     assert_same_training(workdir, uninterrupted)
 
 
@@ -370,12 +370,7 @@ def test_a_workdir_of_other_data_is_refused(uninterrupted, tmp_path):
 def test_other_settings_of_the_evaluation_may_go_on(cache, uninterrupted, tmp_path):
     workdir = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     free = {"evaluation__num_chains": 9, "training__checkpoint_seconds": 5.0}
-    assert (
-        train_and_evaluate(
-            make_config(**free), workdir, mode="train", compile_cache=cache
-        )
-        is None
-    )
+    assert train_and_evaluate(make_config(**free), workdir, mode="train") is None
     assert_same_training(workdir, uninterrupted)
 
 
@@ -403,10 +398,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     write_json(workdir / "config.json", identity)
     with pytest.raises(NonFiniteLoss) as caught:
         train_and_evaluate(
-            make_config(optimizer__learning_rate=(1e30,)),
-            workdir,
-            mode="train",
-            compile_cache=cache,
+            make_config(optimizer__learning_rate=(1e30,)), workdir, mode="train"
         )
     assert caught.value.status == 1
     assert f"last good checkpoint is of step {saved} in {workdir}" in str(caught.value)
@@ -418,17 +410,13 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
 def test_replicates_equal_lone_runs_of_their_seeds_and_rates(cache, tmp_path):
     rates = (3e-3, 1e-3)
     both = dict(num_replicates=2, optimizer__learning_rate=rates, seed=7, **SHORT)
-    results = train_and_evaluate(
-        make_config(**both), tmp_path / "both", compile_cache=cache
-    )
+    results = train_and_evaluate(make_config(**both), tmp_path / "both")
     rows = read_metrics(tmp_path / "both" / "metrics.jsonl")
     _, together = final_state(tmp_path / "both")
     for r, rate in enumerate(rates):
         workdir = tmp_path / f"lone_{r}"
         lone = dict(optimizer__learning_rate=(rate,), seed=7 + r, **SHORT)
-        train_and_evaluate(
-            make_config(**lone), workdir, mode="train", compile_cache=cache
-        )
+        train_and_evaluate(make_config(**lone), workdir, mode="train")
         _, alone = final_state(workdir)
         for many, one in zip(together, alone):
             np.testing.assert_allclose(many[r], one[0], rtol=1e-3, atol=1e-4)
@@ -472,7 +460,7 @@ def test_every_estimator_trains_and_is_evaluated(
 ):
     settings = {**SHORT, **layers, **settings, "estimator.num_samples": 2}
     config = make_config(estimator, **settings)
-    results = train_and_evaluate(config, tmp_path, compile_cache=cache)
+    results = train_and_evaluate(config, tmp_path)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[-1]["step"] == results["steps"] == 30
     assert rows[0]["elbo"] - 1.0 < rows[-1]["elbo"] < -15.0
@@ -492,7 +480,7 @@ def test_learning_curves_hold_the_test_log_p_at_the_epochs_asked_for(cache, tmp_
         training__evaluate_epochs=1,
         training__steps_per_row=10,
     )
-    train_and_evaluate(config, tmp_path, mode="train", compile_cache=cache)
+    train_and_evaluate(config, tmp_path, mode="train")
     rows = read_metrics(tmp_path / "metrics.jsonl")
     measured = {row["step"]: row["test_log_p"] for row in rows if "test_log_p" in row}
     assert measured.keys() == {15, 30}
@@ -509,6 +497,11 @@ def test_learning_curves_hold_the_test_log_p_at_the_epochs_asked_for(cache, tmp_
         (["--config.batch_size=many"], "batch_size=many"),
         (["--config.batch_size=0"], "batch_size=0: use at least 1"),
         (["--config.dataset=digit"], "did you mean 'digits'?"),
+        (["--config=configs/table1.py"], "use that"),
+        (["--config.optimizer.learning_rate=(nan,)"], "use a tuple, such as (0.001,)"),
+        (["--config.model.widths=((200,200))"], "such as ((200, 200),)"),
+        (["--config.model.widths=((9999999,9999999),)"], "GiB for the parameters"),
+        (["--workdri=x"], "Did you mean: workdir"),
         (["--mode=tarin"], "mode=tarin"),
         (["--mode=evaluate"], "give the --workdir of one"),
     ],
@@ -520,6 +513,20 @@ def test_bad_input_is_one_line_and_exit_status_2(tmp_path, arguments, reason):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_a_config_file_raises_is_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config(:\n    pass\n")
+    message = refused(f"--config={tmp_path / 'mine.py'}")
+    assert "--config: SyntaxError: invalid syntax (mine.py, line 1)" in message
+
+
+def test_an_evaluation_with_the_config_of_another_run_is_refused(uninterrupted):
+    folder.check_config(uninterrupted, make_config(num_epochs=STEPS // 15))
+    with pytest.raises(ConfigError, match="holds a run with batch_size=100, not 50"):
+        folder.check_config(uninterrupted, make_config(batch_size=50))
+    other = ["--mode=evaluate", "--config=configs/mnist.py"]
+    assert "holds a run with" in refused(f"--workdir={uninterrupted}", *other)
+
+
 def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     message = refused(f"--workdir={tmp_path / 'file' / 'run'}")
@@ -528,9 +535,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
 
 def test_a_batch_larger_than_the_data_is_refused(cache, tmp_path):
     with pytest.raises(ConfigError, match="batch_size=1501: digits has 1500 training"):
-        train_and_evaluate(
-            make_config(batch_size=1501), tmp_path, mode="train", compile_cache=cache
-        )
+        train_and_evaluate(make_config(batch_size=1501), tmp_path, mode="train")
 
 
 def test_the_launcher_starts_without_the_heavy_libraries():
@@ -552,18 +557,30 @@ def test_help_lists_the_flags():
         text=True,
     )
     for flag in ("--config", "--workdir", "--mode", "--compile_cache"):
-        assert flag in done.stdout
+        assert f"{flag}:" in done.stdout
+    assert done.returncode == 0
     assert "train_and_evaluate|train|evaluate" in done.stdout
     assert done.stderr == ""
 
 
 def test_a_second_training_in_one_folder_is_refused(tmp_path, cache):
     with files.locked(tmp_path, ".training.lock"), pytest.raises(ConfigError) as error:
-        train_and_evaluate(
-            make_config(**SHORT), tmp_path, mode="train", compile_cache=cache
-        )
+        train_and_evaluate(make_config(**SHORT), tmp_path, mode="train")
     assert "is in use by another training" in str(error.value)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_missing_rows_of_metrics_are_named(uninterrupted, tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    setup = build.build_training(resolve(make_config()), load.load("digits"))
+    rows = (uninterrupted / "metrics.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(rows[:1] + rows[3:]))
+    train._warn_of_missing_rows(setup, path, 20)
+    assert "lacks 2 rows of steps up to 20" in caplog.text
+    assert "those of steps 10, 15. The training is whole" in caplog.text
+    caplog.clear()
+    train._warn_of_missing_rows(setup, uninterrupted / "metrics.jsonl", STEPS)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("acceptance", [0.0, [0.7, 0.01], 0.3])

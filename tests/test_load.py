@@ -6,18 +6,22 @@ import gzip
 import hashlib
 import http.server
 import os
+import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
 from experiments.data import load as datasets
-from experiments.data import originals
+from experiments.data import originals, tfds_images
 from experiments.data.catalogue import CATALOGUE, STUDY_MD5, STUDY_SOURCE
 from experiments.system.errors import DataError
 
@@ -313,6 +317,25 @@ def test_damaged_chardata_is_refused(damage, tmp_path):
     else:
         savemat(path, {"data": matrices["data"]})
     with pytest.raises(DataError, match=r"chardata.mat is truncated or damaged"):
+        datasets.load("omniglot", tmp_path)
+
+
+def test_a_gzip_bomb_is_read_up_to_the_known_size(tmp_path):
+    path, known = tmp_path / "x.amat.gz", SimpleNamespace(size=1000, checksum="")
+    path.write_bytes(gzip.compress(bytes(10**8), 1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="1001 bytes were read"):
+        tfds_images._verified(path, "x.amat", known)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10**6
+
+
+def test_a_mat_bomb_is_read_up_to_the_known_size(tmp_path):
+    packed = zlib.compress(bytes(originals._LARGEST + 1), 1)
+    header = bytes(126) + b"IM" + struct.pack("<II", 15, len(packed))
+    (tmp_path / "chardata.mat").write_bytes(header + packed)
+    with pytest.raises(DataError, match="expands to more than"):
         datasets.load("omniglot", tmp_path)
 
 

@@ -136,6 +136,14 @@ def test_data_mean_bias_is_the_logit_of_the_clipped_mean():
     np.testing.assert_allclose(wider, special.logit([0.1, 0.9, 0.5]), atol=1e-5)
 
 
+@pytest.mark.parametrize("level", [-0.1, 255.0, np.nan])
+def test_images_outside_0_to_1_have_no_bias(level):
+    images = np.array([[0.0, 1.0], [level, 0.5]], np.float32)
+    with pytest.raises(ValueError, match=r"they lie in \[0, 1\]"):
+        networks.data_mean_bias(images)
+    assert jax.jit(networks.data_mean_bias)(images).shape == (2,)
+
+
 def test_output_bias_starts_the_decoder():
     bias = jnp.linspace(-2.0, 2.0, 6)
     model = networks.bernoulli_model(6, widths=((4,),), output_bias=bias)

@@ -229,7 +229,7 @@ def test_series_of_final_points_run_over_k(tmp_path):
     row = functools.partial(tables.Row, "omniglot", "ais", printed_temperatures=5)
     found = [
         report_lines.line(
-            collected.Run(f"K{k}", tmp_path, results(row(k)), None, curve=[])
+            collected.Run(f"K{k}", tmp_path, tmp_path, results(row(k)), None, [])
         )
         for k in (50, 1, 5)
     ]
@@ -245,6 +245,18 @@ def test_other_programs_results_are_passed_over(tmp_path):
     save(tmp_path / "a", results())
     write_json(tmp_path / "figure1" / "results.json", {"rows": []})
     assert [run.name for run in collected.collect([tmp_path])] == ["a"]
+
+
+def test_every_evaluation_of_a_run_is_a_line(tmp_path):
+    newest, other = results(), results(means=(-102.0,))
+    folder = save(tmp_path / "a", newest)
+    write_json(folder / "evaluation" / "step_300-b" / "evaluation.json", newest)
+    write_json(folder / "evaluation" / "step_300-c" / "evaluation.json", other)
+    found = collected.collect([tmp_path])
+    collected.export(found, tmp_path / "export")
+    for runs in (found, collected.collect([tmp_path / "export"])):
+        means = {r.name: r.results["test_log_p"]["mean"] for r in runs}
+        assert means == {"a": -103.0, "a-2": -102.0}
 
 
 @pytest.mark.parametrize("kind", ["none", "missing", "empty", "damaged"])

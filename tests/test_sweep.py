@@ -1,6 +1,5 @@
 """The sweep: the tables' variants, their costs, shards, skipping and resuming."""
 
-import signal
 from collections import Counter
 
 import pytest
@@ -236,7 +235,7 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
 ):
     done = []
 
-    def fake(config, folder, compile_cache):
+    def fake(config, folder):
         done.append(folder.name)
         if "K5" in folder.name:
             raise NonFiniteLoss("The loss was not finite at step 3")
@@ -249,21 +248,6 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
     assert end.value.status == 1 and done == names
     identity = read_json(tmp_path / "digits-dreg-K5" / "variant.json")
     assert "not finite at step 3" in identity["failure"]
-
-
-def test_a_signal_between_trainings_stops_the_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        sweep.launch,
-        "train_and_evaluate",
-        lambda *_, **__: signal.raise_signal(signal.SIGTERM),
-    )
-    before = signal.getsignal(signal.SIGTERM)
-    found = sweep.select(tiny())
-    with pytest.raises(Stopped) as end:
-        sweep.run(found, tmp_path)
-    assert end.value.status == 3
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert not (tmp_path / found[1].name).exists()
 
 
 def test_a_variant_in_use_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
@@ -303,7 +287,7 @@ def test_a_damaged_variant_fails_alone(tmp_path, monkeypatch, caplog, file, text
     done = []
     monkeypatch.setattr(
         *(sweep.launch, "train_and_evaluate"),
-        lambda config, folder, compile_cache: done.append(folder.name),
+        lambda config, folder: done.append(folder.name),
     )
     names = ["digits-dreg-K1", "digits-dreg-K5"]
     (tmp_path / names[0]).mkdir()

@@ -27,7 +27,7 @@ from experiments.data.catalogue import (
     STUDY_SOURCE,
 )
 from experiments.system.errors import DataError
-from experiments.system.files import is_writable, replacing
+from experiments.system.files import is_writable, load_arrays, write_arrays
 
 NAMES = tuple(CATALOGUE)
 _FORMAT = 1
@@ -167,9 +167,8 @@ def _build(name, root):
     try:
         if not paths:
             raise OSError("no folder for it may be written")
-        with replacing(paths[0]) as file:
-            compact = {split: _compact(x) for split, x in arrays.items()}
-            np.savez(file, meta=np.array(json.dumps(meta)), **compact)
+        compact = {split: _compact(x) for split, x in arrays.items()}
+        write_arrays(paths[0], {"meta": np.array(json.dumps(meta)), **compact})
     except OSError as error:
         warnings.warn(f"{name} was not cached: {error}", stacklevel=3)
     return arrays, source
@@ -183,8 +182,12 @@ def _cache_paths(name, root):
 
 def _fingerprint(name, root):
     """File name -> sha256 of each original that is there."""
-    paths = originals.find(name, root)
-    return {f: hashlib.sha256(p.read_bytes()).hexdigest() for f, p in paths.items()}
+    return {f: _sha256(path) for f, path in originals.find(name, root).items()}
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_caches(name, root):
@@ -202,11 +205,11 @@ def _read_caches(name, root):
 
 
 def _read_cache(path, files):
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        meta = json.loads(str(stored["meta"]))
-        if meta["format"] != _FORMAT or not files.items() <= meta["files"].items():
-            return None
-        arrays = {k: _expand(stored[k]) for k in stored.files if k != "meta"}
+    stored = load_arrays(path)
+    meta = json.loads(str(stored.pop("meta")))
+    if meta["format"] != _FORMAT or not files.items() <= meta["files"].items():
+        return None
+    arrays = {split: _expand(x) for split, x in stored.items()}
     if digest(arrays) != meta["digest"]:
         raise ValueError("its digest does not fit")
     _check_pixels(path.stem, arrays)

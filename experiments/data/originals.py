@@ -10,8 +10,10 @@ import http.client
 import importlib.util
 import io
 import os
+import struct
 import threading
 import urllib.request
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ import numpy as np
 from experiments.data.catalogue import CATALOGUE, STUDY_MD5
 from experiments.system.errors import DataError
 from experiments.system.files import is_writable
+
+_COMPRESSED = 15  # type of an element of a .mat file
+_LARGEST = 784 * 24345 * 8 + 2**16  # bytes: `data`, and its names and sizes
 
 
 def find(name: str, root: Path) -> dict[str, Path]:
@@ -78,6 +83,7 @@ def read_chardata(root: Path) -> tuple[dict[str, np.ndarray], str]:
     content = path.read_bytes()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     try:
+        _check_expansion(content)
         matrices = loadmat(io.BytesIO(content), variable_names=("data", "testdata"))
         arrays = {"train": matrices["data"], "test": matrices["testdata"]}
         arrays = {split: _upright(x) for split, x in arrays.items()}
@@ -89,6 +95,21 @@ def read_chardata(root: Path) -> tuple[dict[str, np.ndarray], str]:
             "fresh copy, or delete it and it is downloaded."
         ) from error
     return arrays, md5
+
+
+def _check_expansion(content):
+    """Refuses compressed parts that expand to more than the largest known matrix."""
+    order = "<" if content[126:128] == b"IM" else ">"
+    start = 128  # of an element, after the header
+    while start + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, start)
+        start += 8
+        if kind == _COMPRESSED:
+            expander = zlib.decompressobj()
+            expander.decompress(content[start : start + size], _LARGEST)
+            if expander.unconsumed_tail:
+                raise ValueError(f"a matrix expands to more than {_LARGEST} bytes")
+        start += size
 
 
 def _upright(x):

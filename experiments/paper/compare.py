@@ -12,9 +12,9 @@ from experiments.data.catalogue import CATALOGUE
 from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
 from experiments.paper.variants import Variant
+from experiments.run import migrate
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
-from experiments.system.files import read_json
 
 _LEGEND = """\
 Test log p(x) in nats, higher is better: ± over seeds, and the bidirectional gap on
@@ -57,7 +57,7 @@ def table(variants: list[Variant], workdir: Path) -> str:
     for variant in variants:
         path = Path(workdir) / variant.name / "results.json"
         if path.exists():
-            found[variant.name] = read_json(path)
+            found[variant.name] = migrate.read(path, "replicates")
     if not found:
         return "No variant is finished.\n"
     first = next(iter(found.values()))
@@ -101,9 +101,9 @@ def _variant(name, run, changes):
     )
 
 
-def run(variants, workdir, compile_cache=None):
+def run(variants, workdir):
     """Runs the variants as a sweep does; returns the table, and keeps it."""
-    sweep.run(variants, workdir, compile_cache)
+    sweep.run(variants, workdir)
     text = table(variants, workdir)
     (Path(workdir) / "compare.md").write_text(text, encoding="utf-8")
     return text

@@ -14,7 +14,6 @@ from experiments.run.settings import flatten
 from experiments.system.errors import InputError
 from experiments.system.files import prepare
 
-FILES = ("results.json", "config.json", "variant.json")
 NEUTRAL = (  # settings that make no other result, or are reported by themselves
     *("seed", "num_replicates", "data_dir", "sharding", "training.steps_per_row"),
     *("training.checkpoint_seconds", "training.evaluate_epochs", "training.block_rows"),
@@ -25,17 +24,20 @@ MAX_ROWS = 100  # of an exported metrics.jsonl, beside those with a test log p(x
 
 
 class Run(NamedTuple):
-    """One run's files."""
+    """One evaluation of a run, or a run that failed."""
 
     name: str  # unique in the report: its folder's name, with a number where needed
     folder: Path
-    results: dict[str, Any] | None  # results.json, or None where the run failed
+    path: Path  # of its results
+    results: dict[str, Any] | None  # None where the run failed
     variant: dict[str, Any] | None  # variant.json, None for a run outside sweeps
     curve: list[dict[str, Any]]  # rows of metrics.jsonl that hold a test log p(x)
 
 
 def collect(paths):
     """The runs in folders and in the folders below, without doubles, by name.
+
+    A run that was evaluated several times counts once for each of its evaluations.
 
     Raises:
         InputError: where a folder is missing or holds no results.
@@ -46,24 +48,25 @@ def collect(paths):
     for path in map(Path, paths):
         if not path.is_dir():
             raise InputError(f"{path} is no folder: name that of a run or of a sweep")
-        inside = {f.parent.resolve() for name in FILES for f in path.rglob(name)}
+        names = ("results.json", "variant.json")
+        inside = {f.parent.resolve() for name in names for f in path.rglob(name)}
         loaded = {folder: _load(folder) for folder in inside}
-        loaded = {folder: content for folder, content in loaded.items() if content}
-        if not loaded:
+        if not any(loaded.values()):
             raise InputError(
                 f"{path} holds no results: run experiments.sweep or experiments.main"
             )
         folders |= loaded
     runs, seen = {}, set()
     for folder in sorted(folders, key=lambda f: (f.name, str(f))):
-        content = json.dumps(folders[folder], sort_keys=True, default=str)
-        if content in seen:
-            continue
-        seen.add(content)
-        name, number = folder.name, 2
-        while name in runs:
-            name, number = f"{folder.name}-{number}", number + 1
-        runs[name] = Run(name, folder, *folders[folder], _curve(folder))
+        for file, results, variant in folders[folder]:
+            content = json.dumps([results, variant], sort_keys=True, default=str)
+            if content in seen:
+                continue
+            seen.add(content)
+            name, number = folder.name, 2
+            while name in runs:
+                name, number = f"{folder.name}-{number}", number + 1
+            runs[name] = Run(name, folder, file, results, variant, _curve(folder))
     return [runs[name] for name in sorted(runs)]
 
 
@@ -84,7 +87,7 @@ def export(runs, folder):
             if (run.folder / name).exists():
                 shutil.copyfile(run.folder / name, target / name)
         if run.results:
-            text = json.dumps(_compact(run.folder / "results.json")) + "\n"
+            text = json.dumps(_compact(run.path)) + "\n"
             (target / "results.json").write_text(text, encoding="utf-8")
         if (run.folder / "metrics.jsonl").exists():
             _thin(run.folder / "metrics.jsonl", target / "metrics.jsonl")
@@ -111,27 +114,29 @@ def pool(runs: list[Run]) -> list[Run]:
 
 
 def _load(folder):
-    """(results, variant) of a run's folder, or None where it holds neither.
+    """[(file, results, variant)] of a run's folder, the newest evaluation first.
+
+    It is empty where the folder holds no run, and has no results of one that failed.
 
     Raises:
         DamagedFile: for a file that is not JSON.
     """
-    content = []
-    for name in ("results.json", "variant.json"):
-        path = folder / name
-        content.append(migrate.read(path) if path.exists() else None)
-    results, variant = content
-    if results is not None and not results.keys() >= {"test_log_p", "replicates"}:
-        return None  # another program's, such as figure1's
-    has_failed = variant is not None and variant.get("failure")
-    if not results and not has_failed:
-        return None
-    return results, variant
+    path = folder / "variant.json"
+    variant = migrate.read(path) if path.exists() else None
+    files = [folder / "results.json", *folder.glob("evaluation/*/evaluation.json")]
+    evaluations = [
+        (file, results, variant)
+        for file in files
+        if file.exists()
+        and (results := migrate.read(file)).keys() >= {"test_log_p", "replicates"}
+    ]  # other results are another program's, such as figure1's
+    if not evaluations and variant is not None and variant.get("failure"):
+        return [(path, None, variant)]
+    return evaluations
 
 
 def _curve(folder):
-    path = folder / "metrics.jsonl"
-    rows = read_metrics(path) if path.exists() else []
+    rows = read_metrics(folder / "metrics.jsonl")
     return [row for row in rows if "test_log_p" in row]
 
 

@@ -11,13 +11,14 @@ from experiments.data import load
 from experiments.paper import variants as expansion
 from experiments.paper.variants import Variant
 from experiments.run import launch, migrate
-from experiments.run.folder import differences
+from experiments.run.folder import check_same, differences
 from experiments.run.migrate import VERSION
 from experiments.run.settings import FREE
-from experiments.system import files, signals
+from experiments.system import files
 from experiments.system.errors import (
     CheckpointError,
     DamagedFile,
+    DiskFull,
     Ended,
     InputError,
     Stopped,
@@ -43,7 +44,7 @@ def select(config: ConfigDict, shard="1/1", only=()) -> list[Variant]:
     return expansion.shard(chosen, index, count)
 
 
-def run(variants, workdir, compile_cache=None):
+def run(variants, workdir):
     """Trains and evaluates variants one after the other, each in a folder.
 
     Finished ones are skipped, unfinished ones go on where they were.
@@ -55,16 +56,15 @@ def run(variants, workdir, compile_cache=None):
     """
     workdir, failed = Path(workdir), []
     _check_all(variants, workdir)
-    with signals.raising("Stopped. The same command goes on from there."):
-        for number, variant in enumerate(variants, 1):
-            folder = workdir / variant.name
-            folder.mkdir(parents=True, exist_ok=True)
-            with files.locked(folder) as is_free:
-                state = status(variant, folder) if is_free else "in use elsewhere"
-                print(f"[{number}/{len(variants)}] {variant.name}: {state}", flush=True)
-                failed += [variant.name] * (state == "damaged")
-                if state in ("new", "unfinished", "failed"):
-                    failed += _run_one(variant, folder, compile_cache)
+    for number, variant in enumerate(variants, 1):
+        folder = workdir / variant.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.locked(folder) as is_free:
+            state = status(variant, folder) if is_free else "in use elsewhere"
+            print(f"[{number}/{len(variants)}] {variant.name}: {state}", flush=True)
+            failed += [variant.name] * (state == "damaged")
+            if state in ("new", "unfinished", "failed"):
+                failed += _run_one(variant, folder)
     if failed:
         names = ", ".join(failed)
         raise Ended(f"{len(failed)} of {len(variants)} variants failed: {names}")
@@ -93,12 +93,7 @@ def status(variant: Variant, folder: Path) -> str:
         return "damaged"
     if saved is None:
         return "new"
-    for name, old, new in differences(saved["config"], variant.settings.saved):
-        if not name.startswith(FREE):
-            raise InputError(
-                f"workdir={folder} holds a run with {name}={old!r}, not {new!r}: "
-                "choose another --workdir"
-            )
+    check_same(folder, saved["config"], variant.settings.saved)
     changes = results and differences(results["config"], variant.settings.saved)
     if results and all(name.startswith(_ELSEWHERE) for name, *_ in changes):
         return "finished"
@@ -133,13 +128,13 @@ def listing(config, variants, workdir):
     return "\n".join(lines)
 
 
-def _run_one(variant, folder, compile_cache):
+def _run_one(variant, folder):
     """Runs a variant; returns its name in a list where it failed."""
     identity = {"version": VERSION, "name": variant.name, **variant.identity}
     files.write_json(folder / "variant.json", {**identity, "failure": None})
     try:
-        launch.train_and_evaluate(variant.config, folder, compile_cache=compile_cache)
-    except Stopped:
+        launch.train_and_evaluate(variant.config, folder)
+    except (Stopped, DiskFull):
         raise
     except (Ended, CheckpointError, DamagedFile, jax.errors.JaxRuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -1,10 +1,13 @@
 """From a run's settings to the library's objects: model, estimator, mesh, programs."""
 
+import math
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ais_jax import (
     epochs,
@@ -86,28 +89,48 @@ def build_training(settings, dataset):
         block_size=block_size(settings, data_size, estimator.num_samples),
         axis_name=sharding.DATA,
     )
+    init = partial(
+        training.init,
+        model=model,
+        estimator=estimator,
+        optimizers=Optimizers(
+            optimizers.make(num_steps=num_steps, **settings.optimizer),
+            optimizers.make(num_steps=num_steps, **settings.phi_optimizer),
+        ),
+        step_size=settings.first_step_size,
+        keep_average=settings.average_decay > 0.0,
+    )
+    mesh = build_mesh(settings)
+    _check_memory(settings, init, mesh)
     return Training(
         settings=settings,
         model=model,
         estimator=estimator,
-        mesh=build_mesh(settings),
-        init=partial(
-            training.init,
-            model=model,
-            estimator=estimator,
-            optimizers=Optimizers(
-                optimizers.make(num_steps=num_steps, **settings.optimizer),
-                optimizers.make(num_steps=num_steps, **settings.phi_optimizer),
-            ),
-            step_size=settings.first_step_size,
-            keep_average=settings.average_decay > 0.0,
-        ),
+        mesh=mesh,
+        init=init,
         run_steps=epochs.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA
         ),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
     )
+
+
+def _check_memory(settings, init, mesh):
+    """Refuses a model whose parameters and optimizers' states do not fit a device."""
+    state = jax.eval_shape(lambda: init(jax.random.key(0), learning_rates=jnp.ones(2)))
+    leaves = jax.tree.leaves(state)
+    each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    needed = each * settings.num_replicates // mesh.shape[sharding.REPLICATE]
+    limits = jax.local_devices()[0].memory_stats()  # None on a CPU
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > (have := limits["bytes_limit"] if limits else pages):
+        raise ConfigError(
+            f"model.widths={settings.model['widths']} with num_replicates="
+            f"{settings.num_replicates} needs {needed / 2**30:.3g} GiB for the "
+            f"parameters and their optimizers, and a device has {have / 2**30:.3g}: "
+            "use smaller ones"
+        )
 
 
 def check_batch_size(settings, num_train):

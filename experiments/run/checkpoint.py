@@ -16,7 +16,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,6 +54,7 @@ class Checkpointer:
     ):
         import orbax.checkpoint as ocp
 
+        _hide_cancelled()
         self._directory = os.path.abspath(directory)
         self._read_only = read_only
         if read_only and not os.path.isdir(self._directory):
@@ -231,21 +233,15 @@ class Checkpointer:
             return manifest.read(self._manager.metadata(step).custom_metadata)
 
 
+def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The steps of the complete checkpoints in a directory, which may be missing."""
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return [int(name) for name in names if name.isdecimal()]
+
+
 @contextlib.contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Turns what orbax raises into `Damaged`.
-
-    Orbax then cancels its other readers, and each would print an error when it ends,
-    which may be later: after damage these errors stay silent.
-    """
-    usual = sys.unraisablehook
-
-    def hook(fault):
-        is_late = "Event loop is closed" in str(fault.exc_value)
-        if not is_late and not inspect.iscoroutine(fault.object):
-            usual(fault)
-
-    sys.unraisablehook = hook
+    """Turns what orbax raises into `Damaged`."""
     try:
         yield
     except Damaged:
@@ -254,7 +250,21 @@ def _reading(what: str) -> Iterator[None]:
         if is_lost_peer(error):
             raise
         raise Damaged(f"{what} cannot be read") from None
-    sys.unraisablehook = usual
+
+
+def _hide_cancelled() -> None:
+    """Silences what orbax's readers and writers print when another one has failed.
+
+    It cancels them, and each complains when it ends, which may be much later.
+    """
+    if getattr(sys.unraisablehook, "func", None) is not _pass_on:
+        sys.unraisablehook = partial(_pass_on, sys.unraisablehook)
+
+
+def _pass_on(usual: Callable, fault: Any) -> None:
+    is_late = "Event loop is closed" in str(fault.exc_value)
+    if not is_late and not inspect.iscoroutine(fault.object):
+        usual(fault)
 
 
 def _free_name(path: str) -> str:

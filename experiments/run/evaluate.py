@@ -37,6 +37,12 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation
     evaluator = Evaluator(setup, dataset, settings)
+    preset = presets.EVALUATION[settings.preset]["num_examples"]
+    if evaluator.num_examples < settings.num_examples != preset:
+        log.warning(
+            "evaluation.num_examples=%d: %s has %d test images, and all are evaluated.",
+            *(settings.num_examples, dataset.name, evaluator.num_examples),
+        )
     params = parameters(trained.state)
     folder = _folder(settings, dataset, trained.step, params, workdir)
     bound = [evaluator.bind(each) for each in params]

@@ -15,7 +15,7 @@ import ais_jax
 from ais_jax import sharding
 from experiments.run import migrate
 from experiments.run.migrate import VERSION
-from experiments.run.settings import FREE, flatten, override
+from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
 from experiments.system.files import write_json
@@ -52,14 +52,29 @@ def claim(workdir, settings, data_digest, write=True):
         saved = migrate.read(path, "config", "data_digest")
         old = {**saved["config"], "data_digest": saved["data_digest"]}
         new = {**settings.saved, "data_digest": data_digest}
-        for name, before, now in differences(old, new):
-            if not name.startswith(FREE):
-                raise ConfigError(
-                    f"workdir={workdir} holds a run with {name}={before!r}, not "
-                    f"{now!r}: choose another --workdir, or run with {name}={before!r}"
-                )
+        check_same(workdir, old, new)
     if write and is_first():
         write_json(path, {"version": VERSION, **content})
+
+
+def check_same(workdir, old, new):
+    """Refuses a folder whose saved config differs from a new one but in `FREE`.
+
+    Raises:
+        ConfigError: naming the setting and both values.
+    """
+    for name, before, now in differences(old, new):
+        if not name.startswith(FREE):
+            raise ConfigError(
+                f"workdir={workdir} holds a run with {name}={before!r}, not {now!r}: "
+                f"choose another --workdir, or run with {name}={before!r}"
+            )
+
+
+def check_config(workdir, config):
+    """Does as `check_same` for a config and the run that a folder holds."""
+    saved = migrate.read(Path(workdir) / "config.json", "config")
+    check_same(workdir, saved["config"], resolve(config).saved)
 
 
 def differences(old, new):

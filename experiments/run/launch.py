@@ -6,23 +6,20 @@ from pathlib import Path
 
 from ais_jax import sharding
 from experiments.data import load
-from experiments.run import build, evaluate, folder, train
+from experiments.run import build, checkpoint, evaluate, folder, train
 from experiments.run.settings import resolve
 from experiments.system import devices, files
-from experiments.system.errors import ConfigError
+from experiments.system.errors import ConfigError, DiskFull
 from experiments.system.progress import log
 
 
-def train_and_evaluate(
-    config, workdir=None, mode="train_and_evaluate", compile_cache=None
-):
+def train_and_evaluate(config, workdir=None, mode="train_and_evaluate"):
     """Trains and evaluates: the real thing, as the tests call it.
 
     Args:
         config: a ConfigDict of `configs/default.py`'s shape.
         workdir: the run's folder, or None for a new one.
         mode: `train_and_evaluate`, `train` or `evaluate`.
-        compile_cache: folder of JAX's persistent compilation cache, or None.
 
     Returns:
         The contents of results.json, or None where nothing was evaluated.
@@ -35,19 +32,18 @@ def train_and_evaluate(
     build.build_mesh(settings)
     load.check_available(settings.dataset, settings.data_dir)
     workdir = Path(workdir or folder.default_workdir(settings))
-    files.prepare(workdir)
-    log.info("Working directory: %s", workdir)
-    devices.use_compile_cache(compile_cache)
-    setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
-    if mode == "evaluate":
-        trained = train.restore(setup, workdir)
-    else:
-        with _alone(workdir):
-            curve = evaluate.curve(setup, dataset)
-            trained = train.train(setup, dataset, workdir, curve)
-    if mode == "train":
-        return None
-    results = evaluate.evaluate(setup, dataset, trained, workdir)
+    with files.prepared(workdir), _full_disk_named(workdir):
+        setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
+        log.info("Working directory: %s", workdir)
+        if mode == "evaluate":
+            trained = train.restore(setup, workdir)
+        else:
+            with _alone(workdir):
+                curve = evaluate.curve(setup, dataset)
+                trained = train.train(setup, dataset, workdir, curve)
+        if mode == "train":
+            return None
+        results = evaluate.evaluate(setup, dataset, trained, workdir)
     if devices.is_first():
         print(evaluate.report(results))
         print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
@@ -80,6 +76,23 @@ def _alone(workdir):
                 "or choose another --workdir"
             )
         yield
+
+
+@contextlib.contextmanager
+def _full_disk_named(workdir):
+    """Turns what a full disk raises, by any writer, into `DiskFull`."""
+    try:
+        yield
+    except Exception as error:
+        if not files.is_disk_full(error):
+            raise
+        saved = "no checkpoint had been saved"
+        if steps := checkpoint.complete_steps(workdir / "checkpoints"):
+            saved = f"the newest checkpoint is of step {max(steps)}"
+        raise DiskFull(
+            f"workdir={workdir}: the disk is full; {saved}. Free some space: the same "
+            "command goes on from there."
+        ) from error
 
 
 def use_cores(configs):

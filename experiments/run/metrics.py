@@ -34,8 +34,7 @@ class MetricsWriter:
         workdir = Path(workdir)
         path = workdir / "metrics.jsonl"
         next_step = 0 if resume_step is None else resume_step + 1
-        rows = read_metrics(path) if path.exists() else []
-        rows = [row for row in rows if row["step"] < next_step]
+        rows = [row for row in read_metrics(path) if row["step"] < next_step]
         write_text(path, "".join(_line(row) for row in rows))
         self._last_step = rows[-1]["step"] if rows else -1
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
@@ -92,15 +91,16 @@ def metrics_writer(workdir, resume_step):
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads the rows of a `metrics.jsonl`, oldest first.
+    """Reads the rows of a `metrics.jsonl`, oldest first; none where there is no file.
 
     A torn last line, which a killed run may leave, is ignored.
 
     Raises:
         DamagedFile: a line before the last is no row.
-        FileNotFoundError: there is no such file.
     """
     path = Path(path)
+    if not path.exists():
+        return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -115,9 +115,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def last_row(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """The newest row of a run's folder; empty where there is none."""
-    path = Path(workdir) / "metrics.jsonl"
-    rows = read_metrics(path) if path.exists() else []
-    return rows[-1] if rows else {}
+    return (read_metrics(Path(workdir) / "metrics.jsonl") or [{}])[-1]
 
 
 def _line(row: Mapping[str, Any]) -> str:

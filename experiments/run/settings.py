@@ -51,6 +51,7 @@ _SHARES = (
     *("optimizer.b1", "optimizer.b2", "optimizer.phi.b1", "optimizer.phi.b2"),
     "training.average_decay",
 )
+_WIDEST = 10**7  # of a layer
 _TINY = 5e-324  # the smallest number above 0
 Evaluation = namedtuple("Evaluation", list(default.get_config().evaluation))
 Evaluation.__doc__ = "The settings of an evaluation, all of them values."
@@ -90,15 +91,19 @@ class Settings(NamedTuple):
 def resolve(config: ConfigDict) -> Settings:
     """The settings of a config of `configs/default.py`'s shape.
 
-    Every one is checked that needs no data and no devices.
+    What it lacks has its default. Every setting is checked that needs no data and no
+    devices.
 
     Raises:
         ConfigError: naming the setting, its value and what to do.
     """
+    for section, program in (("table", "sweep"), ("variants", "compare")):
+        if section in config:
+            raise ConfigError(f"--config is for experiments.{program}: use that")
+    known = _defaults(config)
+    check_types(config, known)
+    config = _completed(config, known)
     _check_shape(config)
-    estimator = config.estimator.name
-    known = estimator if estimator in default.ESTIMATORS else "ais"
-    check_types(config, default.get_config(known))
     values = _filled(config)
     _check(values)
     model, optimizer = dict(values["model"]), dict(values["optimizer"])
@@ -205,6 +210,26 @@ def _fill(section, choices):
     )
 
 
+def _defaults(config):
+    """The default config of a config's estimator."""
+    estimator = config.get("estimator")
+    name = estimator.get("name") if isinstance(estimator, ConfigDict) else None
+    return default.get_config(name if name in default.ESTIMATORS else "ais")
+
+
+def _completed(config, known):
+    """A config with the defaults of what it lacks."""
+    whole = known.copy_and_resolve_references()
+    try:
+        with whole.ignore_type(), whole.unlocked():
+            whole.update(config)
+    except AttributeError as error:
+        raise ConfigError(
+            "a section of --config is no ConfigDict: start from configs/default.py"
+        ) from error
+    return whole
+
+
 def _check_shape(config):
     """Refuses a config that lacks a setting, or has one that nothing reads."""
     read = ("estimator.name", "estimator.num_samples")  # by every estimator
@@ -229,10 +254,11 @@ def _check(values):
     if flat["seed"] + flat["num_replicates"] > 2**32:
         raise ConfigError(f"seed={flat['seed']}: use less than 2**32 - num_replicates")
     latent_sizes, widths = flat["model.latent_sizes"], flat["model.widths"]
-    if any(size < 1 for size in (*latent_sizes, *sum(map(tuple, widths), ()))):
+    sizes = (*latent_sizes, *sum(map(tuple, widths), ()))
+    if not all(1 <= size <= _WIDEST for size in sizes):
         raise ConfigError(
             f"model.latent_sizes={latent_sizes} and model.widths={widths}: use sizes "
-            "of at least 1"
+            f"of 1 to {_WIDEST}"
         )
     ranges = {
         **{name: ("a number in [0, 1)", 0.0, 1.0) for name in _SHARES},

@@ -77,6 +77,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
             state = _at_rates(setup, checkpointer.restore(template(setup)))
             saved = checkpointer.latest_step()
             log.info("Resuming from step %d of %s.", saved, workdir)
+            _warn_of_missing_rows(setup, workdir / "metrics.jsonl", saved)
         with (
             metrics_writer(workdir, saved) as write,
             Progress(setup.num_steps, saved or 0, "step") as progress,
@@ -231,6 +232,22 @@ def _trained(setup, workdir, state):
         seconds=last_row(workdir).get("seconds", 0.0),
         gradient_evaluations=_gradient_evaluations(setup, step),
     )
+
+
+def _warn_of_missing_rows(setup, path, saved):
+    """Says which rows up to a checkpoint's step are no longer in metrics.jsonl."""
+    written = {row["step"] for row in read_metrics(path)}
+    missing, step = [], 0
+    while step < saved:
+        step += _dispatch_size(setup, step)
+        missing += [step] * (step not in written)
+    if missing and is_first():
+        log.warning(
+            "%s lacks %d rows of steps up to %d, which were lost: those of steps %s%s. "
+            "The training is whole; its curves have a gap.",
+            *(path, len(missing), saved, ", ".join(map(str, missing[:9]))),
+            ", ..." * (len(missing) > 9),
+        )
 
 
 def _warn_of_low_acceptance(rows):

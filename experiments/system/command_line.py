@@ -4,70 +4,77 @@ import logging
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.system import devices
-from experiments.system.errors import Ended, InputError
+from experiments.system import devices, files
+from experiments.system.errors import Ended, InputError, Stopped
 
+_DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
+_is_given = False  # whether the command line has --config
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def run(main, takes_names=False):
+def run(main, config=None):
     """Parses the flags and runs a program; bad input is one line and exit status 2.
 
     Args:
-        main: function of no arguments, which may raise `InputError` or `Ended`.
-        takes_names: whether main takes what is left on the command line, as a list.
+        main: a function that may raise `InputError` or `Ended`. Where there is no
+            config it takes what is left on the command line, as a list.
+        config: the name of a file in configs/, the default of --config.
     """
+    sys.stdout.reconfigure(line_buffering=True)  # a signal loses no line
+    if config:
+        _define_config(config)
 
     def start(argv):
         names = argv[1:]
-        if takes_names:
-            _guarded(lambda: main(names))
-        elif names:
+        if config and names:
             _fail(f"{names[0]!r} is no flag: did you mean --config={names[0]}?", 2)
-        else:
-            _guarded(main)
+        _guarded(main if config else lambda: main(names))
 
     app.run(start, flags_parser=_parse)
 
 
-def define_config(default):
-    """Defines --config, with the name of a file in configs/ as its default.
-
-    Returns the flag's holder, for `load_config`.
-    """
-    if not any(arg.lstrip("-").split("=")[0] == "config" for arg in sys.argv):
+def _define_config(default):
+    """Defines --config and --compile_cache."""
+    global _is_given
+    _is_given = any(re.match(r"--?config(=|$)", arg) for arg in sys.argv)
+    if not _is_given:
         sys.argv.insert(1, f"--config={CONFIGS / default}")
-    return config_flags.DEFINE_config_file(
-        "config", None, "Config file; after a colon, its argument."
+    config_flags.DEFINE_config_file(
+        "config", None, f"Config file; after a colon, its argument. Default: {default}."
     )
-
-
-def define_compile_cache():
-    """Defines --compile_cache."""
     flags.DEFINE_string(
         "compile_cache",
         "~/.cache/ais_jax/xla",
         "Folder of JAX's persistent compilation cache; empty for none.",
     )
+    for name in ("config", "compile_cache"):  # so that --help lists them
+        flag = flags.FLAGS[name]
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
-def load_config(flag):
-    """The ConfigDict of a flag that `define_config` defined.
+def is_config_given():
+    """Whether the command line names a config file, and not only its settings."""
+    return _is_given
+
+
+def load_config():
+    """The ConfigDict of --config, with the settings of the command line.
 
     Raises:
         InputError: where the file could not be read.
     """
     try:
-        _ = flag.value.keys
+        _ = flags.FLAGS.config.keys
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"--config cannot be read: {reason}") from error
-    return flag.value
+    return flags.FLAGS.config
 
 
 def overrides():
@@ -77,15 +84,25 @@ def overrides():
 
 def _guarded(main):
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns by lines
+    for name in ("absl", "asyncio"):  # orbax's, whose errors are raised as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("experiments").setLevel(logging.INFO)
+    threading.excepthook = _end_where_the_disk_is_full
     try:
+        if "compile_cache" in flags.FLAGS:
+            devices.use_compile_cache(flags.FLAGS.compile_cache)
         main()
     except InputError as error:
         _fail(error, 2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        devices.leave_soon(stop.status)
+        sys.exit(stop.status)
     except Ended as end:
         _fail(end, end.status)
     except Exception as error:
+        if files.is_disk_full(error):
+            _fail(_DISK_FULL, 1)
         if not devices.is_lost_peer(error):
             devices.leave_soon(1)
             raise
@@ -97,15 +114,27 @@ def _guarded(main):
         os._exit(4)  # an orderly exit would wait for the lost process
 
 
+def _end_where_the_disk_is_full(failure):
+    """What a thread raises, TensorBoard's for one, which the others would wait for."""
+    if files.is_disk_full(failure.exc_value):
+        devices.print_error(_DISK_FULL)
+        os._exit(1)
+    threading.__excepthook__(failure)
+
+
 def _parse(argv):
     """Parses the flags; what a config file raises ends in one line too."""
     try:
         return flags.FLAGS(argv)
+    except SystemExit:
+        sys.exit(0)  # after --help
     except AttributeError as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
         return _fail(f"unknown config setting {reason}", 2)
     except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
         return _fail(error, 2)
+    except Exception as error:
+        return _fail(f"--config: {type(error).__name__}: {error}", 2)
 
 
 def _fail(message, status):

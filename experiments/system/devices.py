@@ -29,6 +29,7 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
     _check_processes(coordinator, num_processes, process_id)
     if coordinator is None:
         return
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
     given = () if coordinator == "auto" else (coordinator, num_processes, process_id)
     missing = (
         f"--coordinator={coordinator}: the processes did not all start within "

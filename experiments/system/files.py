@@ -5,6 +5,7 @@ JSON has no NaN or infinity, so non-finite numbers are written as the strings "n
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from experiments.system.errors import ConfigError, DamagedFile
+from experiments.system.errors import ConfigError, DamagedFile, InputError
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -69,6 +70,16 @@ def damaged(path: Path, reason: object) -> DamagedFile:
     return DamagedFile(f"{path} is damaged ({text}): put a copy back, or delete it")
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that nothing more can be written."""
+    texts = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
+    while error is not None:
+        if any(text in str(error) for text in texts):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def to_plain(obj: Any) -> Any:
     """Converts dicts, lists, numbers and arrays to what JSON can hold.
 
@@ -103,11 +114,18 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote; whatever is wrong with it is raised."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if any(member.compress_type for member in arrays.zip.infolist()):
+            raise ValueError("its arrays are compressed, and not by this program")
+        return dict(arrays)
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Reads what `write_arrays` wrote, or None where there is no sound file."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return load_arrays(path)
     except Exception:  # zip and npy readers raise nearly any
         return None
 
@@ -127,6 +145,20 @@ def prepare(workdir: Path) -> None:
             f"workdir={workdir} cannot be written ({error.strerror}): choose another "
             "--workdir"
         ) from error
+
+
+@contextlib.contextmanager
+def prepared(workdir: Path) -> Iterator[None]:
+    """Does as `prepare`; where bad input is refused inside, new empty folders go."""
+    new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    prepare(workdir)
+    try:
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def is_writable(folder: Path) -> bool:

@@ -19,6 +19,7 @@ class Progress:
     def __init__(self, total, done, unit):
         from tqdm import tqdm
 
+        self._is_compiled = False
         is_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
@@ -37,6 +38,15 @@ class Progress:
         self._bar.close()
 
     def update(self, done, text):
-        """Shows that `done` units are done, and a line of text."""
+        """Shows that `done` units are done, and a line of text.
+
+        The first ones took a compilation besides: time is counted after them.
+        """
         self._bar.set_description_str(text, refresh=False)
-        self._bar.update(done - self._bar.n)
+        if self._is_compiled:
+            self._bar.update(done - self._bar.n)
+            return
+        self._is_compiled = True
+        self._bar.initial = self._bar.n = self._bar.last_print_n = done
+        self._bar.unpause()
+        self._bar.refresh()

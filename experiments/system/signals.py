@@ -1,46 +1,66 @@
-"""SIGTERM and Ctrl-C, as a flag or as an exception."""
+"""SIGTERM and Ctrl-C: the first one stops a program in order, a second one at once."""
 
-import contextlib
+import os
 import signal
+import socket
+import threading
 
 from experiments.system.errors import Stopped
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LINE = b"Stopped. What was finished is kept; the same command goes on from there.\n"
+_held = []  # the `StopSignals` in force; the last one counts
+_is_watched = False
+
+
+def watch():
+    """From now on a signal ends the program, unless `StopSignals` holds it back.
+
+    A thread does so: Python's own handlers wait for the main thread, which may be in a
+    long computation, and what they raise may be lost, as in garbage collection. Every
+    file is written whole or not at all, so the program may end anywhere.
+    """
+    global _is_watched
+    _is_watched = True
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.detach())
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_end, args=(receiver,), daemon=True).start()
+
+
+def _end(receiver):
+    while number := receiver.recv(1):
+        if number[0] not in SIGNALS:
+            continue
+        if _held and not _held[-1].requested:
+            _held[-1].requested = True
+        else:
+            os.write(2, _LINE)
+            os._exit(Stopped.status)
 
 
 class StopSignals:
-    """Turns the signals into a flag, so that a run can save and leave.
-
-    A second signal is not held back.
-    """
+    """Turns a first signal into a flag, so that a run can save and leave."""
 
     def __enter__(self):
-        self.requested = False
-        self._old = {s: signal.signal(s, self._on_signal) for s in _SIGNALS}
+        self.requested, self._old = False, {}
+        _held.append(self)
+        if not _is_watched:
+            self._old = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
         return self
 
-    def __exit__(self, *_):
-        _restore(self._old)
+    def __exit__(self, kind, *_):
+        _held.remove(self)
+        self._restore()
+        if self.requested and kind is None:
+            raise Stopped(_LINE.decode().strip())
 
-    def _on_signal(self, number, _):
+    def _on_signal(self, *_):
         self.requested = True
-        signal.signal(number, self._old[number])
+        self._restore()
 
-
-@contextlib.contextmanager
-def raising(message):
-    """Turns the signals into `Stopped`, where there is nothing to save."""
-
-    def stop(*_):
-        raise Stopped(message)
-
-    old = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        _restore(old)
-
-
-def _restore(handlers):
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    def _restore(self):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ais_jax import likelihoods
 from experiments.system.errors import DataError
 
 GIVEN = "given"  # the name of a data set that Python gives
@@ -101,8 +100,10 @@ def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
     Raises:
         DataError: for values that the likelihood gives no probability.
     """
-    known = likelihoods.LIKELIHOODS[likelihood]
-    if known.is_count and dataset.levels > 1:
+    from ais_jax import likelihoods
+
+    is_count = likelihoods.LIKELIHOODS[likelihood].is_count
+    if is_count and dataset.levels > 1:
         splits = {k: np.rint(x * dataset.levels) for k, x in dataset.splits().items()}
         dataset = dataset._replace(levels=1, **splits)
     for split, x in dataset.splits().items():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.data.catalogue import TFDS
 from experiments.data.dataset import Dataset
 from experiments.system.errors import DataError
 
@@ -13,6 +14,8 @@ _SPLITS = ("train", "test", "valid")
 
 def is_path(name: str) -> bool:
     """Whether a data set is named by a path."""
+    if name.startswith(TFDS):
+        return False
     return "/" in name or name.startswith(("~", ".")) or name.endswith((".npz", ".npy"))
 
 

@@ -35,31 +35,43 @@ def default_workdir(settings):
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
-def claim(workdir, settings, data_digest, write=True):
+def claim(workdir, settings, data_digest, write=True, image_shape=()):
     """Writes config.json, or checks that the folder holds this very run.
 
-    The settings in `FREE` may change when a run goes on; all others are refused. An
-    evaluation with other settings checks alone, without `write`.
+    The settings in `FREE` may change when a run goes on, and num_epochs may be raised
+    where the learning rate is constant; all others are refused. An evaluation with
+    other settings checks alone, without `write`.
 
     Raises:
         ConfigError: where the folder holds a run of another config or other data, or
             where the processes of a run differ in theirs.
     """
     path = Path(workdir) / "config.json"
-    content = {"config": settings.saved, "data_digest": data_digest}
+    content = {
+        "config": settings.saved,
+        "data_digest": data_digest,
+        "image_shape": list(image_shape),
+    }
     _check_same_everywhere(content)
     if path.exists():
         saved = migrate.read(path, "config", "data_digest")
         old = {**saved["config"], "data_digest": saved["data_digest"]}
         new = {**settings.saved, "data_digest": data_digest}
         for name, before, now in differences(old, new):
-            if not name.startswith(FREE):
+            if not name.startswith(FREE) and not _goes_on(name, before, now, new):
                 raise ConfigError(
                     f"workdir={workdir} holds a run with {name}={before!r}, not "
                     f"{now!r}: choose another --workdir, or run with {name}={before!r}"
                 )
     if write and is_first():
         write_json(path, {"version": VERSION, **content})
+
+
+def _goes_on(name, before, now, config):
+    """Whether a run goes on for more epochs, which only a constant rate allows."""
+    optimizer = config["optimizer"]
+    is_constant = (optimizer["schedule"], optimizer["warmup"]) == ("constant", 0.0)
+    return name == "num_epochs" and now > before and is_constant
 
 
 def differences(old, new):

@@ -1,0 +1,30 @@
+"""Log p(x) of a decoder that was trained elsewhere, with errors and gap.
+
+python -m experiments.evaluate_decoder --decoder=mymodule:decode --weights=FILE.npz \
+    --config.dataset=PATH --config.model.latent_sizes='(10,)'
+
+An encoder is fitted to it; with --config.evaluation.start=prior nothing is.
+"""
+
+from absl import flags
+
+from experiments.system import command_line
+
+
+def main(config_flag):
+    """Evaluates the decoder that the flags name."""
+    args = flags.FLAGS
+    config = command_line.load_config(config_flag)
+    from experiments.run import decoder, launch
+
+    launch.use_cores([config])
+    decoder.evaluate_named(config, args.decoder, args.weights, args.workdir)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("decoder", "", "package.module:function of (weights, z).")
+    flags.DEFINE_string("weights", "", "An .npz of its weights.")
+    flags.DEFINE_string("workdir", "runs/decoder", "Folder of the run.")
+    flags.adopt_module_key_flags(command_line)
+    config_flag = command_line.define_config("default.py:vae")
+    command_line.run(lambda: main(config_flag))

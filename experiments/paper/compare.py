@@ -107,8 +107,14 @@ def run(variants, workdir, compile_cache=None):
     return text
 
 
+def _gap(gaps):
+    means = (np.mean([gap[key][-1] for gap in gaps]) for key in ("gap", "gap_error"))
+    return "{:.2f} ± {:.2f}".format(*means)
+
+
 def _row(name, results, first):
-    gaps = [part["bidirectional"] for part in results["replicates"]]
+    parts = results["replicates"]
+    gaps = [part["bidirectional"] for part in parts if "bidirectional" in part]
     log_p, gained = results["test_log_p"], None
     if results is not first:
         gained = paired(results, first)
@@ -119,8 +125,6 @@ def _row(name, results, first):
         "gradient evaluations": f"{results['gradient_evaluations']:.3g}",
         "log p(x)": f"{log_p['mean']:.2f}",
         "± seeds": f"{log_p['standard_error']:.2f}" if has_seeds else "one seed",
-        "gap": "{:.2f} ± {:.2f}".format(
-            *(np.mean([gap[key][-1] for gap in gaps]) for key in ("gap", "gap_error"))
-        ),
+        "gap": _gap(gaps) if gaps else "",
         "gained": "" if gained is None else "{:+.2f} ± {:.2f}".format(*gained),
     }

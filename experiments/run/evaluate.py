@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import evaluation, sharding, tuning
@@ -231,7 +232,7 @@ def _plan(evaluator, folder):
         saved = sharding.from_first(jax.device_get(evaluator.tune()._asdict()))
         if is_first():
             write_arrays(path, saved)
-    return tuning.Plan(**saved)
+    return tuning.Plan(**{name: jnp.asarray(value) for name, value in saved.items()})
 
 
 def _is_plan(saved, num_temperatures):

@@ -4,6 +4,7 @@ from ais_jax import (
     adaptation,
     epochs,
     estimators,
+    likelihoods,
     optimizers,
     schedules,
     sharding,
@@ -27,7 +28,7 @@ from ais_jax.models import (
     posterior_path,
     prior_path,
 )
-from ais_jax.networks import bernoulli_model
+from ais_jax.networks import bernoulli_model, latent_model
 from ais_jax.numpyro_models import from_numpyro
 from ais_jax.path import AnnealingPath, Point, evaluate
 from ais_jax.proposals import WeightedSamples, annealed, importance, resample
@@ -61,6 +62,8 @@ __all__ = [
     "hmc_step",
     "importance",
     "importance_log_weights",
+    "latent_model",
+    "likelihoods",
     "log_normalizer",
     "optimizers",
     "posterior_path",

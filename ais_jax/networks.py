@@ -1,140 +1,132 @@
-"""The models of the IWAE study: perceptrons between layers of Gaussian latents."""
+"""Deep latent Gaussian models: networks between layers of Gaussian latents.
 
-from collections.abc import Callable, Sequence
+Those of the IWAE study, perceptrons with Bernoulli pixels, are `bernoulli_model`.
+"""
+
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from ais_jax.likelihoods import LIKELIHOODS, Likelihood, Start, data_mean_bias
 from ais_jax.models import Distribution, LatentVariableModel
-from ais_jax.numerics import (
-    bernoulli_log_prob,
-    normal_log_prob,
-    standard_normal_log_prob,
+from ais_jax.modules import (
+    ACTIVATIONS,
+    ConvolutionalOutputNet,
+    GaussianNet,
+    OutputNet,
+    convolutions,
+    perceptron,
 )
+from ais_jax.numerics import normal_log_prob, standard_normal_log_prob
 from ais_jax.precision import dot_general
 from ais_jax.registry import lookup
 from ais_jax.types import Params, PRNGKey
 
-ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "softplus": nn.softplus}
-
-
-class GaussianNet(nn.Module):
-    """A perceptron that gives the mean and standard deviation of a diagonal normal."""
-
-    widths: Sequence[int]
-    size: int
-    activation: Callable
-    dot_general: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Real[ArrayLike, "*batch X"]
-    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
-        """The mean and the standard deviation."""
-        for width in self.widths:
-            x = self.activation(nn.Dense(width, dot_general=self.dot_general)(x))
-        mean, log_scale = (
-            nn.Dense(self.size, dot_general=self.dot_general, name=name)(x)
-            for name in ("mean", "log_scale")
-        )
-        return mean, jnp.exp(log_scale)
-
-
-class BernoulliNet(nn.Module):
-    """A perceptron that gives the logits of independent Bernoulli variables."""
-
-    widths: Sequence[int]
-    size: int
-    activation: Callable
-    dot_general: Any
-    output_bias: Any = None
-
-    @nn.compact
-    def __call__(self, z: Float[Array, "*batch D"]) -> Float[Array, "*batch X"]:
-        """The logits."""
-        for width in self.widths:
-            z = self.activation(nn.Dense(width, dot_general=self.dot_general)(z))
-        bias = self.output_bias
-        bias_init = nn.initializers.zeros if bias is None else lambda *_: bias
-        output = nn.Dense(
-            self.size, dot_general=self.dot_general, bias_init=bias_init, name="logits"
-        )
-        return output(z)
-
-
-def data_mean_bias(
-    images: Real[ArrayLike, "N X"], smallest: float = 0.001
-) -> Float[Array, "X"]:
-    """Logits of the clipped mean image, a start for the decoder's output bias.
-
-    Args:
-        images: intensities in [0, 1].
-        smallest: the mean is clipped to [smallest, 1 - smallest].
-
-    Raises:
-        ValueError: an intensity is outside [0, 1] or NaN; not checked under `jit`.
-
-    References:
-        Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016 (code).
-    """
-    if not isinstance(images, jax.core.Tracer):
-        low, high = jnp.min(images), jnp.max(images)
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"images has intensities from {low} to {high}: they lie in [0, 1]; "
-                "divide levels 0 to 255 by 255"
-            )
-    mean = jnp.clip(jnp.mean(images, axis=0), smallest, 1.0 - smallest)
-    return jnp.log(mean) - jnp.log1p(-mean)
+__all__ = [
+    "ACTIVATIONS",
+    "NETWORKS",
+    "bernoulli_model",
+    "data_mean_bias",
+    "latent_model",
+]
 
 
 def bernoulli_model(
     data_size: int,
     *,
-    latent_sizes: Sequence[int] = (50,),
-    widths: Sequence[Sequence[int]] = ((200, 200),),
-    activation: str = "tanh",
     output_bias: Float[ArrayLike, "X"] | None = None,
-    precision: str = "float32",
-    force_precision: str = "float32",
+    **settings: Any,
 ) -> LatentVariableModel:
     """The deep latent Gaussian models of the IWAE study, of any number of layers.
 
-    Layer i has the latent vector z_i and a perceptron of `widths[i]` between it and
-    what lies below it, the pixels under z_1; the generative model mirrors the inference
-    model. The latent vector is the concatenation [z_1, ..., z_n].
-
     Args:
         data_size: X, the number of pixels.
-        latent_sizes: size of each stochastic layer, from the pixels up.
-        widths: hidden widths of each layer's perceptron in the encoder's order.
-        activation: one of `ACTIVATIONS`.
         output_bias: what to start the decoder's output bias from; None for zeros.
-        precision: of the matrix products, one of `precision.PRECISIONS`.
-        force_precision: of those in the gradient that drives HMC, likewise.
+        **settings: of `latent_model`.
 
     Returns:
         A model with X = data_size and D = sum(latent_sizes).
 
     Raises:
-        ValueError: where `latent_sizes` and `widths` do not match, or for an unknown
-            activation or precision.
+        ValueError: as `latent_model`.
+    """
+    start = None if output_bias is None else (output_bias, None)
+    return latent_model((data_size,), start=start, **settings)
+
+
+def latent_model(
+    image_shape: Sequence[int],
+    *,
+    likelihood: str = "bernoulli",
+    network: str = "perceptron",
+    latent_sizes: Sequence[int] = (50,),
+    widths: Sequence[Sequence[int]] = ((200, 200),),
+    activation: str = "tanh",
+    start: Start | None = None,
+    precision: str = "float32",
+    force_precision: str = "float32",
+) -> LatentVariableModel:
+    """Layers of Gaussian latents with networks between them, over any likelihood.
+
+    Layer i has the latent vector z_i and a network of `widths[i]` between it and
+    what lies below it, x under z_1; the generative model mirrors the inference
+    model. The latent vector is the concatenation [z_1, ..., z_n].
+
+    Args:
+        image_shape: [H, W] or [H, W, C] of an image, or [X] of a vector, whose product
+            is X: examples are flat, row by row, channels last.
+        likelihood: of x given z_1, one of `likelihoods.LIKELIHOODS`.
+        network: between x and z_1: 'perceptron', or 'convolution', whose convolutions
+            of 3 x 3 halve the image. Networks above are perceptrons.
+        latent_sizes: size of each stochastic layer, from the pixels up.
+        widths: hidden widths of each layer's network in the encoder's order; of
+            convolutions, their channels.
+        activation: one of `ACTIVATIONS`.
+        start: what to start the decoder's output bias and log scale from
+            (`Likelihood.start`); None for zeros.
+        precision: of the matrix products, one of `precision.PRECISIONS`; convolutions
+            are computed in float32.
+        force_precision: of those in the gradient that drives HMC, likewise.
+
+    Returns:
+        A model with D = sum(latent_sizes).
+
+    Raises:
+        ValueError: where `latent_sizes` and `widths` do not match, where an image
+            cannot be convolved, or for an unknown name.
     """
     if len(latent_sizes) != len(widths) or not latent_sizes:
         raise ValueError(
             f"latent_sizes={tuple(latent_sizes)} and widths={tuple(widths)}: give one "
             "tuple of widths for each latent size"
         )
-    nets = _Networks.build(
-        data_size,
-        latent_sizes,
-        widths,
-        lookup("activation", activation, ACTIVATIONS),
-        dot_general(precision),
-        output_bias,
+    product, act = dot_general(precision), lookup("activation", activation, ACTIVATIONS)
+    family = lookup("likelihood", likelihood, LIKELIHOODS)
+    bottom = lookup("network", network, NETWORKS)
+    output = {
+        "dot_general": product,
+        "output": family.output,
+        "has_scale": family.has_scale,
+        "start": start,
+    }
+    hidden, decoder = bottom(tuple(image_shape), tuple(widths[0]), act, output)
+
+    def gaussian(hidden, size):
+        return GaussianNet(hidden, size, product)
+
+    up = [perceptron(tuple(each), act) for each in widths[1:]]
+    down = [perceptron(tuple(each[::-1]), act) for each in widths[1:]]
+    nets = _Networks(
+        encoders=tuple(map(gaussian, (hidden, *up), latent_sizes)),
+        priors=tuple(map(gaussian, down, latent_sizes)),
+        decoder=decoder,
+        latent_sizes=tuple(latent_sizes),
+        data_size=math.prod(image_shape),
+        likelihood=family,
     )
     force = None
     if force_precision != precision:
@@ -150,6 +142,29 @@ def bernoulli_model(
     )
 
 
+def _perceptrons(image_shape, widths, activation, output):
+    """The hidden layers of the encoder of x, and the decoder."""
+    size = math.prod(image_shape)
+    decoder = OutputNet(perceptron(widths[::-1], activation), size, **output)
+    return perceptron(widths, activation), decoder
+
+
+def _convolutions(image_shape, channels, activation, output):
+    """Likewise, of convolutions."""
+    if len(image_shape) < 2 or not channels:
+        raise ValueError(
+            f"network='convolution': images {image_shape} with widths={channels} "
+            "cannot be convolved; use images [H, W] or [H, W, C] and at least one "
+            "number of channels, or network='perceptron'"
+        )
+    shape = (*image_shape, 1)[:3]
+    decoder = ConvolutionalOutputNet(shape, channels, activation, **output)
+    return convolutions(shape, channels, activation), decoder
+
+
+NETWORKS = {"perceptron": _perceptrons, "convolution": _convolutions}
+
+
 class _Networks(NamedTuple):
     """The networks of a deep latent Gaussian model, and its densities.
 
@@ -159,31 +174,15 @@ class _Networks(NamedTuple):
         decoder: p(x|z_1).
         latent_sizes: of z_1, z_2, ...
         data_size: X.
+        likelihood: of x given the decoder's outputs.
     """
 
     encoders: tuple[GaussianNet, ...]
     priors: tuple[GaussianNet, ...]
-    decoder: BernoulliNet
+    decoder: OutputNet | ConvolutionalOutputNet
     latent_sizes: tuple[int, ...]
     data_size: int
-
-    @classmethod
-    def build(cls, data_size, latent_sizes, widths, activation, product, bias):
-        def gaussian(hidden, size):
-            return GaussianNet(tuple(hidden), size, activation, product)
-
-        up = zip(widths, latent_sizes)
-        down = zip(widths[1:], latent_sizes)
-        decoder = BernoulliNet(
-            tuple(widths[0][::-1]), data_size, activation, product, bias
-        )
-        return cls(
-            encoders=tuple(gaussian(hidden, size) for hidden, size in up),
-            priors=tuple(gaussian(hidden[::-1], size) for hidden, size in down),
-            decoder=decoder,
-            latent_sizes=tuple(latent_sizes),
-            data_size=data_size,
-        )
+    likelihood: Likelihood
 
     def with_dot_general(self, product):
         """The same generative model with other matrix products."""
@@ -203,8 +202,9 @@ class _Networks(NamedTuple):
         ends = [sum(self.latent_sizes[: i + 1]) for i in range(len(self.latent_sizes))]
         return jnp.split(z, ends[:-1])
 
-    def logits(self, theta, z1):
-        return self.decoder.apply(theta[0], z1)
+    def output(self, theta, z):
+        """The likelihood's output and log scale."""
+        return self.decoder.apply(theta[0], self.split(z)[0])
 
     def log_prior(self, theta, z):
         layers = self.split(z)
@@ -216,8 +216,8 @@ class _Networks(NamedTuple):
     def log_joint(
         self, theta: Params, x: Real[ArrayLike, "X"], z: Float[ArrayLike, "D"]
     ) -> Float[Array, ""]:
-        logits = self.logits(theta, self.split(z)[0])
-        return self.log_prior(theta, z) + bernoulli_log_prob(logits, x)
+        output = self.output(theta, z)
+        return self.log_prior(theta, z) + self.likelihood.log_prob(*output, x)
 
     def prior(self, theta):
         nets = [(net, theta[i + 1]) for i, net in enumerate(self.priors)][::-1]
@@ -231,7 +231,7 @@ class _Networks(NamedTuple):
         )
 
     def proposal(self, phi: Params, x: Real[ArrayLike, "X"]) -> Distribution:
-        first = self.encoders[0].apply(phi[0], x)
+        first = self.encoders[0].apply(phi[0], self.likelihood.encoder_input(x))
         nets = list(zip(self.encoders[1:], phi[1:]))
         sample, mean, scale = _chain(first, nets)
 
@@ -250,13 +250,12 @@ class _Networks(NamedTuple):
         )
 
     def decode(self, theta: Params, z: Float[ArrayLike, "D"]) -> Float[Array, "X"]:
-        return jax.nn.sigmoid(self.logits(theta, self.split(z)[0]))
+        return self.likelihood.mean(self.output(theta, z)[0])
 
     def simulate(self, key, theta):
         z_key, x_key = jax.random.split(key)
         z = self.prior(theta).sample(z_key)
-        mean = self.decode(theta, z)
-        return jax.random.bernoulli(x_key, mean).astype(mean.dtype), z
+        return self.likelihood.sample(x_key, *self.output(theta, z)), z
 
 
 def _chain(first, nets):

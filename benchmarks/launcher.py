@@ -43,7 +43,7 @@ def table1_rows(dataset):
 
 def build_model(config):
     """The model of a run's ConfigDict."""
-    return build.build_model(resolve(config), IMAGES[config.dataset][2])
+    return build.build_model(resolve(config), (IMAGES[config.dataset][2],))
 
 
 def compile_training(config, num_devices):

@@ -53,13 +53,19 @@ def get_config(estimator="ais"):
     config.num_replicates = 1  # seeds trained side by side in one program
     config.num_epochs = 10
     config.batch_size = 128
-    config.dataset = "digits"
+    config.dataset = "digits"  # a name, a path, tfds:NAME
     config.data_dir = ""  # $AIS_JAX_DATA, else ~/.cache/ais_jax/data
+    config.init_from = ""  # folder of a run whose theta and phi training starts from
 
     config.model = ConfigDict()
+    config.model.factory = (
+        ""  # package.module:function of your own model; docs/own_data.md
+    )
+    config.model.likelihood = "bernoulli"  # or another of `likelihoods.LIKELIHOODS`
+    config.model.network = "perceptron"  # or convolution, whose widths are channels
     config.model.latent_sizes = (50,)  # of each stochastic layer, from the pixels up
     config.model.widths = ((200, 200),)  # of each layer's perceptron
-    config.model.activation = "tanh"
+    config.model.activation = "tanh"  # or another of flax.linen
     config.model.data_mean_bias = True  # the decoder starts at the mean image
     config.model.precision = "float32"  # or tf32_x3, bf16_x6: its emulations on GPUs
     config.model.force_precision = "float32"  # of HMC's force; tf32, bf16 are faster

@@ -1,4 +1,4 @@
-"""The experiments: command-line programs around the pure library `ais_jax`."""
+"""The programs around the pure library `ais_jax`, and a trained run as an object."""
 
 import sys
 
@@ -6,3 +6,10 @@ from experiments.system import signals
 
 if sys.argv[0] == "-m":  # one of the programs starts: no import of it is unguarded
     signals.watch()
+
+
+def load_run(workdir, model=None):
+    """A trained run as an object: see `experiments.run.loaded.load_run`."""
+    from experiments.run import loaded
+
+    return loaded.load_run(workdir, model)

@@ -3,7 +3,10 @@
 python -m experiments.sweep --config=configs/table1.py:digits --workdir=runs/digits
 
 The workdir gets one folder for each variant. Finished variants are skipped, unfinished
-ones resumed.
+ones resumed. Any run's config can be swept over any of its settings:
+
+python -m experiments.sweep --config=configs/digits.py --workdir=runs/rates \
+    --over=optimizer.learning_rate=1e-3,3e-3 --over=estimator.num_samples=1,5
 """
 
 from absl import flags
@@ -18,6 +21,9 @@ def main():
 
     args = flags.FLAGS
     config = command_line.load_config()
+    if args.over:
+        _sweep_over(config)
+        return
     variants = sweep.select(config, args.shard, args.only)
     launch.use_cores([variant.config for variant in variants])
     if args.dry_run:
@@ -26,9 +32,24 @@ def main():
         sweep.run(variants, args.workdir)
 
 
+def _sweep_over(config):
+    """Runs the variants of --over one after the other, and prints what they reached."""
+    from experiments.paper import compare, grid
+    from experiments.run import launch
+
+    args = flags.FLAGS
+    variants = grid.select(config, args.over, args.random)
+    launch.use_cores([variant.config for variant in variants])
+    print(compare.run(variants, args.workdir))
+
+
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", "runs/tables", "Folder of the sweep.")
     flags.DEFINE_string("shard", "1/1", "i/n: share i, from 1, of n machines.")
     flags.DEFINE_list("only", [], "Names of the variants to run, with commas.")
     flags.DEFINE_bool("dry_run", False, "List the variants and their cost.")
+    flags.DEFINE_multi_string(
+        "over", [], "NAME=VALUE,VALUE: a setting of a run's config; once for each."
+    )
+    flags.DEFINE_integer("random", 0, "So many of --over's variants, at random.", 0)
     command_line.run(main, "table1.py:digits")

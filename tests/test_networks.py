@@ -187,5 +187,6 @@ def test_activations_are_used():
             6, latent_sizes=(2,), widths=((4,),), activation=name
         )
         theta, _ = shaken(model.init(jax.random.key(0)), jax.random.key(1))
-        joints.append(float(model.log_joint(theta, X, jnp.array([0.3, -1.2]))))
+        places = jnp.array([0.3, -1.2]), jnp.array([3.0, -12.0])
+        joints.append(tuple(float(model.log_joint(theta, X, z)) for z in places))
     assert len(set(joints)) == len(networks.ACTIVATIONS)

@@ -148,8 +148,8 @@ def test_other_bad_images_are_named(tmp_path):
 
 
 def test_bounds_draws_the_upper_bound_above_the_lower(tmp_path):
-    lower, upper, se = [-90.0, -87.0, -86.0], [-80.0, -84.0, -85.0], [0.5, 0.3, 0.1]
-    plots.bounds([10, 100, 1000], lower, upper, se, se, tmp_path / "a.png")
+    lower, gap, se = [-90.0, -87.0, -86.0], [10.0, 3.0, 1.0], [0.5, 0.3, 0.1]
+    plots.bounds([10, 100, 1000], lower, gap, se, tmp_path / "a.png")
     pixels = read_png(tmp_path / "a.png")[
         :, : read_png(tmp_path / "a.png").shape[1] // 2
     ]
@@ -198,3 +198,32 @@ def test_matplotlib_is_imported_late_and_pyplot_never(tmp_path):
     command = [sys.executable, "-W", "error", "-c", DRAW, str(tmp_path / "a.png")]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
     assert share(read_png(tmp_path / "a.png"), BLUE) > 0
+
+
+def test_images_in_colour_keep_their_colours(tmp_path):
+    images = np.zeros((2, 4, 4, 3))
+    images[0], images[1] = BLUE, (2.0, -1.0, 0.5)
+    plots.image_grid(images, tmp_path / "a.png", columns=2)
+    pixels = read_png(tmp_path / "a.png")
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 4
+    np.testing.assert_allclose(pixels[height, width], BLUE, atol=0.01)
+    np.testing.assert_allclose(pixels[height, 3 * width], [1, 0, 0.5], atol=0.01)
+
+
+@pytest.mark.parametrize(("values", "is_log"), [((0.1, 0.3), False), ((0.01, 1), True)])
+def test_step_sizes_have_an_axis_that_can_be_read(values, is_log):
+    figure = plots._figure(7.0, 3.0)
+    rows = [
+        {"step": i, "step_sizes": [size, 1.1 * size]} for i, size in enumerate(values)
+    ]
+    plots._plot_temperatures(figure.subfigures(1, 1), rows, "step_sizes")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    assert (axes.get_yscale() == "log") == is_log
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert len(ticks) >= 3
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == [
+        "temperature 1",
+        "temperature 2",
+    ]

@@ -13,13 +13,13 @@ from flax.traverse_util import unflatten_dict
 
 from ais_jax import estimators
 from configs import default, presets
-from experiments.data.load import NAMES
 from experiments.run import build
 from experiments.run.settings import flatten, override, resolve
 from experiments.system.errors import ConfigError
 
 each_estimator = pytest.mark.parametrize("estimator", sorted(estimators.ESTIMATORS))
-each_config = pytest.mark.parametrize("name", ["default", *NAMES])
+NAMED = ("digits", "mnist", "omniglot", "binarized_mnist")
+each_config = pytest.mark.parametrize("name", ["default", *NAMED])
 
 
 def load(name, estimator="ais"):
@@ -178,7 +178,7 @@ def test_betas_must_rise_from_0_to_1(schedule, reason):
 def test_betas_that_rise_from_0_to_1_make_one_move_each():
     config = changed(estimator__schedule="0,0.25,1", estimator__num_temperatures=2)
     settings = resolve(config)
-    model = build.build_model(settings, 1)
+    model = build.build_model(settings, (1,))
     assert build.build_estimator(settings, model).num_moves == 2
 
 

@@ -86,7 +86,7 @@ def test_both_readings_of_t(reading, moves, method):
     config.reading = reading
     found = [v for v in variants.expand(config) if v.row[1:] == (method, 50, 11)]
     (variant,) = found
-    model = build.build_model(variant.settings, 784)
+    model = build.build_model(variant.settings, (28, 28))
     assert build.build_estimator(variant.settings, model).num_moves == moves
     assert variant.identity["num_moves"] == moves
     assert variant.identity["reading"] == reading

@@ -1,8 +1,23 @@
 """The data sets by name: their original files, homes, sizes and digests."""
 
+import math
 from typing import NamedTuple
 
+TFDS = "tfds:"  # before the name of a data set of tensorflow-datasets
 _TFDS = ("tensorflow_datasets", "array_record", "importlib_resources")
+
+
+class Sizes(NamedTuple):
+    """The sizes of a data set."""
+
+    num_train: int  # training images
+    num_test: int  # test images
+    image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
+
+    @property
+    def num_pixels(self):
+        """Of an image."""
+        return math.prod(self.image_shape)
 
 
 class Entry(NamedTuple):
@@ -16,6 +31,7 @@ class Entry(NamedTuple):
     home: str = ""  # address of the folder that the originals are downloaded from
     # whether the pixels are 0 or 1 already (a fixed binarization)
     is_binary: bool = False
+    levels: int = 1  # what 1 stands for in the original values, if anything
 
     @property
     def num_pixels(self):
@@ -23,17 +39,22 @@ class Entry(NamedTuple):
         return self.side**2
 
 
+def _idx(home):
+    """MNIST, or one of its siblings, whose files have the same names and sizes."""
+    files = {
+        "train": "train-images-idx3-ubyte.gz",
+        "test": "t10k-images-idx3-ubyte.gz",
+    }
+    return Entry(60000, 10000, 28, packages=_TFDS, files=files, home=home, levels=255)
+
+
 CATALOGUE = {
-    "digits": Entry(1500, 297, 8, packages=("sklearn",), files={}),
-    "mnist": Entry(
-        *(60000, 10000, 28),
-        packages=_TFDS,
-        files={
-            "train": "train-images-idx3-ubyte.gz",
-            "test": "t10k-images-idx3-ubyte.gz",
-        },
-        home="https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "digits": Entry(1500, 297, 8, packages=("sklearn",), files={}, levels=16),
+    "mnist": _idx("https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "fashion_mnist": _idx(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
     ),
+    "kmnist": _idx("http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
     "omniglot": Entry(
         *(24345, 8070, 28),
         packages=("scipy", "pooch"),
@@ -55,5 +76,5 @@ CATALOGUE = {
 STUDY_SOURCE = "IWAE study's split"
 STUDY_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"  # of its chardata.mat
 # A rebuild of the study's file from the 105x105 originals, known by its arrays
-# (`load.digest`): a .mat file's header holds a date, so its md5 is no identity.
+# (`dataset.digest`): a .mat file's header holds a date, so its md5 is no identity.
 REBUILT_DIGEST = "dfaa8628627647c6"

@@ -13,37 +13,25 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data import originals
+from experiments.data import originals, own
 from experiments.data.catalogue import (
     CATALOGUE,
     REBUILT_DIGEST,
     STUDY_MD5,
     STUDY_SOURCE,
+    TFDS,
+    Sizes,
 )
+from experiments.data.dataset import GIVEN, Dataset, digest
 from experiments.system.errors import DataError
 from experiments.system.files import is_writable, load_arrays, write_arrays
 
 NAMES = tuple(CATALOGUE)
 _FORMAT = 1
-
-
-class Dataset(NamedTuple):
-    """Images as flat rows, without labels."""
-
-    name: str  # one of `NAMES`
-    train: np.ndarray  # f32[N, D], intensities in [0, 1], upright images row by row
-    test: np.ndarray  # f32[N_test, D]
-    valid: np.ndarray | None  # f32[N_valid, D], or None where the data set has none
-    image_shape: tuple[int, int]  # height and width; D is their product
-    is_binary: bool  # whether the pixels are 0 or 1 already (a fixed binarization)
-    digest: str  # 16 hex digits that name these arrays and their order
-    source: str  # one line for reports: where the data come from
 
 
 def check_available(name: str, data_dir: str | os.PathLike | None = None) -> None:
@@ -53,11 +41,20 @@ def check_available(name: str, data_dir: str | os.PathLike | None = None) -> Non
         DataError: an unknown name; a missing package; or missing files without
             network (known within 5 seconds).
     """
+    root, name = _root(data_dir), _catalogued(name)
+    if name == GIVEN:
+        raise DataError(
+            f"dataset={GIVEN}: it is given in Python alone: train_and_evaluate(config, "
+            "dataset=Dataset.from_arrays(train, test))"
+        )
+    if own.is_path(name):
+        own.find(name, root)
+        return
+    if name.startswith(TFDS):
+        originals.require_packages(name, CATALOGUE["mnist"].packages)
+        return
     if name not in NAMES:
-        from ais_jax.registry import unknown_name
-
-        raise DataError(unknown_name("dataset", name, NAMES))
-    root = _root(data_dir)
+        raise DataError(unknown(name))
     caches = _cache_paths(name, root)
     if name == "digits" or not any(path.is_file() for path in caches):
         originals.require(name, root, caches)
@@ -68,14 +65,21 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
 
     `data_dir` None or "" means `$AIS_JAX_DATA`, else `~/.cache/ais_jax/data`. A copy of
     Omniglot other than the IWAE study's is used with a warning that names both digests.
+    A path is one of `own.load`; `tfds:NAME` one of `tfds_images.load`.
 
     Raises:
         DataError: the name is unknown, or the data are missing or damaged.
     """
     check_available(name, data_dir)
+    root, name = _root(data_dir), _catalogued(name)
+    if own.is_path(name):
+        return own.load(name, root)
+    if name.startswith(TFDS):
+        from experiments.data import tfds_images
+
+        return tfds_images.load(name.removeprefix(TFDS), root)
     if name == "digits":
         return _dataset(name, *_digits())
-    root = _root(data_dir)
     dataset = _dataset(name, *(_read_caches(name, root) or _build(name, root)))
     if name == "omniglot" and dataset.source != STUDY_SOURCE:
         warnings.warn(
@@ -86,17 +90,41 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     return dataset
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """First 16 hex digits of a sha256 over names, shapes, values and order.
+def unknown(name: str) -> str:
+    """One line that refuses an unknown name."""
+    from ais_jax.registry import unknown_name
 
-    Equal digests mean the same images, as little-endian float32, in the same order.
+    near = unknown_name("dataset", name, NAMES)
+    return f"{near} Or give a path (./NAME, NAME.npz, NAME.npy) or tfds:NAME."
+
+
+def is_named(name: str) -> bool:
+    """Whether `load` may know a data set by this name."""
+    return _catalogued(name) in (*NAMES, GIVEN) or is_elsewhere(name)
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether the name is a path, or one of tensorflow-datasets'."""
+    return own.is_path(name) or _catalogued(name).startswith(TFDS)
+
+
+def sizes(name: str, data_dir: str | os.PathLike | None = None) -> Sizes:
+    """The sizes of a data set, which is loaded where it is not in the catalogue.
+
+    Raises:
+        DataError: as `load`.
     """
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name], dtype="<f4")
-        sha.update(f"{name}{array.shape}".encode())
-        sha.update(array.data)
-    return sha.hexdigest()[:16]
+    entry = CATALOGUE.get(_catalogued(name))
+    if entry is not None:
+        return Sizes(entry.num_train, entry.num_test, (entry.side, entry.side))
+    dataset = load(name, data_dir)
+    return Sizes(len(dataset.train), len(dataset.test), dataset.image_shape)
+
+
+def _catalogued(name):
+    """The name in the catalogue of what tensorflow-datasets calls the same."""
+    bare = name.removeprefix(TFDS)
+    return bare if bare in NAMES else name
 
 
 def _root(data_dir):
@@ -129,6 +157,7 @@ def _dataset(name, arrays, source):
         is_binary=entry.is_binary,
         digest=digest(arrays),
         source=source,
+        levels=entry.levels,
     )
 
 

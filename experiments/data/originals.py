@@ -31,6 +31,8 @@ def find(name: str, root: Path) -> dict[str, Path]:
     paths = {}
     for file in CATALOGUE[name].files.values():
         places = (root / name / file, root / file)
+        if name in ("fashion_mnist", "kmnist"):  # whose files are called as MNIST's
+            places = places[:1]
         ends = ("", ".gz") if file.endswith(".amat") else ("",)
         for path in [p.with_name(p.name + end) for end in ends for p in places]:
             if path.is_file():
@@ -44,13 +46,7 @@ def require(name: str, root: Path, looked: tuple[Path, ...] = ()) -> None:
     The message names the further paths that were `looked` at.
     """
     entry = CATALOGUE[name]
-    absent = [m for m in entry.packages if importlib.util.find_spec(m) is None]
-    if absent:
-        extra = "digits" if name == "digits" else "experiments"
-        raise DataError(
-            f"data set {name!r} needs {', '.join(absent)}, which is not installed: "
-            f'pip install -e ".[{extra}]"'
-        )
+    require_packages(name, entry.packages)
     here = find(name, root)
     missing = [file for file in entry.files.values() if file not in here]
     if not missing or _is_reachable(entry.home + missing[0]):
@@ -63,6 +59,17 @@ def require(name: str, root: Path, looked: tuple[Path, ...] = ()) -> None:
         f"  put the missing files into {root / name} (or name the folder that holds "
         "them with --config.data_dir), or run once on a machine with network."
     )
+
+
+def require_packages(name: str, packages: tuple[str, ...]) -> None:
+    """Raises `DataError` where a package that a data set needs is missing."""
+    absent = [m for m in packages if importlib.util.find_spec(m) is None]
+    if absent:
+        extra = "digits" if name == "digits" else "experiments"
+        raise DataError(
+            f"data set {name!r} needs {', '.join(absent)}, which is not installed: "
+            f'pip install -e ".[{extra}]"'
+        )
 
 
 def user_cache() -> Path:

@@ -1,8 +1,10 @@
-"""MNIST and its fixed binarization by tensorflow-datasets, without TensorFlow.
+"""Images by tensorflow-datasets, without TensorFlow.
 
-TFDS (4.9.10) cannot prepare its builders of these without TensorFlow. The
-subclass here reads the files itself, and keeps TFDS's download manager, registered
-checksums, version and order of the examples.
+TFDS (4.9.10) cannot prepare its builders of MNIST, its siblings and its fixed
+binarization without TensorFlow. The subclass here reads the files itself, and keeps
+TFDS's download manager, registered checksums, version and order of the examples. Other
+data sets are read where they were prepared as array_record, or prepared where their
+builders need no TensorFlow.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data.catalogue import CATALOGUE
+from experiments.data.dataset import Dataset
 from experiments.data.originals import find
 from experiments.system.errors import DataError
 
@@ -48,6 +51,44 @@ def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
     splits = {{"validation": "valid"}.get(s, s): x for s, x in splits.items()}
     source = f"files verified by tensorflow-datasets' {name} checksums, in its order"
     return splits, source
+
+
+def load(name: str, root: Path) -> Dataset:
+    """A data set of images that `root` holds as TFDS prepared it, or can prepare.
+
+    Without a split `test` the training images are split (`Dataset.from_arrays`).
+
+    Raises:
+        DataError: TFDS does not know it, cannot prepare it without TensorFlow, or it
+            has no images of one shape.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+        if not builder.data_path.exists():
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=config)
+        arrays = {
+            {"validation": "valid"}.get(split, split): _images(builder, split)
+            for split in ("train", "validation", "test")
+            if split in builder.info.splits
+        }
+    except Exception as error:  # of any builder's code
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"dataset=tfds:{name}: tensorflow-datasets cannot read or prepare it in "
+            f"{root} without TensorFlow ({type(error).__name__}: {reason}): prepare it "
+            "there with file_format='array_record', or save its arrays as .npz"
+        ) from error
+    version = f"tensorflow-datasets' {builder.info.full_name}"
+    return Dataset.from_arrays(**arrays, name=f"tfds:{name}", source=version)
+
+
+def _images(builder, split):
+    """Bytes [N, H, W, C] of a prepared split."""
+    records = builder.as_data_source(split=split)
+    return np.stack([r["image"] for r in records.__getitems__(range(len(records)))])
 
 
 def _verified(path, file, info):
@@ -84,14 +125,13 @@ def _prepare(tfds, base, name, folder):
     for split in CATALOGUE[name].files:
         records = builder.as_data_source(split=split)
         images = [r["image"] for r in records.__getitems__(range(len(records)))]
-        levels = 255 if name == "mnist" else 1
-        splits[split] = np.stack(images) / np.float32(levels)
+        splits[split] = np.stack(images) / np.float32(CATALOGUE[name].levels)
     return splits
 
 
 def _images_only(tfds, base, name):
     """TFDS's builder without labels, which reads the files without TensorFlow."""
-    read = {"mnist": _read_idx, "binarized_mnist": _read_amat}[name]
+    read = _read_amat if CATALOGUE[name].is_binary else _read_idx
     known = {info.filename: info for info in base.url_infos.values()}
     files, home = CATALOGUE[name].files, CATALOGUE[name].home
 

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ais_jax.registry import unknown_name
-from experiments.data.catalogue import CATALOGUE
 from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
 from experiments.paper.variants import Variant
 from experiments.run import migrate
-from experiments.run.settings import resolve
+from experiments.run.settings import flatten, resolve
 from experiments.system.errors import InputError
 
 _LEGEND = """\
@@ -45,7 +43,7 @@ def select(config: ConfigDict, only=()) -> list[Variant]:
         for run in runs.values():
             run.num_epochs = max(1, round(run.num_epochs * budget / _evaluations(run)))
     return [
-        _variant(name, run, config.variants[name].to_dict())
+        variant(name, run, flatten(config.variants[name].to_dict()))
         for name, run in runs.items()
         if not only or name in only
     ]
@@ -82,10 +80,10 @@ def _evaluations(run):
     return settings.num_epochs * cost.evaluations_per_epoch(settings)
 
 
-def _variant(name, run, changes):
+def variant(name: str, run: ConfigDict, changes: dict) -> Variant:
+    """A `Variant` of a run's config with some settings changed, by dotted names."""
     settings = resolve(run)
-    batches = CATALOGUE[settings.dataset].num_train // settings.batch_size
-    flat = {".".join(path): value for path, value in flatten_dict(changes).items()}
+    batches = cost.sizes_of(settings).num_train // settings.batch_size
     evaluations = _evaluations(run)
     weights = cost.number_of_weights(settings)
     return Variant(
@@ -93,7 +91,7 @@ def _variant(name, run, changes):
         row=None,
         config=run,
         settings=settings,
-        identity={"changes": flat, "matched_cost": None},
+        identity={"changes": changes, "matched_cost": None},
         steps=settings.num_epochs * batches,
         gradient_evaluations=evaluations,
         train_flops=4.0 * weights * evaluations * settings.num_replicates,
@@ -109,8 +107,14 @@ def run(variants, workdir):
     return text
 
 
+def _gap(gaps):
+    means = (np.mean([gap[key][-1] for gap in gaps]) for key in ("gap", "gap_error"))
+    return "{:.2f} ± {:.2f}".format(*means)
+
+
 def _row(name, results, first):
-    gaps = [part["bidirectional"] for part in results["replicates"]]
+    parts = results["replicates"]
+    gaps = [part["bidirectional"] for part in parts if "bidirectional" in part]
     log_p, gained = results["test_log_p"], None
     if results is not first:
         gained = paired(results, first)
@@ -121,8 +125,6 @@ def _row(name, results, first):
         "gradient evaluations": f"{results['gradient_evaluations']:.3g}",
         "log p(x)": f"{log_p['mean']:.2f}",
         "± seeds": f"{log_p['standard_error']:.2f}" if has_seeds else "one seed",
-        "gap": "{:.2f} ± {:.2f}".format(
-            *(np.mean([gap[key][-1] for gap in gaps]) for key in ("gap", "gap_error"))
-        ),
+        "gap": _gap(gaps) if gaps else "",
         "gained": "" if gained is None else "{:+.2f} ± {:.2f}".format(*gained),
     }

@@ -19,9 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from experiments.data.catalogue import CATALOGUE
-from experiments.data.load import Dataset
+from experiments.data import load
+from experiments.data.dataset import Dataset
 from experiments.run import build, train
+
+
+def sizes_of(settings):
+    """The `Sizes` of the data set of a run."""
+    return load.sizes(settings.dataset, settings.data_dir)
 
 
 def evaluations_per_epoch(settings):
@@ -30,24 +35,24 @@ def evaluations_per_epoch(settings):
     Raises:
         ConfigError: where the batch is larger than the data set.
     """
-    entry = CATALOGUE[settings.dataset]
-    build.check_batch_size(settings, entry.num_train)
-    model = build.build_model(settings, entry.num_pixels)
+    sizes = sizes_of(settings)
+    build.check_batch_size(settings, sizes.num_train)
+    model = build.build_model(settings, sizes.image_shape)
     estimator = build.build_estimator(settings, model)
-    images = entry.num_train // settings.batch_size * settings.batch_size
+    images = sizes.num_train // settings.batch_size * settings.batch_size
     return images * estimator.gradient_evaluations
 
 
 def number_of_weights(settings):
     """P: of the decoder's matrices, which every pass multiplies by."""
-    model = build.build_model(settings, CATALOGUE[settings.dataset].num_pixels)
+    model = build.build_model(settings, sizes_of(settings).image_shape)
     theta, _ = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(theta) if len(leaf.shape) == 2)
 
 
 def evaluation_flops(settings):
     """FLOPs of the evaluation of one replicate."""
-    evaluation, num_test = settings.evaluation, CATALOGUE[settings.dataset].num_test
+    evaluation, num_test = settings.evaluation, sizes_of(settings).num_test
     images = min(evaluation.num_examples or num_test, num_test)
     top = evaluation.num_temperatures
     chain, *ladder = (
@@ -70,15 +75,15 @@ def calibrate(small, large):
 
 def random_dataset(settings, num_batches=8):
     """Random images of the data set's size, so many batches of them."""
-    entry = CATALOGUE[settings.dataset]
-    shape = (num_batches * settings.batch_size, entry.num_pixels)
+    sizes = sizes_of(settings)
+    shape = (num_batches * settings.batch_size, sizes.num_pixels)
     images = np.random.default_rng(0).random(shape, np.float32)
     return Dataset(
         name=settings.dataset,
         train=images,
         test=images,
         valid=None,
-        image_shape=(entry.side, entry.side),
+        image_shape=sizes.image_shape,
         is_binary=False,
         digest="",
         source="",

@@ -161,7 +161,7 @@ def _batches(settings, dataset, num_batches):
     shape = num_batches, settings.batch_size
     rows = jax.random.randint(rows_key, shape, 0, len(dataset.train))
     x = jnp.asarray(dataset.train[np.asarray(rows)])
-    if dataset.is_binary:
+    if not build.draws_pixels(settings, dataset):
         return x
     return jax.random.bernoulli(pixel_key, x).astype(x.dtype)
 

@@ -158,6 +158,7 @@ def finals(lines, column):
         errors = [entry["error_over_replicates"] for entry in group]
         if None in errors:
             errors = [entry["error_over_images"] for entry in group]
+        name += f", K = {', '.join(str(entry['num_samples']) for entry in group)}"
         series[f"{name} ({group[0]['run']})" if name in series else name] = (
             [entry[column] for entry in group],
             [entry["log_p"] for entry in group],
@@ -170,7 +171,7 @@ def _curves(members, column):
     """Series of learning curves, one for each run of one K."""
     series, key = {}, "epoch" if column == "epochs" else column
     for run, entry in members:
-        name = _method(entry)
+        name = f"{_method(entry)}, K = {entry['num_samples']}"
         series[f"{name} ({run.name})" if name in series else name] = (
             [row[key] for row in run.curve],
             [float(np.mean(row["test_log_p"])) for row in run.curve],

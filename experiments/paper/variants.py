@@ -6,7 +6,6 @@ from ml_collections import ConfigDict
 
 from ais_jax.registry import unknown_name
 from configs import default, presets, table1
-from experiments.data.catalogue import CATALOGUE
 from experiments.paper import cost, tables
 from experiments.paper.tables import Row
 from experiments.run.settings import Settings, resolve
@@ -55,7 +54,7 @@ def variant(config, row):
     matched = _match_cost(config, row, run, per_epoch) if config.matched_cost else None
     settings = resolve(run)
     total = settings.num_epochs * per_epoch
-    images = CATALOGUE[row.dataset].num_train
+    images = cost.sizes_of(settings).num_train
     flops = 4.0 * cost.number_of_weights(settings) * total
     return Variant(
         name=_name(config, row),

@@ -19,7 +19,9 @@ from ais_jax import (
     training,
 )
 from ais_jax.hmc import hmc_step
+from ais_jax.likelihoods import LIKELIHOODS
 from ais_jax.optimizers import Optimizers
+from experiments.run import factory
 from experiments.system.errors import ConfigError
 
 BLOCK_BYTES = (
@@ -43,11 +45,21 @@ class Training(NamedTuple):
     num_steps: int  # in all
 
 
-def build_model(settings, data_size, output_bias=None):
-    """The model of the settings for images of `data_size` pixels."""
-    return networks.bernoulli_model(
-        data_size, output_bias=output_bias, **settings.model
-    )
+def build_model(settings, image_shape, start=None):
+    """The model of the settings for images [H, W] or [H, W, C].
+
+    Raises:
+        ConfigError: where the user's factory gives another thing.
+        ValueError: where the images do not fit the network.
+    """
+    if settings.factory:
+        return factory.build(settings.factory, image_shape, settings.model)
+    return networks.latent_model(image_shape, start=start, **settings.model)
+
+
+def draws_pixels(settings, dataset):
+    """Whether pixels are drawn from intensities, for each visit and evaluation."""
+    return settings.model["likelihood"] == "bernoulli" and not dataset.is_binary
 
 
 def build_estimator(settings, model):
@@ -67,8 +79,10 @@ def build_estimator(settings, model):
     return estimators.make(name, model, **values)
 
 
-def build_training(settings, dataset):
+def build_training(settings, dataset, model=None):
     """Everything that a training run needs: a `Training`.
+
+    A model that is given stands for that of the settings.
 
     Raises:
         ConfigError: where the batch is larger than the data set, or there are fewer
@@ -76,15 +90,15 @@ def build_training(settings, dataset):
     """
     num_train, data_size = dataset.train.shape
     check_batch_size(settings, num_train)
-    bias = networks.data_mean_bias(dataset.train) if settings.data_mean_bias else None
-    model = build_model(settings, data_size, bias)
+    if model is None:
+        model = _model_of_data(settings, dataset)
     estimator = build_estimator(settings, model)
     steps_per_epoch = num_train // settings.batch_size
     num_steps = settings.num_epochs * steps_per_epoch
     train_step = training.make_train_step(
         estimator,
         settings.step_size_rule,
-        binarize=not dataset.is_binary,
+        binarize=draws_pixels(settings, dataset),
         average_decay=settings.average_decay,
         block_size=block_size(settings, data_size, estimator.num_samples),
         axis_name=sharding.DATA,
@@ -131,6 +145,18 @@ def _check_memory(settings, init, mesh):
             f"parameters and their optimizers, and a device has {have / 2**30:.3g}: "
             "use smaller ones"
         )
+
+
+def _model_of_data(settings, dataset):
+    """The model of the settings, its decoder started at the mean image."""
+    family = LIKELIHOODS[settings.model["likelihood"]]
+    start = family.start(dataset.train) if settings.data_mean_bias else None
+    try:
+        return build_model(settings, dataset.image_shape, start)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
 
 
 def check_batch_size(settings, num_train):
@@ -200,6 +226,8 @@ def block_size(settings, data_size, num_chains):
             return None
         hidden = [width for layer in settings.model["widths"] for width in layer]
         widest = max(data_size, *hidden, *settings.model["latent_sizes"])
+        if settings.model["network"] == "convolution":  # of a fourth of the places
+            widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
         rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
     return max(1, rows // num_chains)
 

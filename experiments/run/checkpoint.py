@@ -150,6 +150,25 @@ class Checkpointer:
             return state
         raise self._no_sound_one(damaged, candidate)
 
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The leaves of the newest checkpoint by path: a template of any state.
+
+        Raises:
+            CheckpointError: there is none whose manifest can be read.
+        """
+        damaged = {}
+        for step in self._candidates(None):
+            try:
+                saved = self._saved(step)
+            except Damaged as damage:
+                damaged[step] = str(damage)
+                continue
+            return {
+                path: jax.ShapeDtypeStruct(tuple(entry[0]), entry[1])
+                for path, entry in saved.items()
+            }
+        raise self._no_sound_one(damaged, step)
+
     def _restore(self, step: int, template: Any) -> Any:
         """One checkpoint's state, verified.
 

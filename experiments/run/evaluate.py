@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import evaluation, sharding, tuning
 from configs import presets
-from experiments.data.load import Dataset
-from experiments.run import plots
+from experiments.data.dataset import Dataset
+from experiments.run import pictures
 from experiments.run.build import Training
 from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import AIS, ENCODER, Evaluator
@@ -63,7 +64,7 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     if is_first():
         for path in (folder / "evaluation.json", workdir / "results.json"):
             write_json(path, results)
-        _plot(bound[0], parts[0], workdir / "plots")
+        pictures.draw(bound[0], parts[0], workdir, trained.step)
     return results
 
 
@@ -237,7 +238,7 @@ def _plan(evaluator, folder):
         saved = sharding.from_first(jax.device_get(evaluator.tune()._asdict()))
         if is_first():
             write_arrays(path, saved)
-    return tuning.Plan(**saved)
+    return tuning.Plan(**{name: jnp.asarray(value) for name, value in saved.items()})
 
 
 def _is_plan(saved, num_temperatures):
@@ -285,20 +286,3 @@ def _summary(tests):
         over = "over images"
         moments["standard_error"] = tests[0]["log_p"]["standard_error"]
     return {"test_log_p": {**moments, "error_over": over}}
-
-
-def _plot(evaluator, part, folder):
-    """Samples, reconstructions and bounds, of the first replicate."""
-    shape = (-1, *evaluator.dataset.image_shape)
-    samples = np.asarray(evaluator.decode(evaluator.simulate(np.arange(100))[1]))
-    plots.image_grid(samples.reshape(shape), folder / "samples.png", columns=10)
-    images = evaluator.test_images(np.arange(min(30, evaluator.num_examples)))
-    mean = np.asarray(evaluator.decode(evaluator.encode(images)))
-    plots.reconstructions(
-        np.asarray(images).reshape(shape),
-        mean.reshape(shape),
-        folder / "reconstructions.png",
-    )
-    if gap := part.get("bidirectional"):
-        names = ("num_temperatures", "lower", "upper", "lower_error", "upper_error")
-        plots.bounds(*(gap[name] for name in names), folder / "bounds.png")

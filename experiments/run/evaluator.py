@@ -36,6 +36,7 @@ class Evaluator:
         )
         self.path = build.build_path_fn(self.model, settings)
         self.transition = build.build_transition(settings)
+        self._draws_pixels = build.draws_pixels(setup.settings, dataset)
         self._block_size = partial(
             build.block_size, setup.settings, dataset.test.shape[1]
         )
@@ -159,7 +160,7 @@ class Evaluator:
 
     def _binarize(self, images, indices):
         x = jnp.asarray(images[indices])
-        if self.dataset.is_binary:
+        if not self._draws_pixels:
             return x
         keys = example_keys(self.keys["pixels"], jnp.asarray(indices))
         return jax.vmap(lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype))(

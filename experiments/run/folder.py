@@ -35,18 +35,23 @@ def default_workdir(settings):
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
-def claim(workdir, settings, data_digest, write=True):
+def claim(workdir, settings, data_digest, write=True, image_shape=()):
     """Writes config.json, or checks that the folder holds this very run.
 
-    The settings in `FREE` may change when a run goes on; all others are refused. An
-    evaluation with other settings checks alone, without `write`.
+    The settings in `FREE` may change when a run goes on, and num_epochs may be raised
+    where the learning rate is constant; all others are refused. An evaluation with
+    other settings checks alone, without `write`.
 
     Raises:
         ConfigError: where the folder holds a run of another config or other data, or
             where the processes of a run differ in theirs.
     """
     path = Path(workdir) / "config.json"
-    content = {"config": settings.saved, "data_digest": data_digest}
+    content = {
+        "config": settings.saved,
+        "data_digest": data_digest,
+        "image_shape": list(image_shape),
+    }
     _check_same_everywhere(content)
     if path.exists():
         saved = migrate.read(path, "config", "data_digest")
@@ -58,13 +63,13 @@ def claim(workdir, settings, data_digest, write=True):
 
 
 def check_same(workdir, old, new):
-    """Refuses a folder whose saved config differs from a new one but in `FREE`.
+    """Refuses a folder whose saved config differs from a new one where it may not.
 
     Raises:
         ConfigError: naming the setting and both values.
     """
     for name, before, now in differences(old, new):
-        if not name.startswith(FREE):
+        if not name.startswith(FREE) and not _goes_on(name, before, now, new):
             raise ConfigError(
                 f"workdir={workdir} holds a run with {name}={before!r}, not {now!r}: "
                 f"choose another --workdir, or run with {name}={before!r}"
@@ -75,6 +80,13 @@ def check_config(workdir, config):
     """Does as `check_same` for a config and the run that a folder holds."""
     saved = migrate.read(Path(workdir) / "config.json", "config")
     check_same(workdir, saved["config"], resolve(config).saved)
+
+
+def _goes_on(name, before, now, config):
+    """Whether a run goes on for more epochs, which only a constant rate allows."""
+    optimizer = config["optimizer"]
+    is_constant = (optimizer["schedule"], optimizer["warmup"]) == ("constant", 0.0)
+    return name == "num_epochs" and now > before and is_constant
 
 
 def differences(old, new):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ais_jax import sharding
 from experiments.data import load
+from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.run import build, checkpoint, evaluate, folder, train
 from experiments.run.settings import resolve
 from experiments.system import devices, files
@@ -13,13 +14,17 @@ from experiments.system.errors import ConfigError, DiskFull
 from experiments.system.progress import log
 
 
-def train_and_evaluate(config, workdir=None, mode="train_and_evaluate"):
+def train_and_evaluate(
+    config, workdir=None, mode="train_and_evaluate", *, dataset=None, model=None
+):
     """Trains and evaluates: the real thing, as the tests call it.
 
     Args:
         config: a ConfigDict of `configs/default.py`'s shape.
         workdir: the run's folder, or None for a new one.
         mode: `train_and_evaluate`, `train` or `evaluate`.
+        dataset: a `Dataset` in place of the config's, which says "given".
+        model: a `LatentVariableModel`, where `config.model.factory` says "given".
 
     Returns:
         The contents of results.json, or None where nothing was evaluated.
@@ -30,10 +35,13 @@ def train_and_evaluate(config, workdir=None, mode="train_and_evaluate"):
     """
     settings = resolve(config)
     build.build_mesh(settings)
-    load.check_available(settings.dataset, settings.data_dir)
+    _check_given(settings, dataset, model)
+    if dataset is None:
+        load.check_available(settings.dataset, settings.data_dir)
     workdir = Path(workdir or folder.default_workdir(settings))
     with files.prepared(workdir), _full_disk_named(workdir):
-        setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
+        is_training = mode != "evaluate"
+        setup, dataset = open_run(settings, workdir, is_training, dataset, model)
         log.info("Working directory: %s", workdir)
         if mode == "evaluate":
             trained = train.restore(setup, workdir)
@@ -50,12 +58,28 @@ def train_and_evaluate(config, workdir=None, mode="train_and_evaluate"):
     return results
 
 
-def open_run(settings, workdir, write=False):
+def open_run(settings, workdir, write=False, dataset=None, model=None):
     """(set-up, data set) of a run, once its folder holds it and no other."""
-    dataset = load.load(settings.dataset, settings.data_dir)
-    setup = build.build_training(settings, dataset)
-    folder.claim(workdir, settings, dataset.digest, write)
+    if dataset is None:
+        dataset = load.load(settings.dataset, settings.data_dir)
+    dataset = for_likelihood(dataset, settings.model["likelihood"])
+    setup = build.build_training(settings, dataset, model)
+    folder.claim(workdir, settings, dataset.digest, write, dataset.image_shape)
     return setup, dataset
+
+
+def _check_given(settings, dataset, model):
+    """Refuses a data set, or a model, that is given and not asked for, or not given."""
+    for name, said, given in (
+        ("dataset", settings.dataset, dataset),
+        ("model.factory", settings.factory, model),
+    ):
+        if (said == GIVEN) != (given is not None):
+            short = name.partition(".")[0]
+            raise ConfigError(
+                f"{name}={said!r}: config.{name}={GIVEN!r} goes together with "
+                f"train_and_evaluate(config, {short}=...)"
+            )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.system.files import damaged, read_json
 
-VERSION = 2  # of config.json, results.json and variant.json
+VERSION = 3  # of config.json, results.json and variant.json
 
 _EVALUATION = (  # of version 1, in the order of its presets' values
     *("num_examples", "num_chains", "num_temperatures", "num_leapfrog", "schedule"),
@@ -54,6 +54,8 @@ def migrate(content: dict) -> dict:
     content = copy.deepcopy(content)
     if content.get("version", 1) == 1:
         _from_1(content)
+    if content.get("version") == 2:
+        _from_2(content)
     return {"version": VERSION, **content}
 
 
@@ -85,6 +87,16 @@ def _from_1(content):
     adam = {"name": "adam", "clip_norm": None, "weight_decay": None, **optimizer}
     phi = {k: v for k, v in adam.items() if k not in ("schedule", "warmup", "phi")}
     config["optimizer"] = {"warmup": 0.0, **adam, "phi": phi}
+
+
+def _from_2(content):
+    """Version 2 knew Bernoulli perceptrons alone, and no other run to start from."""
+    content["version"] = 3
+    config = content.get("config")
+    if config is not None:
+        model = {"factory": "", "likelihood": "bernoulli", "network": "perceptron"}
+        config["model"] = {**model, **config["model"]}
+        config.setdefault("init_from", "")
 
 
 def _fill(section, values):

@@ -51,7 +51,7 @@ def learning_curves(rows: Rows, path: PathLike) -> None:
 
 
 def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None:
-    """Writes images f32[N, H, W] side by side, black at 0 and white at 1.
+    """Writes images f32[N, H, W] or f32[N, H, W, 3] side by side, from 0 to 1.
 
     Values outside are clipped; a last row that is not full ends in grey.
     """
@@ -63,7 +63,10 @@ def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None
 
 
 def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> None:
-    """Writes rows of images f32[N, H, W], "data" above its "model" reconstructions."""
+    """Writes rows of images [N, H, W(, 3)], "data" above its "model" reconstructions.
+
+    The model's are the means of p(x|z) at the encoder's mean.
+    """
     shapes = np.shape(originals), np.shape(reconstructed)
     if shapes[0] != shapes[1]:
         raise ValueError(f"originals and reconstructed differ in shape: {shapes}")
@@ -78,21 +81,33 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
     _save(figure, path)
 
 
-def bounds(num_temperatures, lower, upper, lower_se, upper_se, path: PathLike) -> None:
-    """Plots bounds on log p(x), in nats, with their standard errors, [N] each.
+def bounds(num_temperatures, lower, gap, gap_se, path: PathLike) -> None:
+    """Plots bounds on the mean log p(x), in nats, [N] each.
 
-    Lower ones are the forward chains' estimates, upper ones the reverse chains'.
+    Lower ones are the forward chains' estimates; upper ones, the reverse chains', lie
+    a gap above. The bars are the gap's standard errors, paired over the images, which
+    differ far more among themselves.
     """
+    upper = np.asarray(lower) + np.asarray(gap)
     series = {
-        "upper bound (reverse AIS)": (num_temperatures, upper, upper_se),
-        "lower bound (forward AIS)": (num_temperatures, lower, lower_se),
+        "upper bound (reverse AIS)": (num_temperatures, upper, gap_se),
+        "lower bound (forward AIS)": (num_temperatures, lower, None),
     }
     labels = {"xlabel": "number of temperatures", "ylabel": r"$\log p(x)$ (nats)"}
-    line_plot(series, path, **labels, logx=True)
+    bars = "bars: ±1 standard error of the gap"
+    line_plot(series, path, **labels, logx=True, bars=bars)
 
 
-def line_plot(series, path: PathLike, *, xlabel: str, ylabel: str, logx=False) -> None:
-    """Plots named curves (x, y, y_se or None); bars are one standard error long.
+def line_plot(
+    series,
+    path: PathLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+    logx=False,
+    bars="bars: ±1 standard error",
+) -> None:
+    """Plots named curves (x, y, y_se or None); the legend says what `bars` are.
 
     A logarithmic abscissa is ticked at the values given if they are few.
     """
@@ -109,7 +124,7 @@ def line_plot(series, path: PathLike, *, xlabel: str, ylabel: str, logx=False) -
     if logx:
         _log_abscissa(axes, np.unique(np.concatenate([x for x, *_ in series.values()])))
     has_bars = any(y_se is not None for _, _, y_se in series.values())
-    axes.legend(title="bars: ±1 standard error" if has_bars else None, frameon=False)
+    axes.legend(title=bars if has_bars else None, frameon=False)
     _label(axes, xlabel, ylabel)
     _save(figure, path)
 
@@ -167,7 +182,10 @@ def _plot_scores(axes: Any, rows: Rows, names: Sequence[str]) -> None:
 
 
 def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
-    """Draws a curve for each temperature; its colour is the key in the right plot."""
+    """Draws a curve for each temperature; its colour is the key in the right plot.
+
+    The legend names the first and the last.
+    """
     import matplotlib as mpl
 
     label, scale = _PER_TEMPERATURE[name]
@@ -177,10 +195,12 @@ def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
     colours = mpl.colormaps["cividis"](np.linspace(0, 0.93, num))
     columns = 1 + (num > 1)
     axes = panel.subplots(1, columns, width_ratios=(3, 2)[:columns], squeeze=False)[0]
-    for curve, colour in zip(values.T, colours, strict=True):
-        axes[0].plot(x, curve, color=colour, linewidth=1.2)
+    for i, (curve, colour) in enumerate(zip(values.T, colours, strict=True), 1):
+        name = f"temperature {i}" if i in (1, num) else None
+        axes[0].plot(x, curve, color=colour, linewidth=1.2, label=name)
     _label(axes[0], unit, label)
     if num > 1:
+        axes[0].legend(frameon=False, fontsize=8, title="colours: as on the right")
         axes[1].plot(np.arange(1, num + 1), values[-1], color="0.75", zorder=1)
         axes[1].scatter(np.arange(1, num + 1), values[-1], c=colours, s=24, zorder=2)
         axes[1].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
@@ -190,11 +210,18 @@ def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
 
 
 def _scale_ordinate(axes: Any, scale: str) -> None:
-    """A probability's [0, 1], or a logarithmic axis ticked at 1, 2 and 5."""
+    """A probability's [0, 1], or a logarithmic axis ticked at 1, 2 and 5.
+
+    Values within a factor of 5 would have one tick or none: their axis is linear.
+    """
     from matplotlib.ticker import LogLocator, NullLocator
 
     if scale == "linear":
         axes.set_ylim(0, 1.02)
+        return
+    low, high = axes.dataLim.intervaly
+    if not 0.0 < 5.0 * low < high:
+        axes.set_ylim(bottom=0.0)
         return
     axes.set_yscale(scale)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -203,24 +230,30 @@ def _scale_ordinate(axes: Any, scale: str) -> None:
 
 
 def _in_rows(images: np.ndarray, name: str, columns: int) -> np.ndarray:
-    """f32[N, H, W] as f32[rows, columns, H, W], the last row padded in grey."""
+    """[N, H, W(, 3)] as f32[rows, columns, H, W(, 3)], the last row padded in grey."""
     images = np.asarray(images, dtype=float)
-    if images.ndim != 3 or not images.size:
-        raise ValueError(f"{name} must be [N, H, W] and not empty, not {images.shape}")
+    is_grey, is_colour = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
+    if not (is_grey or is_colour) or not images.size:
+        raise ValueError(
+            f"{name} must be [N, H, W] or [N, H, W, 3] and not empty, not "
+            f"{images.shape}"
+        )
     if columns < 1:
         raise ValueError(f"columns must be positive, not {columns}")
-    padding = ((0, -len(images) % columns), (0, 0), (0, 0))
+    padding = ((0, -len(images) % columns),) + ((0, 0),) * (images.ndim - 1)
     images = np.pad(images, padding, constant_values=_GREY)
     return images.reshape(-1, columns, *images.shape[1:])
 
 
 def _show(figure: Any, images: np.ndarray) -> Any:
-    """Shows f32[rows, columns, H, W] with grey lines of one pixel around each."""
-    padding = ((0, 0), (0, 0), (0, 1), (0, 1))
+    """Shows [rows, columns, H, W(, 3)] with grey lines of one pixel around each."""
+    images = np.clip(images, 0.0, 1.0)
+    colours = ((0, 0),) * (images.ndim - 4)
+    padding = ((0, 0), (0, 0), (0, 1), (0, 1), *colours)
     tiles = np.pad(images, padding, constant_values=_GREY).swapaxes(1, 2)
-    rows, height, columns, width = tiles.shape
-    canvas = tiles.reshape(rows * height, columns * width)
-    canvas = np.pad(canvas, ((1, 0), (1, 0)), constant_values=_GREY)
+    rows, height, columns, width = tiles.shape[:4]
+    canvas = tiles.reshape(rows * height, columns * width, *tiles.shape[4:])
+    canvas = np.pad(canvas, ((1, 0), (1, 0), *colours), constant_values=_GREY)
     scale = 0.62 / max(height, width)
     figure.set_size_inches(canvas.shape[1] * scale + 0.6, canvas.shape[0] * scale + 0.4)
     axes = figure.add_subplot()

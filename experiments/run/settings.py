@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from ais_jax import models, optimizers, precision, registry, schedules
 from ais_jax.adaptation import StepSizeRule, check_rule
 from configs import default, presets
-from experiments.data.load import NAMES
-from experiments.run import build
+from experiments.data import load
+from experiments.run import build, factory
 from experiments.run.types import check_types
 from experiments.system.errors import ConfigError
 
@@ -40,7 +40,6 @@ _LEAST = {
     ),
 }
 _CHOICES = {
-    "dataset": NAMES,
     "model.precision": precision.PRECISIONS,
     "model.force_precision": precision.PRECISIONS,
     "evaluation.start": build.STARTS,
@@ -69,7 +68,9 @@ class Settings(NamedTuple):
     batch_size: int
     dataset: str
     data_dir: str
-    model: dict[str, Any]  # keyword arguments of `networks.bernoulli_model`
+    init_from: str
+    factory: str  # of the model; empty for `networks.latent_model`
+    model: dict[str, Any]  # keyword arguments of `networks.latent_model`
     data_mean_bias: bool
     estimator: dict[str, Any]  # its name, and keyword arguments of `estimators.make`
     first_step_size: float  # of HMC in training
@@ -113,6 +114,7 @@ def resolve(config: ConfigDict) -> Settings:
     first_step_size, rule = _step_sizes(values["step_size"])
     sections = {
         "model": model,
+        "factory": model.pop("factory"),
         "data_mean_bias": model.pop("data_mean_bias"),
         "estimator": _estimator(values["estimator"]),
         "first_step_size": first_step_size,
@@ -126,7 +128,8 @@ def resolve(config: ConfigDict) -> Settings:
     same = {name: values[name] for name in Settings._fields if name in values}
     settings = Settings(**{**same, **sections, "saved": plain(values)})
     with _section("model"):
-        built = build.build_model(settings, 1)
+        factory.check(settings.factory)
+        built = build.build_model(settings._replace(factory=""), (8, 8))
     with _section("estimator"):
         build.build_estimator(settings, built)
     with _section("optimizer"):
@@ -251,6 +254,8 @@ def _check(values):
                 raise ConfigError(f"{name}={flat[name]}: use at least {least}")
     for name, known in _CHOICES.items():
         _choose(name, flat[name], known)
+    if not load.is_named(flat["dataset"]):
+        raise ConfigError(load.unknown(flat["dataset"]))
     if flat["seed"] + flat["num_replicates"] > 2**32:
         raise ConfigError(f"seed={flat['seed']}: use less than 2**32 - num_replicates")
     latent_sizes, widths = flat["model.latent_sizes"], flat["model.widths"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ais_jax import sharding
 from ais_jax.optimizers import with_rate
-from experiments.run import plots
+from experiments.run import parameters, plots
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
@@ -72,7 +72,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
     with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
         saved = checkpointer.latest_step()
         if saved is None:
-            state = initial_state(setup)
+            state = parameters.start(setup, initial_state(setup))
         else:
             state = _at_rates(setup, checkpointer.restore(template(setup)))
             saved = checkpointer.latest_step()

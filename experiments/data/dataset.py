@@ -1,0 +1,161 @@
+"""A data set as arrays, and what its values must be."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.system.errors import DataError
+
+GIVEN = "given"  # the name of a data set that Python gives
+TEST_SHARE = 0.1  # of the images of one array
+SPLIT_SEED = 0
+
+
+class Dataset(NamedTuple):
+    """Images, or other vectors of numbers, as flat rows without labels."""
+
+    name: str  # as `config.dataset` names it
+    train: np.ndarray  # f32[N, X], upright images row by row, channels last
+    test: np.ndarray  # f32[N_test, X]
+    valid: np.ndarray | None  # f32[N_valid, X], or None where the data set has none
+    image_shape: tuple[int, ...]  # [H, W] or [H, W, C]; X is their product
+    is_binary: bool  # whether the values are 0 or 1 already (a fixed binarization)
+    digest: str  # 16 hex digits that name these arrays and their order
+    source: str  # one line for reports: where the data come from
+    # what 1 stands for in the counts that the data came as, such as 255 of 8-bit
+    # images; 1 where the values are those that came
+    levels: int = 1
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train,
+        test=None,
+        valid=None,
+        *,
+        name=GIVEN,
+        source="arrays",
+        test_share=TEST_SHARE,
+        seed=SPLIT_SEED,
+    ) -> "Dataset":
+        """A data set of your arrays [N, ...]: images [H, W(, C)], or vectors.
+
+        Bytes (uint8) are scaled to [0, 1]; other numbers stay as they are.
+
+        Args:
+            train: training images.
+            test: test images; None takes a share of the others, in the order of a
+                permutation.
+            valid: validation images, for the pilot of an evaluation.
+            name: of the data set, for reports and refusals.
+            source: where the data come from, in a line.
+            test_share: share of the images that are for tests where `test` is None.
+            seed: of that permutation.
+
+        Raises:
+            DataError: for an array that holds no numbers, or NaN, or none; and for
+                arrays of different shapes.
+        """
+        given = {"train": train, "test": test, "valid": valid}
+        arrays = {k: _numbers(name, k, a) for k, a in given.items() if a is not None}
+        if test is None:
+            arrays |= _split(name, arrays["train"], test_share, seed)
+            source += f", split by seed {seed}"
+        shapes = {split: a.shape[1:] for split, a in arrays.items()}
+        if len(set(shapes.values())) > 1:
+            raise DataError(f"dataset={name}: images differ in shape: {shapes}")
+        levels = {255 if a.dtype == np.uint8 else 1 for a in arrays.values()}
+        if len(levels) > 1:
+            raise DataError(f"dataset={name}: give all arrays as bytes, or none")
+        (levels,) = levels
+        rows = {
+            split: a.reshape(len(a), -1).astype(np.float32) / np.float32(levels)
+            for split, a in arrays.items()
+        }
+        is_binary = all(np.isin(x, (0.0, 1.0)).all() for x in rows.values())
+        shape = image_shape(arrays["train"].shape[1:])
+        return cls(
+            *(name, rows["train"], rows["test"], rows.get("valid"), shape),
+            *(is_binary, digest(rows), source, levels),
+        )
+
+    def splits(self) -> dict[str, np.ndarray]:
+        """Name -> array of each split that there is."""
+        names = ("train", "test", "valid")
+        return {k: getattr(self, k) for k in names if getattr(self, k) is not None}
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The values that pictures show as black and as white."""
+        low, high = float(self.train.min()), float(self.train.max())
+        return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
+
+
+def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
+    """The data set with the values that a likelihood takes: counts for counts.
+
+    Raises:
+        DataError: for values that the likelihood gives no probability.
+    """
+    from ais_jax import likelihoods
+
+    is_count = likelihoods.LIKELIHOODS[likelihood].is_count
+    if is_count and dataset.levels > 1:
+        splits = {k: np.rint(x * dataset.levels) for k, x in dataset.splits().items()}
+        dataset = dataset._replace(levels=1, **splits)
+    for split, x in dataset.splits().items():
+        try:
+            likelihoods.check_values(likelihood, x)
+        except ValueError as error:
+            raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
+    return dataset
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """First 16 hex digits of a sha256 over names, shapes, values and order.
+
+    Equal digests mean the same images, as little-endian float32, in the same order.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], dtype="<f4")
+        sha.update(f"{name}{array.shape}".encode())
+        sha.update(array.data)
+    return sha.hexdigest()[:16]
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[H, W] or [H, W, C] of an image's array; vectors of a square's size are one."""
+    if len(shape) == 3 and shape[2] == 1:
+        return shape[:2]
+    if len(shape) != 1:
+        return shape
+    side = math.isqrt(shape[0])
+    return (side, side) if side**2 == shape[0] else (1, *shape)
+
+
+def _numbers(name, split, array):
+    """An array of at least one image of finite numbers."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "buif" or not 2 <= array.ndim <= 4 or not array.size:
+        raise DataError(
+            f"dataset={name}: {split} is {array.dtype}{list(array.shape)}: use numbers "
+            "[N, H, W], [N, H, W, C] or [N, X]"
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"dataset={name}: {split} has NaN or infinite values")
+    return array
+
+
+def _split(name, images, test_share, seed):
+    num_test = round(test_share * len(images))
+    if not 1 <= num_test < len(images):
+        raise DataError(
+            f"dataset={name}: {len(images)} images cannot be split by test_share="
+            f"{test_share}: give test images"
+        )
+    order = np.random.default_rng(seed).permutation(len(images))
+    return {"train": images[order[num_test:]], "test": images[order[:num_test]]}

@@ -1,0 +1,70 @@
+"""Sweeps of one run's config over values of any of its settings."""
+
+import ast
+import itertools
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ais_jax.registry import unknown_name
+from experiments.paper import compare
+from experiments.run.settings import flatten
+from experiments.system.errors import InputError
+
+
+def select(config: ConfigDict, over, num_random=0, seed=0):
+    """The variants of a config over a grid, or so many of them drawn at random.
+
+    Args:
+        config: one run's.
+        over: texts NAME=VALUE,VALUE,... of dotted settings.
+        num_random: how many of the grid's points to draw, without doubles; 0: all.
+        seed: of that draw.
+
+    Returns:
+        `variants.Variant`s, called by what they change.
+
+    Raises:
+        InputError: for an unknown setting, or a text of another form.
+    """
+    names, values = zip(*(_axis(config, text) for text in over))
+    points = list(itertools.product(*values))
+    if num_random:
+        order = np.random.default_rng(seed).permutation(len(points))[:num_random]
+        points = [points[i] for i in sorted(order)]
+    return [_variant(config, dict(zip(names, point))) for point in points]
+
+
+def _axis(config, text):
+    """(setting, its values) of a text NAME=VALUE,VALUE,..."""
+    name, _, listed = text.partition("=")
+    known = flatten(config.to_dict())
+    if name not in known:
+        raise InputError(unknown_name("over", name, list(known)))
+    try:
+        values = ast.literal_eval(f"[{listed}]")
+    except (SyntaxError, ValueError):
+        values = [value.strip() for value in listed.split(",")]
+    if not values or values == [""]:
+        raise InputError(f"over={text}: use NAME=VALUE,VALUE,...")
+    if isinstance(known[name], tuple):
+        values = [v if isinstance(v, tuple) else (v,) for v in values]
+    return name, values
+
+
+def _variant(config, changes):
+    run = config.copy_and_resolve_references()
+    try:
+        run.update_from_flattened_dict(changes)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"over={changes}: {error.args[0]}") from error
+    return compare.variant(_name(changes), run, changes)
+
+
+def _name(changes):
+    """A folder's name, such as learning_rate=0.003,num_samples=5."""
+    parts = []
+    for name, value in changes.items():
+        text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        parts.append(f"{name.rpartition('.')[2]}={text}")
+    return ",".join(parts).replace("/", "_").replace(" ", "")

@@ -1,0 +1,45 @@
+"""The parameters of a run in one file, for other programs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from experiments.run import manifest
+from experiments.run.settings import plain
+from experiments.system.errors import InputError
+from experiments.system.files import replacing, write_arrays
+
+SUFFIXES = (".npz", ".safetensors")
+
+
+def export(run, path):
+    """Writes theta and phi of a `loaded.Run`, with its config as JSON.
+
+    Arrays are called `theta/...` and `phi/...` by their places in the pytrees; an .npz
+    holds `config`, a text, beside them, and .safetensors has it in its metadata.
+
+    Returns:
+        The names of the arrays.
+
+    Raises:
+        InputError: for another suffix, or where safetensors is not installed.
+    """
+    path, config = Path(path), json.dumps(plain(run.config.to_dict()))
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"to={path}: use a name that ends in {' or '.join(SUFFIXES)}")
+    trees = {"theta": run.theta, "phi": run.phi}
+    leaves = manifest.leaves_by_path(trees)
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
+    if path.suffix == ".npz":
+        write_arrays(path, {**arrays, "config": np.array(config)})
+        return list(arrays)
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise InputError(
+            f"to={path} needs safetensors: pip install safetensors, or use .npz"
+        ) from error
+    with replacing(path) as file:
+        file.write(save(arrays, metadata={"config": config}))
+    return list(arrays)

@@ -1,0 +1,266 @@
+"""Data of one's own: arrays, files, folders, tensorflow-datasets, and refusals."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data import load as datasets
+from experiments.data.catalogue import CATALOGUE, TFDS
+from experiments.data.dataset import Dataset, digest, for_likelihood
+from experiments.system.errors import DataError
+
+RNG = np.random.default_rng(0)
+BYTES = RNG.integers(0, 256, (20, 6, 5), np.uint8)
+REALS = RNG.normal(size=(10, 4, 3, 3)).astype(np.float32)
+
+
+def refusal(call, *args, **kwargs):
+    with pytest.raises(DataError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_arrays_of_bytes_are_scaled():
+    data = Dataset.from_arrays(BYTES[:15], BYTES[15:])
+    np.testing.assert_array_equal(
+        data.train, BYTES[:15].reshape(15, 30) / np.float32(255)
+    )
+    assert data.test.shape == (5, 30) and data.valid is None
+    assert (data.image_shape, data.levels, data.is_binary) == ((6, 5), 255, False)
+    assert data.digest == digest({"train": data.train, "test": data.test})
+    assert data.limits == (0.0, 1.0)
+
+
+def test_other_numbers_stay_as_they_are():
+    data = Dataset.from_arrays(REALS, REALS[:2], REALS[:3])
+    np.testing.assert_array_equal(data.valid, REALS[:3].reshape(3, 36))
+    assert (data.image_shape, data.levels) == ((4, 3, 3), 1)
+    assert data.limits == (REALS.min(), REALS.max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((16,), (4, 4)), ((12,), (1, 12)), ((3, 2), (3, 2)), ((3, 2, 1), (3, 2))],
+)
+def test_shapes_for_pictures(shape, expected):
+    data = Dataset.from_arrays(np.zeros((4, *shape)), np.ones((2, *shape)))
+    assert data.image_shape == expected
+    assert data.is_binary
+
+
+def test_one_array_is_split_by_its_seed():
+    first, again = (Dataset.from_arrays(BYTES) for _ in range(2))
+    other = Dataset.from_arrays(BYTES, seed=1, test_share=0.5)
+    assert (len(first.train), len(first.test)) == (18, 2)
+    assert (len(other.train), len(other.test)) == (10, 10)
+    assert first.digest == again.digest != other.digest
+    assert "split by seed 1" in other.source
+    together = np.concatenate([first.train, first.test])
+    rows = lambda x: sorted(map(bytes, np.rint(x * 255).astype(np.uint8)))
+    assert rows(together) == rows(BYTES.reshape(20, -1) / 255)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((BYTES, BYTES[:, :5]), "differ in shape"),
+        ((BYTES, BYTES / 255.0), "all arrays as bytes"),
+        ((np.full((3, 2, 2), np.nan), REALS), "train has NaN"),
+        ((np.array([["a"]]), REALS), "use numbers"),
+        ((np.zeros(5),), r"float64\[5\]"),
+        ((np.zeros((0, 4)),), r"\[0, 4\]"),
+        ((np.zeros((1, 4)),), "cannot be split"),
+    ],
+)
+def test_bad_arrays_are_refused(arrays, message):
+    with pytest.raises(DataError, match=message):
+        Dataset.from_arrays(*arrays)
+
+
+def test_counts_are_what_the_bytes_and_the_digits_were():
+    data = for_likelihood(Dataset.from_arrays(BYTES, BYTES[:2]), "poisson")
+    np.testing.assert_array_equal(data.train, BYTES.reshape(20, -1))
+    assert data.limits == (BYTES.min(), BYTES.max())
+    digits = for_likelihood(datasets.load("digits"), "negative_binomial")
+    assert set(np.unique(digits.train)) == set(range(17))
+    assert digits.digest == datasets.load("digits").digest
+
+
+@pytest.mark.parametrize(
+    ("array", "likelihood"),
+    [
+        *((REALS, "bernoulli"), (REALS, "poisson"), (REALS, "discretized_logistic")),
+        (np.abs(REALS) / 10, "negative_binomial"),
+    ],
+)
+def test_values_that_the_likelihood_does_not_take_are_refused(array, likelihood):
+    data = Dataset.from_arrays(array, array[:2], name="mine")
+    message = refusal(for_likelihood, data, likelihood)
+    assert message.startswith("dataset=mine: train: the value")
+    assert f"likelihood={likelihood!r}" in message
+    assert for_likelihood(data, "gaussian") is data
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_files_of_arrays(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".npy":
+        np.save(path, BYTES)
+        expected = Dataset.from_arrays(BYTES)
+    else:
+        np.savez(path, train=BYTES[:9], test=BYTES[9:], valid=BYTES[:2], labels=[1])
+        expected = Dataset.from_arrays(BYTES[:9], BYTES[9:], BYTES[:2])
+    data = datasets.load(str(path))
+    assert data.digest == expected.digest
+    assert data.name == str(path) and data.source.startswith(path.name)
+    assert datasets.load(f"gone/{path.name}", tmp_path).digest == data.digest
+    sizes = datasets.sizes(str(path))
+    assert sizes.image_shape == (6, 5) and sizes.num_pixels == 30
+    assert sizes.num_train == len(data.train)
+
+
+def test_an_npz_of_one_array_is_split(tmp_path):
+    np.savez(tmp_path / "a.npz", images=BYTES)
+    data = datasets.load(str(tmp_path / "a.npz"))
+    assert data.digest == Dataset.from_arrays(BYTES).digest
+
+
+def save_images(folder, images):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+
+
+def test_folders_of_images(tmp_path):
+    save_images(tmp_path / "train", BYTES[:12])
+    save_images(tmp_path / "test", BYTES[12:])
+    data = datasets.load(str(tmp_path))
+    assert data.digest == Dataset.from_arrays(BYTES[:12], BYTES[12:]).digest
+    colour = RNG.integers(0, 256, (6, 5, 3), np.uint8)
+    save_images(tmp_path / "test" / "deeper", [colour])
+    data = datasets.load(str(tmp_path))
+    assert data.image_shape == (6, 5, 3)
+    np.testing.assert_array_equal(data.test[-1], colour.ravel() / np.float32(255))
+    flat = datasets.load(str(tmp_path / "train"))
+    assert flat.digest == Dataset.from_arrays(BYTES[:12]).digest
+
+
+def test_bad_paths_are_refused(tmp_path):
+    assert "no such file" in refusal(datasets.load, str(tmp_path / "no.npz"))
+    np.savez(tmp_path / "a.npz", x=BYTES, y=BYTES)
+    assert "holds x, y" in refusal(datasets.load, str(tmp_path / "a.npz"))
+    (tmp_path / "b.npz").write_bytes(b"nothing")
+    assert "cannot be read" in refusal(datasets.load, str(tmp_path / "b.npz"))
+    np.save(tmp_path / "c.npy", np.array([{}]), allow_pickle=True)
+    assert "cannot be read" in refusal(datasets.load, str(tmp_path / "c.npy"))
+    (tmp_path / "d.txt").write_text("nothing")
+    assert "use an .npz" in refusal(datasets.load, str(tmp_path / "d.txt"))
+    (tmp_path / "empty").mkdir()
+    assert "has no images" in refusal(datasets.load, str(tmp_path / "empty"))
+    save_images(tmp_path / "sizes", [BYTES[0], BYTES[1][:4]])
+    assert "01.png is (4, 5)" in refusal(datasets.load, str(tmp_path / "sizes"))
+    (tmp_path / "sizes" / "01.png").write_bytes(b"nothing")
+    assert "no image" in refusal(datasets.load, str(tmp_path / "sizes"))
+
+
+def test_a_data_set_given_in_python_cannot_be_loaded():
+    assert "train_and_evaluate" in refusal(datasets.load, "given")
+
+
+def test_mnists_siblings_have_their_names_and_files():
+    for name in ("fashion_mnist", "kmnist"):
+        assert datasets.is_named(name) and datasets.is_named(f"{TFDS}{name}")
+        sizes = datasets.sizes(f"{TFDS}{name}")
+        assert sizes == datasets.sizes("mnist")
+        assert CATALOGUE[name].files == CATALOGUE["mnist"].files
+
+
+def write_idx(path, images):
+    import gzip
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = b"\x00\x00\x08\x03" + b"".join(
+        n.to_bytes(4, "big") for n in (len(images), 28, 28)
+    )
+    path.write_bytes(gzip.compress(header + images.tobytes(), mtime=0))
+
+
+@pytest.fixture
+def small_fashion(tmp_path, monkeypatch):
+    """Small files of Fashion-MNIST's form, whose digests TFDS is told."""
+    import hashlib
+
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = RNG.integers(0, 256, (7, 28, 28), np.uint8)
+    files = CATALOGUE["fashion_mnist"].files
+    base = tfds.builder_cls("fashion_mnist")
+    infos = dict(base.url_infos)
+    for split, part in (("train", images[:5]), ("test", images[5:])):
+        path = tmp_path / "fashion_mnist" / files[split]
+        write_idx(path, part)
+        url = CATALOGUE["fashion_mnist"].home + files[split]
+        content = path.read_bytes()
+        infos[url] = tfds.download.checksums.UrlInfo(
+            size=len(content),
+            checksum=hashlib.sha256(content).hexdigest(),
+            filename=files[split],
+        )
+    monkeypatch.setattr(base, "url_infos", infos)
+    return tmp_path, images
+
+
+def test_fashion_mnist_is_read_from_local_files_and_refused_where_damaged(
+    small_fashion, monkeypatch
+):
+    root, images = small_fashion
+    counts = CATALOGUE["fashion_mnist"]._replace(num_train=5, num_test=2)
+    monkeypatch.setitem(CATALOGUE, "fashion_mnist", counts)
+    data = datasets.load("tfds:fashion_mnist", root)
+    rows = lambda x: sorted(map(bytes, np.rint(x * 255).astype(np.uint8)))
+    assert rows(data.train) == sorted(map(bytes, images[:5].reshape(5, -1)))
+    assert rows(data.test) == sorted(map(bytes, images[5:].reshape(2, -1)))
+    assert (data.name, data.levels) == ("fashion_mnist", 255)
+    assert datasets.load("fashion_mnist", root).digest == data.digest
+    path = root / "fashion_mnist" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(DataError, match="damaged"):
+        datasets.load("fashion_mnist", root)
+
+
+def test_prepared_data_sets_of_tensorflow_datasets(tmp_path):
+    import tensorflow_datasets as tfds
+
+    colour = RNG.integers(0, 256, (12, 6, 5, 3), np.uint8)
+
+    class SmallColours(tfds.core.GeneratorBasedBuilder):
+        """Twelve images in colour."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            image = tfds.features.Tensor(shape=(6, 5, 3), dtype=np.uint8)
+            features = tfds.features.FeaturesDict({"image": image})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, image in enumerate(colour):
+                yield i, {"image": image}
+
+    data = datasets.load("tfds:small_colours", tmp_path)
+    assert data.image_shape == (6, 5, 3) and data.levels == 255
+    assert (len(data.train), len(data.test)) == (11, 1)
+    assert "small_colours" in data.source
+    assert (tmp_path / "small_colours").is_dir()
+    again = datasets.load("tfds:small_colours", tmp_path)
+    assert again.digest == data.digest
+
+
+def test_what_tensorflow_datasets_cannot_give_is_refused_in_a_line(tmp_path):
+    message = refusal(datasets.load, "tfds:no_such_images", tmp_path)
+    assert message.startswith("dataset=tfds:no_such_images: tensorflow-datasets cannot")

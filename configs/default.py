@@ -27,7 +27,7 @@ MOVES = {
     "num_phi_steps": 1,
 }
 ESTIMATORS = {
-    "ais": {**MOVES, "schedule": "linear", "final_moves": 1},
+    "ais": {**MOVES, "schedule": "linear", "final_moves": 1, "resample_below": 0.0},
     "dreg": {},
     "iwae": {},
     "mh_hmc": {**MOVES, "weighting": "uniform"},
@@ -58,9 +58,7 @@ def get_config(estimator="ais"):
     config.init_from = ""  # folder of a run whose theta and phi training starts from
 
     config.model = ConfigDict()
-    config.model.factory = (
-        ""  # package.module:function of your own model; docs/own_data.md
-    )
+    config.model.factory = ""  # your model, package.module:function; docs/own_data.md
     config.model.likelihood = "bernoulli"  # or another of `likelihoods.LIKELIHOODS`
     config.model.network = "perceptron"  # or convolution, whose widths are channels
     config.model.latent_sizes = (50,)  # of each stochastic layer, from the pixels up
@@ -92,9 +90,7 @@ def get_config(estimator="ais"):
     config.optimizer.name = "adam"  # or another of optax and optax.contrib
     config.optimizer.learning_rate = (1e-3,)  # one, or one for each replicate
     config.optimizer.clip_norm = placeholder(float)  # of the gradient; None: no limit
-    config.optimizer.b1 = placeholder(
-        float
-    )  # 0.9; these four None: the optimizer's own
+    config.optimizer.b1 = placeholder(float)  # 0.9; in these None: the optimizer's
     config.optimizer.b2 = placeholder(float)  # 0.999
     config.optimizer.eps = placeholder(float)  # adam: 1e-4, as the authors'
     config.optimizer.weight_decay = placeholder(float)

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
+from ml_collections import ConfigDict
 
 from ais_jax import networks
 from ais_jax.likelihoods import LIKELIHOODS
@@ -41,10 +42,9 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     Raises:
         InputError: for bad input, such as a decoder of another shape.
     """
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.update({"model": {"factory": "given"}})
-    settings = resolve(config)
+    given = ConfigDict(config)
+    given.update({"model": {"factory": "given"}})
+    settings = resolve(given)
     if settings.optimizer.get("weight_decay"):
         raise ConfigError(
             f"optimizer.weight_decay={settings.optimizer['weight_decay']} would change "
@@ -53,13 +53,13 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
     model = fixed_model(settings, dataset.image_shape, decode, weights)
-    given = dataset if settings.dataset == "given" else None
+    chosen = dataset if settings.dataset == "given" else None
     if settings.evaluation.start != "prior":
-        return launch.train_and_evaluate(config, workdir, dataset=given, model=model)
-    files.prepare(workdir)
-    setup, dataset = launch.open_run(settings, workdir, True, given, model)
-    trained = train.Trained(train.initial_state(setup), 0, 0.0, 0.0, 0)
-    results = evaluate.evaluate(setup, dataset, trained, Path(workdir))
+        return launch.train_and_evaluate(given, workdir, dataset=chosen, model=model)
+    with files.prepared(workdir):
+        setup, dataset = launch.open_run(settings, workdir, True, chosen, model)
+        trained = train.Trained(train.initial_state(setup), 0, 0.0, 0.0, 0)
+        results = evaluate.evaluate(setup, dataset, trained, Path(workdir))
     print(evaluate.report(results))
     return results
 

@@ -82,9 +82,9 @@ def check_config(workdir, config):
     check_same(workdir, saved["config"], resolve(config).saved)
 
 
-def _goes_on(name, before, now, config):
+def _goes_on(name, before, now, saved):
     """Whether a run goes on for more epochs, which only a constant rate allows."""
-    optimizer = config["optimizer"]
+    optimizer = saved["optimizer"]
     is_constant = (optimizer["schedule"], optimizer["warmup"]) == ("constant", 0.0)
     return name == "num_epochs" and now > before and is_constant
 

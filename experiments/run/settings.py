@@ -10,21 +10,18 @@ import json
 import math
 import re
 from collections import namedtuple
-from functools import partial
 from typing import Any, NamedTuple
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ais_jax import models, optimizers, precision, registry, schedules
 from ais_jax.adaptation import StepSizeRule, check_rule
 from configs import default, presets
 from experiments.data import load
-from experiments.run import build, factory
-from experiments.run.types import check_types
+from experiments.run import build, factory, shape
 from experiments.system.errors import ConfigError
 
-flatten = partial(flatten_dict, sep=".")
+flatten = shape.flatten
 FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
 _LEAST = {
     1: (
@@ -101,11 +98,7 @@ def resolve(config: ConfigDict) -> Settings:
     for section, program in (("table", "sweep"), ("variants", "compare")):
         if section in config:
             raise ConfigError(f"--config is for experiments.{program}: use that")
-    known = _defaults(config)
-    check_types(config, known)
-    config = _completed(config, known)
-    _check_shape(config)
-    values = _filled(config)
+    values = _filled(shape.complete(config, _defaults(config)))
     _check(values)
     model, optimizer = dict(values["model"]), dict(values["optimizer"])
     phi_optimizer = {**optimizer, **optimizer.pop("phi")}
@@ -161,7 +154,7 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
         ConfigError: for another override.
     """
     config = ConfigDict(with_tuples(saved))
-    _check_shape(config)
+    shape.check_names(config)
     with config.ignore_type():
         if "evaluation.preset" in overrides:
             preset = presets.EVALUATION["standard"]
@@ -176,6 +169,13 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
             )
         config.update_from_flattened_dict({name: value})
     return config
+
+
+def _defaults(config):
+    """The default config of a config's estimator."""
+    estimator = config.get("estimator")
+    name = estimator.get("name") if isinstance(estimator, ConfigDict) else None
+    return default.get_config(name if name in default.ESTIMATORS else "ais")
 
 
 def _filled(config):
@@ -211,38 +211,6 @@ def _fill(section, choices):
     section.update(
         {k: choices[k] for k in section.keys() & choices.keys() if section[k] is None}
     )
-
-
-def _defaults(config):
-    """The default config of a config's estimator."""
-    estimator = config.get("estimator")
-    name = estimator.get("name") if isinstance(estimator, ConfigDict) else None
-    return default.get_config(name if name in default.ESTIMATORS else "ais")
-
-
-def _completed(config, known):
-    """A config with the defaults of what it lacks."""
-    whole = known.copy_and_resolve_references()
-    try:
-        with whole.ignore_type(), whole.unlocked():
-            whole.update(config)
-    except AttributeError as error:
-        raise ConfigError(
-            "a section of --config is no ConfigDict: start from configs/default.py"
-        ) from error
-    return whole
-
-
-def _check_shape(config):
-    """Refuses a config that lacks a setting, or has one that nothing reads."""
-    read = ("estimator.name", "estimator.num_samples")  # by every estimator
-    given, known = (
-        {n for n in flatten(c.to_dict()) if not n.startswith("estimator.") or n in read}
-        for c in (config, default.get_config())
-    )
-    for name in sorted(given ^ known):
-        fault = "lacks it" if name in known else "has it, and nothing reads it"
-        raise ConfigError(f"{name}: --config {fault}: start from configs/default.py")
 
 
 def _check(values):

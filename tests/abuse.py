@@ -93,6 +93,7 @@ class Abuse:
         config = digits.get_config()
         config.update_from_flattened_dict(TINY)
         self.config, self.settings = config, resolve(config)
+        launch.use_cores([config])
         self.expected = numbers(self.whole)
 
     def start(self, workdir, *arguments):

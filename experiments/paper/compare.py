@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ais_jax.registry import unknown_name
-from experiments.data.catalogue import CATALOGUE
 from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
-from experiments.paper.variants import Variant
+from experiments.paper.variants import Variant, counted
 from experiments.run import migrate
-from experiments.run.settings import resolve
+from experiments.run.settings import flatten, resolve
 from experiments.system.errors import InputError
 
 _LEGEND = """\
@@ -31,21 +29,19 @@ def select(config: ConfigDict, only=()) -> list[Variant]:
     """
     if "variants" not in config or "run" not in config:
         raise InputError("--config is no comparison's: use configs/compare.py")
-    for name in only:
+    asked = [("baseline", config.baseline), *(("only", name) for name in only)]
+    for setting, name in asked:
         if name not in config.variants:
-            raise InputError(unknown_name("only", name, list(config.variants)))
-    if config.baseline not in config.variants:
-        raise InputError(
-            unknown_name("baseline", config.baseline, list(config.variants))
-        )
+            raise InputError(unknown_name(setting, name, list(config.variants)))
     names = sorted(config.variants, key=lambda name: (name != config.baseline, name))
     runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
     budget = _evaluations(runs[config.baseline])
     if config.equal_cost:
         for run in runs.values():
             run.num_epochs = max(1, round(run.num_epochs * budget / _evaluations(run)))
+    changes = {name: flatten(config.variants[name].to_dict()) for name in runs}
     return [
-        _variant(name, run, config.variants[name].to_dict())
+        counted(name, None, run, {"changes": changes[name], "matched_cost": None})
         for name, run in runs.items()
         if not only or name in only
     ]
@@ -80,25 +76,6 @@ def _evaluations(run):
     """Gradient evaluations of the whole training of one seed."""
     settings = resolve(run)
     return settings.num_epochs * cost.evaluations_per_epoch(settings)
-
-
-def _variant(name, run, changes):
-    settings = resolve(run)
-    batches = CATALOGUE[settings.dataset].num_train // settings.batch_size
-    flat = {".".join(path): value for path, value in flatten_dict(changes).items()}
-    evaluations = _evaluations(run)
-    weights = cost.number_of_weights(settings)
-    return Variant(
-        name=name,
-        row=None,
-        config=run,
-        settings=settings,
-        identity={"changes": flat, "matched_cost": None},
-        steps=settings.num_epochs * batches,
-        gradient_evaluations=evaluations,
-        train_flops=4.0 * weights * evaluations * settings.num_replicates,
-        evaluation_flops=cost.evaluation_flops(settings) * settings.num_replicates,
-    )
 
 
 def run(variants, workdir):

@@ -19,7 +19,7 @@ class Variant(NamedTuple):
     """One model of a sweep."""
 
     name: str  # also the name of its folder
-    row: Row
+    row: Row | None  # of the tables
     config: ConfigDict  # the run's config, of `configs/default.py`'s shape
     settings: Settings  # what it resolves to
     identity: dict  # what variant.json says: the row, the reading, the paper's number
@@ -51,18 +51,22 @@ def expand(config):
 def variant(config, row):
     """A row's `Variant`, its epochs matched to the reference's cost where asked for."""
     run = run_config(config, row)
-    per_epoch = cost.evaluations_per_epoch(resolve(run))
-    matched = _match_cost(config, row, run, per_epoch) if config.matched_cost else None
-    settings = resolve(run)
-    total = settings.num_epochs * per_epoch
-    images = CATALOGUE[row.dataset].num_train
+    matched = _match_cost(config, row, run) if config.matched_cost else None
+    return counted(_name(config, row), row, run, _identity(config, row, matched))
+
+
+def counted(name, row, config, identity):
+    """A `Variant` with what its run costs."""
+    settings = resolve(config)
+    total = settings.num_epochs * cost.evaluations_per_epoch(settings)
+    images = CATALOGUE[settings.dataset].num_train
     flops = 4.0 * cost.number_of_weights(settings) * total
     return Variant(
-        name=_name(config, row),
+        name=name,
         row=row,
-        config=run,
+        config=config,
         settings=settings,
-        identity=_identity(config, row, matched),
+        identity=identity,
         steps=settings.num_epochs * (images // settings.batch_size),
         gradient_evaluations=total,
         train_flops=flops * settings.num_replicates,
@@ -142,8 +146,9 @@ def _check(config):
         raise InputError(f"datasets={config.datasets}: name each data set once")
 
 
-def _match_cost(config, row, run, per_epoch):
+def _match_cost(config, row, run):
     """Sets the run's epochs so that it costs what the reference does."""
+    per_epoch = cost.evaluations_per_epoch(resolve(run))
     reference = next(
         r for r in tables.PAPER if r.name.endswith(f"-{config.matched_reference}")
     )

@@ -131,9 +131,10 @@ class Abuse:
 
 
 def numbers(workdir):
-    """What a run measured, without the times that it took."""
+    """What a run measured, without when and by which commit."""
     results = read_json(workdir / "results.json")
-    return {k: v for k, v in results.items() if not k.endswith("_seconds")}
+    other = ("training_seconds", "evaluation_seconds", "commit")
+    return {name: value for name, value in results.items() if name not in other}
 
 
 def kills(abuse, number=20):

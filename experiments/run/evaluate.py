@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import evaluation, sharding, tuning
@@ -203,7 +204,7 @@ def _bidirectional(evaluator, plan, folder):
     ladder = sorted({max(1, top // part) for part in (8, 4, 2, 1)})
     part = {"num_temperatures": ladder, "num_simulated": num}
     for rung in ladder:
-        thinned = tuning.resample_plan(plan, rung)
+        thinned = tuning.resample_plan(jax.tree.map(jnp.asarray, plan), rung)
         bounds = run_chunks(
             folder / f"bounds_{rung}",
             num,

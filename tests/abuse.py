@@ -4,8 +4,7 @@
 
 A small run on the digits is killed, its files are flipped, damaged and written twice at
 once, its disk is filled, and its command line is wrong. Every end must be a known
-status with one line, no traceback, and at most 10 seconds of CPU time beside the work
-itself; every run that goes on must reach the numbers of an undisturbed one.
+status with one line and no traceback, a refusal within 10 seconds of CPU time; every run that goes on must reach the numbers of an undisturbed one.
 """
 
 import argparse
@@ -167,15 +166,13 @@ def flips(abuse, number=30):
         content = bytearray(path.read_bytes())
         content[abuse.random.randrange(len(content))] ^= 1 << abuse.random.randrange(8)
         path.write_bytes(content)
-        with timed(path):
-            try:
-                trained = train.restore(setup, workdir)
-            except InputError as error:
-                assert "\n" not in str(error), error
-            else:
-                jax.tree.map(
-                    np.testing.assert_array_equal, trained.state, sound[trained.step]
-                )
+        started = time.process_time()
+        try:
+            step, state = train.restore(setup, workdir)[1::-1]
+            jax.tree.map(np.testing.assert_array_equal, state, sound[step])
+        except InputError as error:
+            assert "\n" not in str(error), error
+        assert time.process_time() - started < SECONDS, path
 
 
 def damage(abuse, number=30):
@@ -195,12 +192,15 @@ def damage(abuse, number=30):
         path.unlink()
         if kinds[kind] is not None:
             path.write_bytes(kinds[kind])
-        with timed(f"{path} {kind}"), contextlib.redirect_stdout(io.StringIO()):
-            try:
+        started = time.process_time()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
                 launch.train_and_evaluate(abuse.config, workdir)
-                assert numbers(workdir) == abuse.expected, path
-            except InputError as error:
-                assert "\n" not in str(error) and workdir.name in str(error), error
+            assert numbers(workdir) == abuse.expected, path
+        except InputError as error:
+            assert "\n" not in str(error) and workdir.name in str(error), error
+            assert time.process_time() - started < SECONDS, path
+        print("  ", path.name, kind, flush=True)
 
 
 def bad_input(abuse, number=40):
@@ -255,15 +255,6 @@ def files_of(folder):
     """Its files of one byte or more, in a fixed order; plots and events aside."""
     paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size)
     return [p for p in paths if p.parent.name not in ("plots", "tensorboard")]
-
-
-@contextlib.contextmanager
-def timed(what):
-    """Fails where the work takes too long."""
-    started = time.process_time()
-    yield
-    seconds = time.process_time() - started
-    assert seconds < SECONDS, f"{what}: {seconds:.1f} s"
 
 
 ABUSES = {f.__name__: f for f in (kills, flips, damage, bad_input, doubled, full_disk)}

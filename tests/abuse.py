@@ -4,7 +4,8 @@
 
 A small run on the digits is killed, its files are flipped, damaged and written twice at
 once, its disk is filled, and its command line is wrong. Every end must be a known
-status with one line and no traceback, a refusal within 10 seconds of CPU time; every run that goes on must reach the numbers of an undisturbed one.
+status with one line and no traceback, a refusal within 10 seconds of CPU time; every
+run that goes on must reach the numbers of an undisturbed one.
 """
 
 import argparse
@@ -168,8 +169,8 @@ def flips(abuse, number=30):
         path.write_bytes(content)
         started = time.process_time()
         try:
-            step, state = train.restore(setup, workdir)[1::-1]
-            jax.tree.map(np.testing.assert_array_equal, state, sound[step])
+            run = train.restore(setup, workdir)
+            jax.tree.map(np.testing.assert_array_equal, run.state, sound[run.step])
         except InputError as error:
             assert "\n" not in str(error), error
         assert time.process_time() - started < SECONDS, path

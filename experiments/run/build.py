@@ -18,7 +18,6 @@ from ais_jax import (
     sharding,
     training,
 )
-from ais_jax.hmc import hmc_step
 from ais_jax.optimizers import Optimizers
 from experiments.system.errors import ConfigError
 
@@ -202,14 +201,3 @@ def block_size(settings, data_size, num_chains):
         widest = max(data_size, *hidden, *settings.model["latent_sizes"])
         rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
     return max(1, rows // num_chains)
-
-
-def build_path_fn(model, evaluation):
-    """((theta, phi), x) -> `AnnealingPath`, for a `settings.Evaluation`."""
-    path, preconditioner = STARTS[evaluation.start], evaluation.preconditioner
-    return lambda params, x: path(model, *params, x, preconditioner)
-
-
-def build_transition(evaluation):
-    """The HMC move of a `settings.Evaluation`."""
-    return partial(hmc_step, num_leapfrog=evaluation.num_leapfrog)

@@ -34,11 +34,11 @@ def train_and_evaluate(config, workdir=None, mode="train_and_evaluate"):
     workdir = Path(workdir or folder.default_workdir(settings))
     with files.prepared(workdir), _full_disk_named(workdir):
         setup, dataset = open_run(settings, workdir, write=mode != "evaluate")
-        log.info("Working directory: %s", workdir)
         if mode == "evaluate":
             trained = train.restore(setup, workdir)
         else:
             with _alone(workdir):
+                log.info("Working directory: %s", workdir)
                 curve = evaluate.curve(setup, dataset)
                 trained = train.train(setup, dataset, workdir, curve)
         if mode == "train":

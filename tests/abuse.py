@@ -54,6 +54,10 @@ TINY = {
     "evaluation.chunk_size": 5,
     "sharding.data": 1,
 }
+GROUPS = (  # of a run's files
+    *("*.json*", "evaluation/*/*", "evaluation/*/*/*.npz", "evaluation/*/*/*/*.npz"),
+    "checkpoints/**/*",
+)
 BAD = [  # arguments, and what the line must say
     *((f"--config.{name}={value}", name.split(".")[-1]) for name, value in (
         ("num_epochs", "0"), ("num_epochs", "many"), ("num_epochs", "1.5"),
@@ -163,7 +167,7 @@ def flips(abuse, number=30):
         sound[int(step.name)] = jax.tree.map(np.asarray, state)
     for _ in range(number):
         workdir = abuse.copy("flipped")
-        path = abuse.random.choice(files_of(workdir / "checkpoints"))
+        path = abuse.random.choice(files_of(workdir, GROUPS[-1]))
         content = bytearray(path.read_bytes())
         content[abuse.random.randrange(len(content))] ^= 1 << abuse.random.randrange(8)
         path.write_bytes(content)
@@ -180,7 +184,8 @@ def damage(abuse, number=30):
     """Files that are empty, cut, nonsense or gone: the same numbers, or one line."""
     for _ in range(number):
         workdir = abuse.copy("damaged")
-        path = abuse.random.choice(files_of(workdir))
+        group = abuse.random.choice(GROUPS)
+        path = abuse.random.choice(files_of(workdir, group))
         content = path.read_bytes()
         kinds = {
             "empty": b"",
@@ -252,10 +257,10 @@ def full_disk(abuse, sizes=(20, 80, 200, 400)):
             subprocess.run(["umount", disk], check=True)
 
 
-def files_of(folder):
-    """Its files of one byte or more, in a fixed order; plots and events aside."""
-    paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size)
-    return [p for p in paths if p.parent.name not in ("plots", "tensorboard")]
+def files_of(workdir, pattern):
+    """A run's files of one byte or more, in a fixed order."""
+    paths = sorted(workdir.glob(pattern))
+    return [path for path in paths if path.is_file() and path.stat().st_size]
 
 
 ABUSES = {f.__name__: f for f in (kills, flips, damage, bad_input, doubled, full_disk)}
@@ -269,7 +274,8 @@ def main():
     parser.add_argument("--only", default=",".join(ABUSES), help="names, with commas")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio", "experiments"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     abuse = Abuse(args.folder, args.seed)
     for name in args.only.split(","):
         print(f"{name}: {ABUSES[name].__doc__}", flush=True)

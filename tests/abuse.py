@@ -59,6 +59,7 @@ GROUPS = (  # of a run's files
     "checkpoints/**/*",
 )
 BAD = [  # arguments, and what the line must say
+    ("--config.estimator.schedule=0,2,1", "betas[1]=2 is followed by betas[2]=1"),
     *((f"--config.{name}={value}", name.split(".")[-1]) for name, value in (
         ("num_epochs", "0"), ("num_epochs", "many"), ("num_epochs", "1.5"),
         ("batch_size", "0"), ("batch_size", "-3"), ("batch_size", "1501"),
@@ -68,7 +69,7 @@ BAD = [  # arguments, and what the line must say
         ("model.widths", "((200,200))"), ("model.widths", "((9999999,9999999),)"),
         ("model.widths", "((10,),(10,))"), ("model.activation", "tahn"),
         ("model.precision", "float16"), ("estimator.num_samples", "0"),
-        ("estimator.schedule", "linaer"), ("estimator.schedule", "0,2,1"),
+        ("estimator.schedule", "linaer"),
         ("estimator.weighting", "uniform"), ("estimator.num_leapfrog", "0"),
         ("optimizer.learning_rate", "(nan,)"), ("optimizer.learning_rate", "(-1.0,)"),
         ("optimizer.learning_rate", "(0.1,0.2)"), ("optimizer.name", "adma"),
@@ -104,7 +105,10 @@ class Abuse:
         """A process of the launcher."""
         command = [sys.executable, "-m", "experiments.main", f"--workdir={workdir}"]
         command += [f"--compile_cache={self.cache}"]
-        command += [f"--config.{name}={value}" for name, value in TINY.items()]
+        given = [argument.split("=")[0] for argument in arguments]
+        for name, value in TINY.items():
+            if f"--config.{name}" not in given:  # tuples given twice are joined
+                command.append(f"--config.{name}={value}")
         return subprocess.Popen(
             [*command, *arguments],
             cwd=ROOT,

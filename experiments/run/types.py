@@ -11,7 +11,21 @@ _KINDS = {
 _LARGEST = {int: 2**63, float: 1.7976931348623157e308}
 
 
-def check_types(given, known):
+def complete(given, known):
+    """A config with the defaults of what it lacks, once its types are checked."""
+    _check_types(given, known)
+    whole = known.copy_and_resolve_references()
+    try:
+        with whole.ignore_type(), whole.unlocked():
+            whole.update(given)
+    except AttributeError as error:
+        raise ConfigError(
+            "a section of --config is no ConfigDict: start from configs/default.py"
+        ) from error
+    return whole
+
+
+def _check_types(given, known):
     """Refuses values of another type than a setting of the same name has.
 
     Args:

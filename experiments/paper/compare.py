@@ -35,10 +35,10 @@ def select(config: ConfigDict, only=()) -> list[Variant]:
             raise InputError(unknown_name(setting, name, list(config.variants)))
     names = sorted(config.variants, key=lambda name: (name != config.baseline, name))
     runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
-    budget = _evaluations(runs[config.baseline])
     if config.equal_cost:
+        budget = cost.gradient_evaluations(resolve(runs[config.baseline]))
         for run in runs.values():
-            run.num_epochs = max(1, round(run.num_epochs * budget / _evaluations(run)))
+            cost.match(run, budget)
     changes = {name: flatten(config.variants[name].to_dict()) for name in runs}
     return [
         counted(name, None, run, {"changes": changes[name], "matched_cost": None})
@@ -70,12 +70,6 @@ def _changed(run, name, changes):
     except (KeyError, TypeError) as error:
         raise InputError(f"variants.{name}: {error.args[0]}") from error
     return run
-
-
-def _evaluations(run):
-    """Gradient evaluations of the whole training of one seed."""
-    settings = resolve(run)
-    return settings.num_epochs * cost.evaluations_per_epoch(settings)
 
 
 def run(variants, workdir):

@@ -22,10 +22,11 @@ from ais_jax import sharding
 from experiments.data.catalogue import CATALOGUE
 from experiments.data.load import Dataset
 from experiments.run import build, train
+from experiments.run.settings import resolve
 
 
-def evaluations_per_epoch(settings):
-    """Gradient evaluations of an epoch of one replicate.
+def gradient_evaluations(settings):
+    """Gradient evaluations of the whole training of one replicate.
 
     Raises:
         ConfigError: where the batch is larger than the data set.
@@ -34,8 +35,17 @@ def evaluations_per_epoch(settings):
     build.check_batch_size(settings, entry.num_train)
     model = build.build_model(settings, entry.num_pixels)
     estimator = build.build_estimator(settings, model)
-    images = entry.num_train // settings.batch_size * settings.batch_size
-    return images * estimator.gradient_evaluations
+    steps = settings.num_epochs * (entry.num_train // settings.batch_size)
+    return steps * settings.batch_size * estimator.gradient_evaluations
+
+
+def match(config, budget):
+    """Sets a run's epochs by its gradient evaluations; returns their ratio to it."""
+    before = gradient_evaluations(resolve(config))
+    epochs = max(1, round(config.num_epochs * budget / before))
+    ratio = epochs * before / (config.num_epochs * budget)
+    config.num_epochs = epochs
+    return ratio
 
 
 def number_of_weights(settings):

@@ -58,7 +58,7 @@ def variant(config, row):
 def counted(name, row, config, identity):
     """A `Variant` with what its run costs."""
     settings = resolve(config)
-    total = settings.num_epochs * cost.evaluations_per_epoch(settings)
+    total = cost.gradient_evaluations(settings)
     images = CATALOGUE[settings.dataset].num_train
     flops = 4.0 * cost.number_of_weights(settings) * total
     return Variant(
@@ -148,17 +148,15 @@ def _check(config):
 
 def _match_cost(config, row, run):
     """Sets the run's epochs so that it costs what the reference does."""
-    per_epoch = cost.evaluations_per_epoch(resolve(run))
     reference = next(
         r for r in tables.PAPER if r.name.endswith(f"-{config.matched_reference}")
     )
-    theirs = resolve(run_config(config, reference._replace(dataset=row.dataset)))
-    budget = theirs.num_epochs * cost.evaluations_per_epoch(theirs)
-    run.num_epochs = max(1, round(budget / per_epoch))
+    theirs = run_config(config, reference._replace(dataset=row.dataset))
+    budget = cost.gradient_evaluations(resolve(theirs))
     return {
         "reference": config.matched_reference,
         "gradient_evaluations": budget,
-        "ratio": run.num_epochs * per_epoch / budget,
+        "ratio": cost.match(run, budget),
     }
 
 

@@ -106,7 +106,7 @@ class Abuse:
         command = [sys.executable, "-m", "experiments.main", f"--workdir={workdir}"]
         command += [f"--compile_cache={self.cache}"]
         given = [argument.split("=")[0] for argument in arguments]
-        for name, value in TINY.items():
+        for name, value in TINY.items() if "--config" not in given else ():
             if f"--config.{name}" not in given:  # tuples given twice are joined
                 command.append(f"--config.{name}={value}")
         return subprocess.Popen(

@@ -121,9 +121,9 @@ def _check_memory(settings, init, mesh):
     leaves = jax.tree.leaves(state)
     each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     needed = each * settings.num_replicates // mesh.shape[sharding.REPLICATE]
-    limits = jax.local_devices()[0].memory_stats()  # None on a CPU
+    limits = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > (have := limits["bytes_limit"] if limits else pages):
+    if needed > (have := limits.get("bytes_limit", pages)):
         raise ConfigError(
             f"model.widths={settings.model['widths']} with num_replicates="
             f"{settings.num_replicates} needs {needed / 2**30:.3g} GiB for the "

@@ -8,8 +8,8 @@ decoder a pass takes 4 P FLOPs (2 P forward, 2 P backward to z), so that
     evaluation  4 P * chains * (1 + L (T - 1)) for a test image, twice that for a
                 simulated pair at T, T / 2, T / 4 and T / 8; 2 P for an IWAE sample
 
-for each replicate. Left out are the encoder, Adam and the pilot: `calibrate` measures
-what a training step costs besides.
+for each replicate. Left out are the encoder, Adam and the pilot: `variants.calibrate`
+measures what a training step costs besides.
 """
 
 import time
@@ -67,15 +67,6 @@ def evaluation_flops(settings):
     passes = images * chain + 2 * evaluation.num_simulated * sum(ladder)
     samples = images * evaluation.iwae_samples
     return number_of_weights(settings) * (4.0 * passes + 2.0 * samples)
-
-
-def calibrate(small, large):
-    """(seconds that any step takes, seconds for each FLOP), by two variants' steps."""
-    seconds = [seconds_per_step(v.settings) for v in (small, large)]
-    flops = [v.train_flops / v.steps for v in (small, large)]
-    per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)
-    per_flop = per_flop or seconds[1] / flops[1]
-    return max(seconds[0] - per_flop * flops[0], 0.0), per_flop
 
 
 def random_dataset(settings, num_batches=8):

@@ -120,10 +120,14 @@ def shard(variants, index, count):
 
 
 def calibrate(config):
-    """Times two small variants of a sweep: see `cost.calibrate`."""
-    dataset = config.datasets[0]
-    rows = tables.Row(dataset, "dreg", 1), tables.Row(dataset, "ais", 5, 5)
-    return cost.calibrate(*(variant(config, row) for row in rows))
+    """(seconds that any step takes, seconds for each FLOP), by two small variants."""
+    rows = [Row(config.datasets[0], *row) for row in (("dreg", 1), ("ais", 5, 5))]
+    small, large = (variant(config, row) for row in rows)
+    seconds = [cost.seconds_per_step(v.settings) for v in (small, large)]
+    flops = [v.train_flops / v.steps for v in (small, large)]
+    per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)
+    per_flop = per_flop or seconds[1] / flops[1]
+    return max(seconds[0] - per_flop * flops[0], 0.0), per_flop
 
 
 def _check(config):

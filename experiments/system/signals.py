@@ -37,8 +37,10 @@ def _end(receiver):
         if _held and not _held[-1].requested:
             _held[-1].requested = True
         else:
-            os.write(2, _LINE)
-            os._exit(Stopped.status)
+            try:
+                os.write(2, _LINE)
+            finally:
+                os._exit(Stopped.status)
 
 
 class StopSignals:

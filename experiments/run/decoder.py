@@ -10,8 +10,9 @@ from ais_jax import networks
 from ais_jax.likelihoods import LIKELIHOODS
 from ais_jax.models import LatentVariableModel
 from experiments.data import load
+from experiments.data.dataset import GIVEN
 from experiments.run import evaluate, factory, launch, train
-from experiments.run.settings import resolve
+from experiments.run.settings import changed, resolve
 from experiments.system import files
 from experiments.system.errors import ConfigError, DataError
 
@@ -41,9 +42,7 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     Raises:
         InputError: for bad input, such as a decoder of another shape.
     """
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.update({"model": {"factory": "given"}})
+    config = changed(config, {"model.factory": GIVEN})
     settings = resolve(config)
     if settings.optimizer.get("weight_decay"):
         raise ConfigError(
@@ -53,7 +52,7 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
     model = fixed_model(settings, dataset.image_shape, decode, weights)
-    given = dataset if settings.dataset == "given" else None
+    given = dataset if settings.dataset == GIVEN else None
     if settings.evaluation.start != "prior":
         return launch.train_and_evaluate(config, workdir, dataset=given, model=model)
     files.prepare(workdir)

@@ -67,9 +67,9 @@ def claim(workdir, settings, data_digest, write=True, image_shape=()):
         write_json(path, {"version": VERSION, **content})
 
 
-def _goes_on(name, before, now, config):
+def _goes_on(name, before, now, values):
     """Whether a run goes on for more epochs, which only a constant rate allows."""
-    optimizer = config["optimizer"]
+    optimizer = values["optimizer"]
     is_constant = (optimizer["schedule"], optimizer["warmup"]) == ("constant", 0.0)
     return name == "num_epochs" and now > before and is_constant
 

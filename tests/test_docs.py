@@ -1,5 +1,6 @@
 """The documents' code runs as printed, and their links lead somewhere."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -40,3 +41,13 @@ def test_links_between_documents_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")))
+def test_notebooks_run_as_they_stand(path, capsys):
+    names = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), path.name, "exec"), names)
+    assert "nan" not in capsys.readouterr().out

@@ -140,6 +140,13 @@ def resolve(config: ConfigDict) -> Settings:
     return settings
 
 
+def changed(config, settings):
+    """A copy of a config with other settings, by their dotted names."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(settings)
+    return config
+
+
 def plain(values):
     """A config's dicts with lists for tuples, as JSON would give it back."""
     return json.loads(ConfigDict(values).to_json())

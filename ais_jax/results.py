@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, ScalarLike
 
 from ais_jax.numerics import (
     effective_sample_size,
@@ -59,6 +59,9 @@ class LogNormalizer(NamedTuple):
         resolution: the spacing of floating-point numbers as large as the log densities,
             to which log Z can be told, nats.
         num_nan: chains that met a density of NaN or plus infinity; they weigh zero.
+        num_moves: of all chains together, those of abandoned chunks included and the
+            pilot's not.
+        wanted_error: standard error that was asked for, or NaN.
     """
 
     log_z: Scalar
@@ -71,6 +74,8 @@ class LogNormalizer(NamedTuple):
     pareto_k: Scalar
     resolution: Scalar
     num_nan: Int[Array, ""]
+    num_moves: ScalarLike = 0
+    wanted_error: ScalarLike = float("nan")
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""
@@ -152,6 +157,11 @@ def _report(result):
     if np.size(result.accept_prob):
         low, high = np.min(result.accept_prob), np.max(result.accept_prob)
         lines.append(f"  acceptance {low:.2f} to {high:.2f} over the moves")
+    if np.isfinite(result.wanted_error):
+        lines.append(
+            f"  wanted +- {result.wanted_error:.2g} with {num} chains of "
+            f"{len(result.increment_variance)} temperatures, {result.num_moves:,} moves"
+        )
     if num_zero:
         lines.append(f"  {num_zero} of {num} chains of zero weight")
     return lines + [f"  warning: {text}" for text in result.warnings]
@@ -169,6 +179,11 @@ def _warnings(result):
             is_empty,
             "no chain has a positive weight, so log Z is not estimated: use a base "
             "that lies within the target's support",
+        ),
+        (
+            result.standard_error > result.wanted_error,
+            f"the error wanted, {float(result.wanted_error):.2g}, was not reached: "
+            "raise max_moves, or use a base nearer to the target",
         ),
         (
             num_nan > 0,

@@ -130,7 +130,7 @@ def _merge(chunks, error, spent):
 
 
 def _so_far(chunks):
-    """log Z and its error, from the chunks' estimates, as if all were sound."""
+    """Log Z and its error, from the chunks' estimates, as if all were sound."""
     log_z = np.array([chunk.log_z for chunk in chunks], float)
     errors = np.array([chunk.standard_error for chunk in chunks], float)
     return np.logaddexp.reduce(log_z) - math.log(len(chunks)), (

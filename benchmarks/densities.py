@@ -70,7 +70,7 @@ def funnel():
             stats.norm.logpdf(x, 0.0, jnp.exp(0.5 * v))
         )
 
-    return Density(5, 0.0, np.array([1.5, 3.0, 3.0, 3.0, 3.0]), log_target, 0.0, 200)
+    return Density(5, 0.0, 1.5, log_target, 0.0, 2000)
 
 
 def gaussian():
@@ -147,11 +147,11 @@ def mixed_scales():
 
 DENSITIES = {
     "walls": walls,
-    "funnel": funnel,
     "100-d Gaussian": gaussian,
     "mixture": mixture,
     "Student": student,
     "logistic regression": logistic_regression,
     "correlated": correlated,
     "mixed scales": mixed_scales,
+    "funnel": funnel,
 }

@@ -2,7 +2,7 @@
 
     python -m benchmarks.log_z
 
-Each of 30 pilots makes a plan, and ten estimates of 100 chains follow each.
+Each of 12 pilots makes a plan, and 25 estimates of 100 chains follow each.
 """
 
 import time
@@ -15,7 +15,7 @@ from ais_jax import log_normalizer, tune
 from benchmarks import runner
 from benchmarks.densities import DENSITIES
 
-NUM_PILOTS, NUM_EACH, NUM_CHAINS = 30, 10, 100
+NUM_PILOTS, NUM_EACH, NUM_CHAINS = 12, 25, 100
 
 
 def tables(args):

@@ -16,6 +16,7 @@ class Entry(NamedTuple):
     home: str = ""  # address of the folder that the originals are downloaded from
     # whether the pixels are 0 or 1 already (a fixed binarization)
     is_binary: bool = False
+    digest: str = ""  # `load.digest` of its arrays, where there is one set of them
 
     @property
     def num_pixels(self):
@@ -33,6 +34,7 @@ CATALOGUE = {
             "test": "t10k-images-idx3-ubyte.gz",
         },
         home="https://storage.googleapis.com/cvdf-datasets/mnist/",
+        digest="e3781968adbb8dae",
     ),
     "omniglot": Entry(
         *(24345, 8070, 28),

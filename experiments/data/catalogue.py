@@ -51,6 +51,7 @@ CATALOGUE = {
             "test": "binarized_mnist_test.amat",
         },
         home="http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
+        digest="b6d8e40de74070cb",
         is_binary=True,
     ),
 }

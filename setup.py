@@ -57,6 +57,11 @@ setup(
         "experiments": EXPERIMENTS,
         "digits": DIGITS,
         "numpyro": NUMPYRO,
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.5",
+            "mkdocstrings[python]>=0.30",
+        ],
         "bench": [*EXPERIMENTS, "blackjax>=1.2", "torch>=2.2"],
         "test": [
             *DIGITS,

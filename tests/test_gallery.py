@@ -53,9 +53,3 @@ def test_it_prints_what_it_shows(script, outputs):
     printed = iter(masked(run(script, outputs)))
     for line in masked(shown(script)):
         assert line in printed, line
-
-
-def test_every_notebook_shows_what_it_printed():
-    assert len(SCRIPTS) == 4
-    for script in SCRIPTS:
-        assert shown(script).strip(), script.name

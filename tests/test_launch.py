@@ -21,6 +21,7 @@ from experiments.data import load
 from experiments.run import build, folder, train
 from experiments.run.launch import train_and_evaluate
 from experiments.run.metrics import read_metrics
+from experiments.run.migrate import VERSION
 from experiments.run.settings import resolve
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError, NonFiniteLoss
@@ -213,14 +214,15 @@ def test_a_run_leaves_its_config_metrics_checkpoints_results_and_plots(uninterru
     results = read_json(uninterrupted / "results.json")
     expected = resolve(make_config()).saved
     saved = read_json(uninterrupted / "config.json")
-    assert saved["version"] == results["version"] == 2
+    assert saved["version"] == results["version"] == VERSION
     assert saved["config"] == expected == results["config"]
     assert saved["data_digest"] == results["data"]["digest"]
     assert any(p.stat().st_size for p in (uninterrupted / "tensorboard").iterdir())
     assert str(STEPS) in checkpoints(uninterrupted)
     rows = read_metrics(uninterrupted / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(5, STEPS + 1, 5))
-    names = {"learning_curves", "samples", "reconstructions", "bounds"}
+    names = {"learning_curves", "samples", "sample_pixels", "reconstructions"}
+    names |= {"traversals", "bounds"}
     plots = {p.stem: p for p in (uninterrupted / "plots").glob("*.png")}
     assert plots.keys() == names
     for path in plots.values():

@@ -310,6 +310,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_numbers(
     assert_same_training(workdir, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_ends_with_the_very_same_numbers(
     cache, uninterrupted, tmp_path
 ):
@@ -443,10 +444,10 @@ def slow(*case):
         ("ais", TWO_LAYERS, {**UNIT, **UNIT_EVALUATION, **PRIOR}),
         ("ais", ONE_LAYER, BF16),
         ("dreg", ONE_LAYER, {}),
-        ("iwae", ONE_LAYER, {}),
-        ("mh_hmc", ONE_LAYER, UNIT),
-        ("stl", ONE_LAYER, {}),
-        ("vae", ONE_LAYER, {}),
+        slow("iwae", ONE_LAYER, {}),
+        slow("mh_hmc", ONE_LAYER, UNIT),
+        slow("stl", ONE_LAYER, {}),
+        slow("vae", ONE_LAYER, {}),
         slow("ais", ONE_LAYER, UNIT),
         slow("ais", TWO_LAYERS, UNIT_EVALUATION),
         slow("dreg", TWO_LAYERS, {}),

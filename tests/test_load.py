@@ -230,6 +230,7 @@ def server(serve, real_dir):
     return serve(real_dir)
 
 
+@pytest.mark.slow
 def test_downloaded_mnist_equals_local_mnist(real, server, tmp_path, monkeypatch):
     digest = real("mnist").digest
     set_home(monkeypatch, "mnist", f"{server}mnist/")

@@ -28,6 +28,7 @@ def test_the_tuned_plan_keeps_conditional_sample_sizes_and_acceptance_even():
     np.testing.assert_allclose(result.accept_prob, 0.65, atol=0.2)
 
 
+@pytest.mark.slow
 def test_the_adaptive_schedule_has_a_smaller_gap_than_the_linear_one():
     """From a base far from the target, at the same number of temperatures."""
     target = targets.skewed(4)
@@ -101,8 +102,17 @@ def boxed(cut, penalty):
     return path, 2.0 * np.log(0.2 * np.sqrt(2.0 * np.pi))
 
 
-@pytest.mark.parametrize("penalty", [-jnp.inf, -1e4, -1e30])
-@pytest.mark.parametrize("cut", [0.04, 0.4])
+@pytest.mark.parametrize(
+    ("cut", "penalty"),
+    [
+        (0.4, -jnp.inf),
+        pytest.param(0.4, -1e4, marks=pytest.mark.slow),
+        pytest.param(0.4, -1e30, marks=pytest.mark.slow),
+        pytest.param(0.04, -jnp.inf, marks=pytest.mark.slow),
+        (0.04, -1e4),
+        pytest.param(0.04, -1e30, marks=pytest.mark.slow),
+    ],
+)
 def test_walls_do_not_spoil_the_schedule(cut, penalty):
     path, log_z = boxed(cut, penalty)
     result = estimates(path)
@@ -124,8 +134,17 @@ def normal_in_units(unit, width):
     return path, 3.0 * np.log(width * unit * np.sqrt(2.0 * np.pi))
 
 
-@pytest.mark.parametrize("preconditioner", ["unit", "diagonal"])
-@pytest.mark.parametrize(("unit", "width"), [(1e6, 0.5), (1e-4, 0.5), (1.0, 1e-3)])
+@pytest.mark.parametrize(
+    ("unit", "width", "preconditioner"),
+    [
+        (1e6, 0.5, "unit"),
+        (1.0, 1e-3, "diagonal"),
+        pytest.param(1e6, 0.5, "diagonal", marks=pytest.mark.slow),
+        pytest.param(1e-4, 0.5, "unit", marks=pytest.mark.slow),
+        pytest.param(1e-4, 0.5, "diagonal", marks=pytest.mark.slow),
+        pytest.param(1.0, 1e-3, "unit", marks=pytest.mark.slow),
+    ],
+)
 def test_units_and_narrow_targets_are_followed(unit, width, preconditioner):
     path, log_z = normal_in_units(unit, width)
     result = estimates(path, preconditioner=preconditioner, num_temperatures=800)

@@ -4,6 +4,8 @@ Everything takes an `AnnealingPath`, so it serves any pair of densities, and a f
 `Plan` of temperatures and step sizes, which `tuning` makes in a pilot run.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -18,6 +20,7 @@ from ais_jax.populations import (
     family_log_weights,
 )
 from ais_jax.positions import check_like_draws, flatten
+from ais_jax.refining import Progress, refine
 from ais_jax.registry import check_count
 from ais_jax.results import Bounds, LogNormalizer, summarize
 from ais_jax.tuning import (
@@ -50,8 +53,14 @@ def estimate_log_z(
     transition: Transition = DEFAULT_TRANSITION,
     preconditioner: str = "diagonal",
     resample_below: float = 0.0,
+    error: float | None = None,
+    max_moves: int = 10_000_000,
+    progress: Callable[[Progress], object] | None = None,
 ) -> LogNormalizer:
     """Estimates log Z of a path with a pilot run of its own.
+
+    With a wanted `error`, chains are run in chunks of `num_chains`, and temperatures
+    are doubled, until it is reached (`refining`).
 
     Args:
         key: of the pilot and of the estimate.
@@ -61,12 +70,19 @@ def estimate_log_z(
         transition: as for `ais.anneal`.
         preconditioner: as for `tuning.tune`.
         resample_below: as for `log_normalizer`.
+        error: standard error wanted, nats; not under `jit` or `vmap`, nor with
+            resampling.
+        max_moves: with `error`, of all chains together; as many gradients as a move
+            has leapfrog steps.
+        progress: with `error`, called after every chunk, for instance `print`.
 
     Raises:
         ValueError: as `tuning.tune` and `log_normalizer`, before anything is run.
     """
     check_count("num_chains", num_chains)
     check_share(resample_below)
+    if error is not None:
+        _check_wanted(key, error, max_moves, num_chains, resample_below)
     pilot_key, key = jax.random.split(key)
     plan = tune(
         pilot_key,
@@ -75,7 +91,12 @@ def estimate_log_z(
         transition=transition,
         preconditioner=preconditioner,
     )
-    return log_normalizer(key, path, plan, num_chains, transition, resample_below)
+    settings = num_chains, transition, resample_below
+    if error is None:
+        return log_normalizer(key, path, plan, *settings)
+    run = jax.jit(lambda key, plan: log_normalizer(key, path, plan, *settings))
+    limits = {"num_chains": num_chains, "error": error, "max_moves": max_moves}
+    return refine(run, key, plan, **limits, progress=progress)
 
 
 def log_normalizer(
@@ -222,7 +243,23 @@ def _log_normalizer(plan, result, families, unflatten):
         pareto_k=summary.pareto_k,
         resolution=resolution,
         num_nan=jnp.sum(_is_no_density(result.log_ratio)),
+        num_moves=result.accept_prob.size,
     )
+
+
+def _check_wanted(key, error, max_moves, num_chains, resample_below):
+    """Refuses an error that cannot be aimed for."""
+    if isinstance(key, jax.core.Tracer):
+        raise ValueError(f"error={error} is not for jit or vmap: call it from the host")
+    if not 0.0 < error < float("inf"):
+        raise ValueError(f"error={error}: use a positive number of nats")
+    check_count("max_moves", max_moves)
+    check_count("num_chains", num_chains, 4)  # halves of chunks have an error
+    if resample_below > 0.0:
+        raise ValueError(
+            f"error={error} with resample_below={resample_below}: chains must be "
+            "independent, so leave one of them out"
+        )
 
 
 def _is_no_density(ratios):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, ScalarLike
 
 from ais_jax.numerics import (
     effective_sample_size,
@@ -27,10 +27,11 @@ class Summary(NamedTuple):
 
     Attributes:
         log_z: log of the mean weight, nats.
-        standard_error: by the delta method where the weights support it. Where they do
-            not (ESS below 25 or half of K, or Pareto shape above 0.7), that of a
-            single chain: the larger of s and s^2 / 2, s the standard deviation of the
-            log weights. NaN for K = 1, infinite where at most one weight is positive.
+        standard_error: by the delta method, or that of log-normal weights of the same
+            spread where it is larger, where the weights support one. Where they do not
+            (ESS below 25 or half of K, or Pareto shape above 0.7), that of a single
+            chain: at least s and s^2 / 2, s the standard deviation of the log weights.
+            NaN for K = 1, infinite where at most one weight is positive.
         ess: effective sample size.
         pareto_k: as `numerics.pareto_k`.
     """
@@ -59,6 +60,9 @@ class LogNormalizer(NamedTuple):
         resolution: the spacing of floating-point numbers as large as the log densities,
             to which log Z can be told, nats.
         num_nan: chains that met a density of NaN or plus infinity; they weigh zero.
+        num_moves: of all chains together, those of abandoned chunks included and the
+            pilot's not.
+        wanted_error: standard error that was asked for, or NaN.
     """
 
     log_z: Scalar
@@ -71,6 +75,8 @@ class LogNormalizer(NamedTuple):
     pareto_k: Scalar
     resolution: Scalar
     num_nan: Int[Array, ""]
+    num_moves: ScalarLike = 0
+    wanted_error: ScalarLike = float("nan")
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""
@@ -119,9 +125,25 @@ def summarize(log_w: Float[Array, "K"]) -> Summary:
     is_supported = ess >= min(SMALLEST_ESS, num / 2)
     if num >= 25:
         is_supported &= k <= LARGEST_K
-    error = log_mean_exp_error(log_w)
+    error = jnp.maximum(log_mean_exp_error(log_w), _log_normal_error(log_w))
     alone = jnp.maximum(error, _error_of_one(log_w))
     return Summary(log_mean_exp(log_w), jnp.where(is_supported, error, alone), ess, k)
+
+
+def _log_normal_error(log_w):
+    """The standard error if the weights are log-normal.
+
+    The delta method sees only weights that came; this infers the larger ones that did
+    not from the spread of the log weights above their median. It covers log Z where the
+    delta method falls short (a test shows by how much).
+    """
+    is_live = relative_weights(log_w) > 0.0
+    num = jnp.sum(is_live)
+    falling = -jnp.sort(-jnp.where(is_live, log_w, -jnp.inf))
+    median = falling[jnp.maximum(num - 1, 0) // 2]
+    above = jnp.where(is_live & (log_w > median), log_w - median, 0.0)
+    squares = jnp.sum(jnp.square(above)) / jnp.maximum(jnp.sum(above > 0.0), 1)
+    return jnp.sqrt(jnp.expm1(squares) / jnp.maximum(num, 1))
 
 
 def _error_of_one(log_w):
@@ -152,6 +174,11 @@ def _report(result):
     if np.size(result.accept_prob):
         low, high = np.min(result.accept_prob), np.max(result.accept_prob)
         lines.append(f"  acceptance {low:.2f} to {high:.2f} over the moves")
+    if np.isfinite(result.wanted_error):
+        lines.append(
+            f"  wanted +- {result.wanted_error:.2g} with {num} chains of "
+            f"{len(result.increment_variance)} temperatures, {result.num_moves:,} moves"
+        )
     if num_zero:
         lines.append(f"  {num_zero} of {num} chains of zero weight")
     return lines + [f"  warning: {text}" for text in result.warnings]
@@ -169,6 +196,11 @@ def _warnings(result):
             is_empty,
             "no chain has a positive weight, so log Z is not estimated: use a base "
             "that lies within the target's support",
+        ),
+        (
+            result.standard_error > result.wanted_error,
+            f"the error wanted, {float(result.wanted_error):.2g}, was not reached: "
+            "raise max_moves, or use a base nearer to the target",
         ),
         (
             num_nan > 0,

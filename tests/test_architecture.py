@@ -45,11 +45,13 @@ IMPORTS = {
     "gradients": {*BASE, *CHAIN},
     "training": {*BASE, *CHAIN, "adaptation", "gradients", "optimizers"},
     "tuning": {*BASE, *CHAIN[:5], "pilot", "placement", "positions", "preconditioning"},
-    "evaluation": {*BASE, *CHAIN[:4], "populations", "positions", "results", "tuning"},
+    "refining": {"types", "results", "tuning"},
+    "evaluation": {*BASE, *CHAIN[:4], "populations", "positions", "refining"},
     "epochs": {"types", "training"},
     "sharding": {"types", "epochs"},
     "toy": {*BASE, *CHAIN[:5]},
 }
+IMPORTS["evaluation"] |= {"results", "tuning"}
 IMPORTS["__init__"] = set(IMPORTS)  # it may name anything that users import from it
 LIBRARIES = {"jax", "flax", "optax", "numpy", "jaxtyping"}
 EXTRAS = {"numpyro_models": {"numpyro"}}  # imported where it is called

@@ -1,5 +1,6 @@
 """The documents' code runs as printed, and their links lead somewhere."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -19,11 +20,13 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_examples_run_as_printed(code, capsys):
+    if "import blackjax" in code:
+        pytest.importorskip("blackjax", reason="the extra bench is not installed")
     exec(compile(code, "example", "exec"), {})
     assert "nan" not in capsys.readouterr().out
 
 
-def test_the_readme_gets_log_z_with_an_error_in_under_ten_lines():
+def test_the_readme_gets_log_z_with_an_error_in_under_ten_lines(capsys):
     code = CODE.findall((ROOT / "README.md").read_text())[0]
     lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) - sum(line.startswith(("import", "from")) for line in lines) < 10
@@ -33,6 +36,16 @@ def test_the_readme_gets_log_z_with_an_error_in_under_ten_lines():
     exact = 5 * math.log(2.0 * 0.4210244382)  # 2 K_0(1), a Bessel function
     assert result.standard_error < 0.05
     assert abs(result.log_z - exact) < 4.0 * result.standard_error
+    printed, error = numbers(capsys.readouterr().out)
+    stated, stated_error = numbers((ROOT / "README.md").read_text())
+    assert printed == pytest.approx(float(result.log_z), abs=6e-4)
+    assert stated == pytest.approx(printed, abs=2.0 * error)  # rounding moves chains
+    assert stated_error == pytest.approx(error, rel=0.3)
+
+
+def numbers(text):
+    """Log Z and its error of the first line that prints them."""
+    return map(float, re.search(r"log Z = (-?\d+\.\d+) \+- (\d+\.\d+)", text).groups())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -40,3 +53,13 @@ def test_links_between_documents_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")))
+def test_notebooks_run_as_they_stand(path, capsys):
+    names = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), path.name, "exec"), names)
+    assert "nan" not in capsys.readouterr().out

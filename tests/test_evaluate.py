@@ -350,3 +350,11 @@ def test_bad_sampling_is_warned_of(caplog):
     for cause in ("ESS is below 1.5 of 4 chains", "stood still", "not in the order"):
         assert cause in caplog.text
     assert "evaluation.num_temperatures=16" in caplog.text
+
+
+@pytest.mark.parametrize("num", [0, 297, 1000, 100000])
+def test_more_images_than_there_are_are_named(caplog, num):
+    config = make_config(evaluation__num_examples=num)
+    evaluate._warn_of_few_images(resolve(config).evaluation, load.load("digits"))
+    expected = "num_examples=100000: digits has 297 test images, and all are evaluated"
+    assert (expected in caplog.text) == bool(caplog.text) == (num == 100000)

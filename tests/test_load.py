@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import struct
 import subprocess
@@ -415,6 +416,16 @@ def test_damaged_cache_is_rebuilt(damage, tmp_path):
         assert load_foreign(tmp_path).digest == digest
     path.unlink()
     assert load_foreign(tmp_path).digest == digest
+
+
+def test_a_cache_of_other_images_than_the_known_ones_is_not_used(tmp_path):
+    images = np.zeros((2, 784), np.float32)
+    meta = {"format": 1, "source": "forged", "files": {}}
+    meta["digest"] = datasets.digest({"train": images, "test": images})
+    path = tmp_path / "mnist.npz"
+    np.savez(path, meta=np.array(json.dumps(meta)), train=images, test=images)
+    with pytest.raises(ValueError, match="digest does not fit"):
+        datasets._read_cache(path, {})
 
 
 def test_damaged_cache_without_originals_is_one_clear_error(tmp_path, monkeypatch):

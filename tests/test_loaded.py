@@ -17,6 +17,7 @@ from ais_jax import networks
 from configs import default
 from experiments.data.dataset import Dataset
 from experiments.run import decoder, export, train
+from experiments.run.folder import claim
 from experiments.run.launch import open_run, train_and_evaluate
 from experiments.run.settings import resolve
 from experiments.system.errors import ConfigError, InputError
@@ -51,7 +52,7 @@ def workdir(tmp_path_factory):
     """A run on an .npz of bytes: two replicates, trained and evaluated."""
     folder = tmp_path_factory.mktemp("loaded")
     np.savez(folder / "mine.npz", train=TRAIN, test=TEST)
-    config = tiny(dataset=str(folder / "mine.npz"))
+    config = tiny("vae", dataset=str(folder / "mine.npz"))
     train_and_evaluate(config, folder / "run")
     (folder / "mine.npz").rename(folder / "moved.npz")
     return folder / "run"
@@ -101,21 +102,35 @@ def test_replicates_differ_and_unknown_ones_are_refused(run):
         run.replicate(2)
 
 
-def test_log_likelihoods_and_annealed_latents_agree_with_quadrature(run):
-    """Two latents: log p(x) and the posterior's mean by a sum over a grid."""
-    x = run.sample(1, 3)
-    table = run.log_likelihood(x, preset="")
-    assert list(table) == ["log_p", "standard_error", "ess", "accept_prob"]
+def grid_of(run):
+    """Log p(x, z) over a grid of two latents, the grid, and its cells' log area."""
     axis = jnp.linspace(-6, 6, 121)
     z = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
     log_joint = jax.vmap(run.model.log_joint, (None, None, 0))
-    for i, image in enumerate(x.reshape(3, -1)):
-        log_p = log_joint(run.theta, image, z)
-        exact = jax.nn.logsumexp(log_p) + 2 * jnp.log(axis[1] - axis[0])
+    return (
+        lambda x: log_joint(run.theta, x.ravel(), z),
+        z,
+        2 * jnp.log(axis[1] - axis[0]),
+    )
+
+
+def test_log_likelihoods_agree_with_quadrature(run):
+    x = run.sample(1, 3)
+    table = run.log_likelihood(x, preset="")
+    assert list(table) == ["log_p", "standard_error", "ess", "accept_prob"]
+    log_joint, _, area = grid_of(run)
+    for i, image in enumerate(x):
+        exact = jax.nn.logsumexp(log_joint(image)) + area
         error = max(table["standard_error"][i], 0.02)
         assert abs(table["log_p"][i] - exact) < 5 * error
-    draws = run.latents(0, x[:1], 200, preset="quick")[0]
-    weights = jax.nn.softmax(log_joint(run.theta, x[0].ravel(), z))
+
+
+@pytest.mark.slow
+def test_annealed_latents_have_the_posteriors_mean(run):
+    x = run.sample(1, 1)
+    draws = run.latents(0, x, 200, preset="quick")[0]
+    log_joint, z, _ = grid_of(run)
+    weights = jax.nn.softmax(log_joint(x[0]))
     # resampled from 8 chains: the error is that of 8 draws
     assert np.all(abs(draws.mean(0) - weights @ z) < 5 / np.sqrt(8))
 
@@ -197,8 +212,8 @@ def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
         train_and_evaluate(config, tmp_path, "train", dataset=dataset)
 
 
-def test_a_constant_rate_run_goes_on_to_more_epochs(tmp_path):
-    """In two parts, bit for bit as in one; a cosine schedule refuses it."""
+@pytest.mark.slow
+def test_a_constant_rate_run_goes_on_bit_for_bit(tmp_path):
     config, dataset = arrays_config(num_replicates=1)
     states = []
     for folder, epochs in (("a", (1, 2)), ("b", (2,))):
@@ -207,12 +222,27 @@ def test_a_constant_rate_run_goes_on_to_more_epochs(tmp_path):
             train_and_evaluate(config, tmp_path / folder, "train", dataset=dataset)
         states.append(experiments.load_run(tmp_path / folder).replicates)
     jax.tree.map(np.testing.assert_array_equal, *states)
-    config.num_epochs = 1
-    with pytest.raises(ConfigError, match="num_epochs=2, not 1"):
-        train_and_evaluate(config, tmp_path / "a", "train", dataset=dataset)
-    config.num_epochs, config.optimizer.schedule = 3, "cosine"
-    with pytest.raises(ConfigError, match="num_epochs=2, not 3"):
-        train_and_evaluate(config, tmp_path / "a", "train", dataset=dataset)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "more"),
+    [
+        ("constant", 0.0, 3),
+        ("constant", 0.0, 1),
+        ("constant", 0.1, 3),
+        ("cosine", 0, 3),
+    ],
+)
+def test_more_epochs_are_for_constant_rates_alone(tmp_path, schedule, warmup, more):
+    config = tiny("vae", optimizer__schedule=schedule, optimizer__warmup=float(warmup))
+    claim(tmp_path, resolve(config), "digest")
+    config.num_epochs = more
+    if more > 2 and (schedule, warmup) == ("constant", 0.0):
+        claim(tmp_path, resolve(config), "digest")
+        assert read_json(tmp_path / "config.json")["config"]["num_epochs"] == more
+        return
+    with pytest.raises(ConfigError, match=f"num_epochs=2, not {more}"):
+        claim(tmp_path, resolve(config), "digest")
 
 
 def twice_as_wide(image_shape, latent_sizes, widths):
@@ -231,9 +261,9 @@ NUMBER = 3
 
 def test_a_factory_gives_the_model(tmp_path):
     config, dataset = arrays_config(model__factory="test_loaded:twice_as_wide")
-    train_and_evaluate(config, tmp_path, "train", dataset=dataset)
-    run = experiments.load_run(tmp_path)
-    assert run.theta[0]["params"]["Dense_0"]["kernel"].shape == (2, 6)
+    setup, _ = open_run(resolve(config), tmp_path, dataset=dataset)
+    theta, _ = setup.model.init(jax.random.key(0))
+    assert theta[0]["params"]["Dense_0"]["kernel"].shape == (2, 6)
 
 
 @pytest.mark.parametrize(
@@ -273,9 +303,25 @@ def quadrature(weights, counts):
     return np.logaddexp.reduce(log_p, axis=1) + np.log(z[1] - z[0])
 
 
+def test_a_decoder_from_elsewhere_keeps_its_weights():
+    weights = {"w": np.array([[0.4, -0.3, 0.2, 0.5]]), "b": np.array([1, 0, 2, 0.5])}
+    config = tiny("vae", model__likelihood="poisson", model__latent_sizes=(1,))
+    model = decoder.fixed_model(resolve(config), (2, 2), decode, weights)
+    theta, phi = model.init(jax.random.key(0))
+    x, z = jnp.array([3.0, 0.0, 7.0, 1.0]), jnp.array([0.7])
+    rates = np.exp(0.7 * weights["w"][0] + weights["b"])
+    exact = stats.poisson.logpmf(x, rates).sum() + stats.norm.logpdf(0.7)
+    value, gradient = jax.value_and_grad(model.log_joint)(theta, x, z)
+    assert value == pytest.approx(exact, rel=1e-5)
+    assert all(jnp.all(g == 0) for g in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(model.decode(theta, z), rates, rtol=1e-5)
+    assert model.proposal(phi, x).mean.shape == (1,)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "encoder"])
 def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start):
-    weights = {"w": np.array([[0.8, -0.5, 0.3, 1.0]]), "b": np.array([1, 0, 2, 0.5])}
+    weights = {"w": np.array([[0.4, -0.3, 0.2, 0.5]]), "b": np.array([1, 0, 2, 0.5])}
     z = RNG.normal(size=(40, 1))
     counts = RNG.poisson(np.exp(z @ weights["w"] + weights["b"]))
     config = tiny(
@@ -283,7 +329,7 @@ def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start)
         **{"dataset": "given", "model__likelihood": "poisson", "num_replicates": 1},
         **{"model__latent_sizes": (1,), "evaluation__start": start},
         **{"evaluation__num_temperatures": 20, "evaluation__num_chains": 16},
-        **{"evaluation__num_simulated": 0},
+        **{"evaluation__num_simulated": 0, "evaluation__num_pilot": 16},
     )
     dataset = Dataset.from_arrays(counts[:30], counts[30:])
     results = decoder.evaluate_decoder(config, decode, weights, tmp_path, dataset)

@@ -79,7 +79,11 @@ def test_later_presets_change_no_old_run(monkeypatch):
     config = migrate({"config": old_config()})["config"]
     assert config["evaluation"] == VERSION_1
     assert config["step_size"] == {"first": 0.1, "smallest": 0.02, "largest": 0.3}
-    assert config["model"] == {"precision": "float32", "force_precision": "float32"}
+    assert config["init_from"] == ""
+    assert config["model"] == {
+        **{"precision": "float32", "force_precision": "float32"},
+        **{"factory": "", "likelihood": "bernoulli", "network": "perceptron"},
+    }
 
 
 def test_what_an_old_run_asked_for_stays():

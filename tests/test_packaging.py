@@ -13,7 +13,15 @@ EXAMPLE = re.search(
 HIDDEN = (  # what the library's requirements do not bring by themselves, and the rest
     *("PIL", "array_record", "importlib_resources", "matplotlib", "ml_collections"),
     *("pandas", "pooch", "sklearn", "tabulate", "tensorboardX", "tensorflow_datasets"),
-    *("tqdm", "benchmarks", "configs", "experiments", "beartype"),
+    *(
+        "tqdm",
+        "benchmarks",
+        "configs",
+        "experiments",
+        "beartype",
+        "blackjax",
+        "numpyro",
+    ),
 )
 HIDE = f"""
 import sys

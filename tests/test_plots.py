@@ -112,9 +112,9 @@ def test_image_grid_shows_each_image_in_its_place(tmp_path):
 
 def test_image_grid_clips_and_keeps_grey_levels(tmp_path):
     images = np.stack([np.full((8, 8), v) for v in (-1.0, 0.25, 0.75, 2.0)])
-    plots.image_grid(images, tmp_path / "a.png", columns=4, title="samples")
+    plots.image_grid(images, tmp_path / "a.png", columns=4)
     pixels = read_png(tmp_path / "a.png")
-    row = pixels[int(0.6 * len(pixels)), :, 0]
+    row = pixels[len(pixels) // 2, :, 0]
     middles = [row[int(len(row) * (i + 0.5) / 4)] for i in range(4)]
     np.testing.assert_allclose(middles, [0, 0.25, 0.75, 1], atol=0.01)
 
@@ -136,15 +136,6 @@ def test_images_of_a_bad_shape_are_named(tmp_path, shape):
         plots.image_grid(images, tmp_path / "a.png", columns=2)
     with pytest.raises(ValueError, match=rf"\({shape[0]}, {shape[1]}"):
         plots.reconstructions(images, images, tmp_path / "a.png")
-
-
-def test_other_bad_images_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"\(2, 8, 8\), \(3, 8, 8\)"):
-        plots.reconstructions(
-            np.ones((2, 8, 8)), np.ones((3, 8, 8)), tmp_path / "a.png"
-        )
-    with pytest.raises(ValueError, match="columns must be positive, not 0"):
-        plots.image_grid(np.ones((2, 8, 8)), tmp_path / "a.png", columns=0)
 
 
 def test_bounds_draws_the_upper_bound_above_the_lower(tmp_path):
@@ -169,20 +160,6 @@ def test_line_plot_draws_every_series(tmp_path):
     pixels = read_png(tmp_path / "a.png")
     assert share(pixels, BLUE) > 0.001
     assert share(pixels, ORANGE) > 0.001
-
-
-@pytest.mark.parametrize(
-    ("series", "message"),
-    [
-        ({}, "at least one series"),
-        ({"a": ([1, 2], [1, 2, 3], None)}, r"a: .*\[\(2,\), \(3,\)\]"),
-        ({"a": ([1, 2], [1, 2], [1])}, r"a: .*\[\(2,\), \(2,\), \(1,\)\]"),
-        ({"a": ([[1]], [[1]], None)}, r"a: .*\[\(1, 1\), \(1, 1\)\]"),
-    ],
-)
-def test_bad_series_are_named(tmp_path, series, message):
-    with pytest.raises(ValueError, match=message):
-        plots.line_plot(series, tmp_path / "a.png", xlabel="x", ylabel="y")
 
 
 DRAW = """

@@ -36,3 +36,12 @@ def test_what_is_done_or_silenced_shows_nothing(capsys, caplog):
     with progress.Progress(10, 0, "step") as bar:
         bar.update(10, "other process")
     assert capsys.readouterr().err == ""
+
+
+def test_a_last_line_begins_anew_after_a_bar(caplog):
+    caplog.set_level(logging.INFO, logger="experiments")
+    with progress.Progress(10, 0, "step"):
+        assert progress.end_of_line() == "\n"
+    with progress.Progress(10, 10, "step"):
+        assert progress.end_of_line() == ""
+    assert progress.end_of_line() == ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ais_jax import evaluation
-from ais_jax.numerics import effective_sample_size
+from ais_jax.numerics import effective_sample_size, log_mean_exp_error
 from ais_jax.path import AnnealingPath
 from ais_jax.results import summarize
 from ais_jax.tuning import Plan
@@ -37,6 +37,20 @@ def test_a_supported_error_is_the_spread_over_repeats():
     error = np.median(summary.standard_error)
     np.testing.assert_allclose(error, np.std(summary.log_z), rtol=0.1)
     assert np.mean(summary.pareto_k > 0.7) < 0.01
+
+
+def test_errors_cover_log_z_where_the_delta_method_does_not():
+    """Log-normal weights of a variance of 2, where no warning is due."""
+    log_w = np.sqrt(2.0) * jax.random.normal(jax.random.key(0), (4000, 100)) - 1.0
+    summary = jax.vmap(summarize)(log_w)
+    is_quiet = (summary.ess >= 25.0) & (summary.pareto_k <= 0.7)
+    delta = jax.vmap(log_mean_exp_error)(log_w)
+    covered, by_delta = (
+        np.mean(np.abs(summary.log_z) < 3.0 * error, where=is_quiet)
+        for error in (summary.standard_error, delta)
+    )
+    assert np.sum(is_quiet) > 1000
+    assert covered > 0.96 > 0.95 > by_delta
 
 
 def test_weights_that_are_all_zero_have_no_error():

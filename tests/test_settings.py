@@ -218,10 +218,16 @@ def test_one_learning_rate_serves_all_replicates():
     assert resolve(config).learning_rates == ((2e-3, 2e-3),) * 3
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.5, float("nan")])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.5])
 def test_the_pilots_target_is_a_probability(value):
     message = refusal(changed(evaluation__target=value))
     assert f"evaluation.target={value}: use a number in (0, 1)" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("setting", ["evaluation__target", "training__average_decay"])
+def test_what_is_not_finite_is_refused(setting, value):
+    assert f"={value}: use a finite number" in refusal(changed(**{setting: value}))
 
 
 @pytest.mark.parametrize(

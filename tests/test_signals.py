@@ -62,6 +62,7 @@ def test_a_signal_ends_a_program_in_one_line_wherever_it_is(place, number):
 
 HELD = """
 with signals.StopSignals() as stop:
+    print("holding", flush=True)
     while not stop.requested:
         pass
     print("held", flush=True)
@@ -71,6 +72,7 @@ with signals.StopSignals() as stop:
 
 def test_what_is_held_back_ends_by_the_second_signal():
     process = started(HELD)
+    assert process.stdout.readline() == "holding\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "held\n"
     process.send_signal(signal.SIGINT)

@@ -32,6 +32,7 @@ class Entry(NamedTuple):
     # whether the pixels are 0 or 1 already (a fixed binarization)
     is_binary: bool = False
     levels: int = 1  # what 1 stands for in the original values, if anything
+    digest: str = ""  # `load.digest` of its arrays, where there is one set of them
 
     @property
     def num_pixels(self):
@@ -39,18 +40,28 @@ class Entry(NamedTuple):
         return self.side**2
 
 
-def _idx(home):
+def _idx(home, digest=""):
     """MNIST, or one of its siblings, whose files have the same names and sizes."""
     files = {
         "train": "train-images-idx3-ubyte.gz",
         "test": "t10k-images-idx3-ubyte.gz",
     }
-    return Entry(60000, 10000, 28, packages=_TFDS, files=files, home=home, levels=255)
+    return Entry(
+        *(60000, 10000, 28),
+        packages=_TFDS,
+        files=files,
+        home=home,
+        levels=255,
+        digest=digest,
+    )
 
 
 CATALOGUE = {
     "digits": Entry(1500, 297, 8, packages=("sklearn",), files={}, levels=16),
-    "mnist": _idx("https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "mnist": _idx(
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        digest="e3781968adbb8dae",
+    ),
     "fashion_mnist": _idx(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
     ),
@@ -70,6 +81,7 @@ CATALOGUE = {
             "test": "binarized_mnist_test.amat",
         },
         home="http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
+        digest="b6d8e40de74070cb",
         is_binary=True,
     ),
 }

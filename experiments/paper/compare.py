@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ais_jax.registry import unknown_name
 from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
-from experiments.paper.variants import Variant
+from experiments.paper.variants import Variant, counted
 from experiments.run import migrate
 from experiments.run.settings import flatten, resolve
 from experiments.system.errors import InputError
@@ -29,21 +29,19 @@ def select(config: ConfigDict, only=()) -> list[Variant]:
     """
     if "variants" not in config or "run" not in config:
         raise InputError("--config is no comparison's: use configs/compare.py")
-    for name in only:
+    asked = [("baseline", config.baseline), *(("only", name) for name in only)]
+    for setting, name in asked:
         if name not in config.variants:
-            raise InputError(unknown_name("only", name, list(config.variants)))
-    if config.baseline not in config.variants:
-        raise InputError(
-            unknown_name("baseline", config.baseline, list(config.variants))
-        )
+            raise InputError(unknown_name(setting, name, list(config.variants)))
     names = sorted(config.variants, key=lambda name: (name != config.baseline, name))
     runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
-    budget = _evaluations(runs[config.baseline])
     if config.equal_cost:
+        budget = cost.gradient_evaluations(resolve(runs[config.baseline]))
         for run in runs.values():
-            run.num_epochs = max(1, round(run.num_epochs * budget / _evaluations(run)))
+            cost.match(run, budget)
+    changes = {name: flatten(config.variants[name].to_dict()) for name in runs}
     return [
-        variant(name, run, flatten(config.variants[name].to_dict()))
+        variant(name, run, changes[name])
         for name, run in runs.items()
         if not only or name in only
     ]
@@ -74,29 +72,9 @@ def _changed(run, name, changes):
     return run
 
 
-def _evaluations(run):
-    """Gradient evaluations of the whole training of one seed."""
-    settings = resolve(run)
-    return settings.num_epochs * cost.evaluations_per_epoch(settings)
-
-
 def variant(name: str, run: ConfigDict, changes: dict) -> Variant:
     """A `Variant` of a run's config with some settings changed, by dotted names."""
-    settings = resolve(run)
-    batches = cost.sizes_of(settings).num_train // settings.batch_size
-    evaluations = _evaluations(run)
-    weights = cost.number_of_weights(settings)
-    return Variant(
-        name=name,
-        row=None,
-        config=run,
-        settings=settings,
-        identity={"changes": changes, "matched_cost": None},
-        steps=settings.num_epochs * batches,
-        gradient_evaluations=evaluations,
-        train_flops=4.0 * weights * evaluations * settings.num_replicates,
-        evaluation_flops=cost.evaluation_flops(settings) * settings.num_replicates,
-    )
+    return counted(name, None, run, {"changes": changes, "matched_cost": None})
 
 
 def run(variants, workdir):

@@ -8,8 +8,8 @@ decoder a pass takes 4 P FLOPs (2 P forward, 2 P backward to z), so that
     evaluation  4 P * chains * (1 + L (T - 1)) for a test image, twice that for a
                 simulated pair at T, T / 2, T / 4 and T / 8; 2 P for an IWAE sample
 
-for each replicate. Left out are the encoder, Adam and the pilot: `calibrate` measures
-what a training step costs besides.
+for each replicate. Left out are the encoder, Adam and the pilot: `variants.calibrate`
+measures what a training step costs besides.
 """
 
 import time
@@ -22,6 +22,7 @@ from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import Dataset
 from experiments.run import build, train
+from experiments.run.settings import resolve
 
 
 def sizes_of(settings):
@@ -29,8 +30,8 @@ def sizes_of(settings):
     return load.sizes(settings.dataset, settings.data_dir)
 
 
-def evaluations_per_epoch(settings):
-    """Gradient evaluations of an epoch of one replicate.
+def gradient_evaluations(settings):
+    """Gradient evaluations of the whole training of one replicate.
 
     Raises:
         ConfigError: where the batch is larger than the data set.
@@ -39,8 +40,17 @@ def evaluations_per_epoch(settings):
     build.check_batch_size(settings, sizes.num_train)
     model = build.build_model(settings, sizes.image_shape)
     estimator = build.build_estimator(settings, model)
-    images = sizes.num_train // settings.batch_size * settings.batch_size
-    return images * estimator.gradient_evaluations
+    steps = settings.num_epochs * (sizes.num_train // settings.batch_size)
+    return steps * settings.batch_size * estimator.gradient_evaluations
+
+
+def match(config, budget):
+    """Sets a run's epochs by its gradient evaluations; returns their ratio to it."""
+    before = gradient_evaluations(resolve(config))
+    epochs = max(1, round(config.num_epochs * budget / before))
+    ratio = epochs * before / (config.num_epochs * budget)
+    config.num_epochs = epochs
+    return ratio
 
 
 def number_of_weights(settings):
@@ -62,15 +72,6 @@ def evaluation_flops(settings):
     passes = images * chain + 2 * evaluation.num_simulated * sum(ladder)
     samples = images * evaluation.iwae_samples
     return number_of_weights(settings) * (4.0 * passes + 2.0 * samples)
-
-
-def calibrate(small, large):
-    """(seconds that any step takes, seconds for each FLOP), by two variants' steps."""
-    seconds = [seconds_per_step(v.settings) for v in (small, large)]
-    flops = [v.train_flops / v.steps for v in (small, large)]
-    per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)
-    per_flop = per_flop or seconds[1] / flops[1]
-    return max(seconds[0] - per_flop * flops[0], 0.0), per_flop
 
 
 def random_dataset(settings, num_batches=8):

@@ -99,18 +99,17 @@ def pool(runs: list[Run]) -> list[Run]:
     Of joined runs the names are joined by " + " and the seconds added. Runs that share
     a seed stay apart.
     """
-    groups = {}
+    pools = []
     for run in runs:
-        seeds = _seeds(run)
-        pools = groups.setdefault(_experiment(run), [])
-        for taken, members in pools:
-            if taken.isdisjoint(seeds):
+        kind, seeds = _experiment(run), _seeds(run)
+        for other, taken, members in pools:
+            if other == kind and taken.isdisjoint(seeds):
                 taken |= seeds
                 members.append(run)
                 break
         else:
-            pools.append((seeds, [run]))
-    return [_join(members) for pools in groups.values() for _, members in pools]
+            pools.append((kind, seeds, [run]))
+    return [_join(members) for *_, members in pools]
 
 
 def _load(folder):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import jax
+import pandas as pd
 from ml_collections import ConfigDict
 
 from ais_jax.registry import unknown_name
@@ -104,28 +105,32 @@ def listing(config, variants, workdir):
     """The variants with their state and predicted cost, as lines of text."""
     states = [status(v, Path(workdir) / v.name) for v in variants]
     per_step, per_flop = expansion.calibrate(config)
-    lines = [
-        f"{'variant':30} {'state':>10} {'epochs':>7} {'steps':>9} {'grad. evals':>11} "
-        f"{'train FLOP':>11} {'eval FLOP':>10} {'hours':>9}"
-    ]
-    left = 0.0
-    for variant, state in zip(variants, states):
-        hours = (variant.steps * per_step + variant.flops * per_flop) / 3600
-        left += hours * (state != "finished")
-        matched = variant.identity["matched_cost"]
-        lines.append(
-            f"{variant.name:30} {state:>10} {variant.settings.num_epochs:7d} "
-            f"{variant.steps:9d} {variant.gradient_evaluations:11.3g} "
-            f"{variant.train_flops:11.3g} {variant.evaluation_flops:10.3g} {hours:9.3g}"
-            + (f"  {matched['ratio']:.2f} of the matched cost" if matched else "")
-        )
-    lines.append(
-        f"{len(variants)} variants, {states.count('finished')} finished; {left:.3g} "
-        f"hours for the others at {1e-9 / per_flop:.3g} GFLOP/s and "
+    matched = [v.identity["matched_cost"] for v in variants]
+    table = pd.DataFrame(
+        {
+            "variant": [v.name for v in variants],
+            "state": states,
+            "epochs": [v.settings.num_epochs for v in variants],
+            "steps": [v.steps for v in variants],
+            "grad. evals": [float(v.gradient_evaluations) for v in variants],
+            "train FLOP": [v.train_flops for v in variants],
+            "eval FLOP": [v.evaluation_flops for v in variants],
+            "hours": [
+                (v.steps * per_step + v.flops * per_flop) / 3600 for v in variants
+            ],
+            "cost / matched": [cost and cost["ratio"] for cost in matched],
+        }
+    )
+    left = table["hours"][table["state"] != "finished"].sum()
+    text = table.dropna(axis="columns").to_string(
+        index=False, float_format="{:.3g}".format
+    )
+    return (
+        f"{text}\n{len(variants)} variants, {states.count('finished')} finished; "
+        f"{left:.3g} hours for the others at {1e-9 / per_flop:.3g} GFLOP/s and "
         f"{1e3 * per_step:.3g} ms besides for each step (unfinished ones counted "
         "whole; compiling left out)"
     )
-    return "\n".join(lines)
 
 
 def _run_one(variant, folder):

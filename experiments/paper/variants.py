@@ -18,7 +18,7 @@ class Variant(NamedTuple):
     """One model of a sweep."""
 
     name: str  # also the name of its folder
-    row: Row
+    row: Row | None  # of the tables
     config: ConfigDict  # the run's config, of `configs/default.py`'s shape
     settings: Settings  # what it resolves to
     identity: dict  # what variant.json says: the row, the reading, the paper's number
@@ -50,18 +50,22 @@ def expand(config):
 def variant(config, row):
     """A row's `Variant`, its epochs matched to the reference's cost where asked for."""
     run = run_config(config, row)
-    per_epoch = cost.evaluations_per_epoch(resolve(run))
-    matched = _match_cost(config, row, run, per_epoch) if config.matched_cost else None
-    settings = resolve(run)
-    total = settings.num_epochs * per_epoch
+    matched = _match_cost(config, row, run) if config.matched_cost else None
+    return counted(_name(config, row), row, run, _identity(config, row, matched))
+
+
+def counted(name, row, config, identity):
+    """A `Variant` with what its run costs."""
+    settings = resolve(config)
+    total = cost.gradient_evaluations(settings)
     images = cost.sizes_of(settings).num_train
     flops = 4.0 * cost.number_of_weights(settings) * total
     return Variant(
-        name=_name(config, row),
+        name=name,
         row=row,
-        config=run,
+        config=config,
         settings=settings,
-        identity=_identity(config, row, matched),
+        identity=identity,
         steps=settings.num_epochs * (images // settings.batch_size),
         gradient_evaluations=total,
         train_flops=flops * settings.num_replicates,
@@ -115,10 +119,14 @@ def shard(variants, index, count):
 
 
 def calibrate(config):
-    """Times two small variants of a sweep: see `cost.calibrate`."""
-    dataset = config.datasets[0]
-    rows = tables.Row(dataset, "dreg", 1), tables.Row(dataset, "ais", 5, 5)
-    return cost.calibrate(*(variant(config, row) for row in rows))
+    """(seconds that any step takes, seconds for each FLOP), by two small variants."""
+    rows = [Row(config.datasets[0], *row) for row in (("dreg", 1), ("ais", 5, 5))]
+    small, large = (variant(config, row) for row in rows)
+    seconds = [cost.seconds_per_step(v.settings) for v in (small, large)]
+    flops = [v.train_flops / v.steps for v in (small, large)]
+    per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)
+    per_flop = per_flop or seconds[1] / flops[1]
+    return max(seconds[0] - per_flop * flops[0], 0.0), per_flop
 
 
 def _check(config):
@@ -141,18 +149,17 @@ def _check(config):
         raise InputError(f"datasets={config.datasets}: name each data set once")
 
 
-def _match_cost(config, row, run, per_epoch):
+def _match_cost(config, row, run):
     """Sets the run's epochs so that it costs what the reference does."""
     reference = next(
         r for r in tables.PAPER if r.name.endswith(f"-{config.matched_reference}")
     )
-    theirs = resolve(run_config(config, reference._replace(dataset=row.dataset)))
-    budget = theirs.num_epochs * cost.evaluations_per_epoch(theirs)
-    run.num_epochs = max(1, round(budget / per_epoch))
+    theirs = run_config(config, reference._replace(dataset=row.dataset))
+    budget = cost.gradient_evaluations(resolve(theirs))
     return {
         "reference": config.matched_reference,
         "gradient_evaluations": budget,
-        "ratio": run.num_epochs * per_epoch / budget,
+        "ratio": cost.match(run, budget),
     }
 
 

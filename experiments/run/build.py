@@ -18,7 +18,6 @@ from ais_jax import (
     sharding,
     training,
 )
-from ais_jax.hmc import hmc_step
 from ais_jax.likelihoods import LIKELIHOODS
 from ais_jax.optimizers import Optimizers
 from experiments.run import factory
@@ -136,9 +135,9 @@ def _check_memory(settings, init, mesh):
     leaves = jax.tree.leaves(state)
     each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     needed = each * settings.num_replicates // mesh.shape[sharding.REPLICATE]
-    limits = jax.local_devices()[0].memory_stats()  # None on a CPU
+    limits = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > (have := limits["bytes_limit"] if limits else pages):
+    if needed > (have := limits.get("bytes_limit", pages)):
         raise ConfigError(
             f"model.widths={settings.model['widths']} with num_replicates="
             f"{settings.num_replicates} needs {needed / 2**30:.3g} GiB for the "
@@ -230,14 +229,3 @@ def block_size(settings, data_size, num_chains):
             widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
         rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
     return max(1, rows // num_chains)
-
-
-def build_path_fn(model, evaluation):
-    """((theta, phi), x) -> `AnnealingPath`, for a `settings.Evaluation`."""
-    path, preconditioner = STARTS[evaluation.start], evaluation.preconditioner
-    return lambda params, x: path(model, *params, x, preconditioner)
-
-
-def build_transition(evaluation):
-    """The HMC move of a `settings.Evaluation`."""
-    return partial(hmc_step, num_leapfrog=evaluation.num_leapfrog)

@@ -5,14 +5,14 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from ml_collections import ConfigDict
 
 from ais_jax import networks
 from ais_jax.likelihoods import LIKELIHOODS
 from ais_jax.models import LatentVariableModel
 from experiments.data import load
+from experiments.data.dataset import GIVEN
 from experiments.run import evaluate, factory, launch, train
-from experiments.run.settings import resolve
+from experiments.run.settings import changed, resolve
 from experiments.system import files
 from experiments.system.errors import ConfigError, DataError
 
@@ -42,9 +42,8 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     Raises:
         InputError: for bad input, such as a decoder of another shape.
     """
-    given = ConfigDict(config)
-    given.update({"model": {"factory": "given"}})
-    settings = resolve(given)
+    config = changed(config, {"model.factory": GIVEN})
+    settings = resolve(config)
     if settings.optimizer.get("weight_decay"):
         raise ConfigError(
             f"optimizer.weight_decay={settings.optimizer['weight_decay']} would change "
@@ -53,11 +52,11 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
     model = fixed_model(settings, dataset.image_shape, decode, weights)
-    chosen = dataset if settings.dataset == "given" else None
+    given = dataset if settings.dataset == GIVEN else None
     if settings.evaluation.start != "prior":
-        return launch.train_and_evaluate(given, workdir, dataset=chosen, model=model)
+        return launch.train_and_evaluate(config, workdir, dataset=given, model=model)
     with files.prepared(workdir):
-        setup, dataset = launch.open_run(settings, workdir, True, chosen, model)
+        setup, dataset = launch.open_run(settings, workdir, True, given, model)
         trained = train.Trained(train.initial_state(setup), 0, 0.0, 0.0, 0)
         results = evaluate.evaluate(setup, dataset, trained, Path(workdir))
     print(evaluate.report(results))

@@ -38,12 +38,7 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation
     evaluator = Evaluator(setup, dataset, settings)
-    preset = presets.EVALUATION[settings.preset]["num_examples"]
-    if evaluator.num_examples < settings.num_examples != preset:
-        log.warning(
-            "evaluation.num_examples=%d: %s has %d test images, and all are evaluated.",
-            *(settings.num_examples, dataset.name, evaluator.num_examples),
-        )
+    _warn_of_few_images(settings, dataset)
     params = parameters(trained.state)
     folder = _folder(settings, dataset, trained.step, params, workdir)
     bound = [evaluator.bind(each) for each in params]
@@ -173,6 +168,16 @@ def _evaluate_one(evaluator, folder):
     return part
 
 
+def _warn_of_few_images(settings, dataset):
+    """Says so where more test images than there are were asked for by name."""
+    num, preset = len(dataset.test), presets.EVALUATION[settings.preset]
+    if num < settings.num_examples != preset["num_examples"]:
+        log.warning(
+            "evaluation.num_examples=%d: %s has %d test images, and all are evaluated.",
+            *(settings.num_examples, dataset.name, num),
+        )
+
+
 def _warn_of_bad_sampling(ais, test, settings):
     """Says so where the chains of most images amount to one, or hardly moved."""
     if settings.num_chains > 2 and np.median(ais["ess"]) < LOW_ESS:
@@ -204,7 +209,7 @@ def _bidirectional(evaluator, plan, folder):
     ladder = sorted({max(1, top // part) for part in (8, 4, 2, 1)})
     part = {"num_temperatures": ladder, "num_simulated": num}
     for rung in ladder:
-        thinned = tuning.resample_plan(plan, rung)
+        thinned = tuning.resample_plan(jax.tree.map(jnp.asarray, plan), rung)
         bounds = run_chunks(
             folder / f"bounds_{rung}",
             num,

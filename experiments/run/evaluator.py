@@ -9,6 +9,7 @@ import numpy as np
 
 from ais_jax import evaluation, models, sharding, tuning
 from ais_jax.batching import chain_keys, example_keys, map_examples
+from ais_jax.hmc import hmc_step
 from experiments.run import build
 
 KL_SAMPLES = 100
@@ -34,8 +35,7 @@ class Evaluator:
         self.num_examples = min(
             settings.num_examples or len(dataset.test), len(dataset.test)
         )
-        self.path = build.build_path_fn(self.model, settings)
-        self.transition = build.build_transition(settings)
+        self.transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
         self._draws_pixels = build.draws_pixels(setup.settings, dataset)
         self._block_size = partial(
             build.block_size, setup.settings, dataset.test.shape[1]
@@ -49,6 +49,11 @@ class Evaluator:
                 keys, params[0]
             )
         )
+
+    def path(self, params, x):
+        """The `AnnealingPath` of an image f32[X] by (theta, phi)."""
+        start = build.STARTS[self.settings.start]
+        return start(self.model, *params, x, self.settings.preconditioner)
 
     def bind(self, params):
         """This evaluator with (theta, phi)."""

@@ -42,11 +42,11 @@ def train_and_evaluate(
     with files.prepared(workdir), _full_disk_named(workdir):
         is_training = mode != "evaluate"
         setup, dataset = open_run(settings, workdir, is_training, dataset, model)
-        log.info("Working directory: %s", workdir)
         if mode == "evaluate":
             trained = train.restore(setup, workdir)
         else:
             with _alone(workdir):
+                log.info("Working directory: %s", workdir)
                 curve = evaluate.curve(setup, dataset)
                 trained = train.train(setup, dataset, workdir, curve)
         if mode == "train":

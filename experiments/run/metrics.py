@@ -19,13 +19,9 @@ class MetricsWriter:
     """Appends rows to `workdir/metrics.jsonl` and `workdir/tensorboard`.
 
     Opening it drops the rows that a resumed run will write again, so that a run
-    killed and resumed leaves the rows of one that never stopped. With several JAX
-    processes only the first may open one.
-
-    Args:
-        workdir: the run's folder, created if missing.
-        resume_step: the step of the checkpoint that the run continues from. Later
-            rows are dropped, as is a torn last line; None drops every row.
+    killed and resumed leaves the rows of one that never stopped: those after
+    `resume_step`, the step of the checkpoint that the run continues from, or all where
+    it is None. With several JAX processes only the first may open one.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int | None):
@@ -58,10 +54,6 @@ class MetricsWriter:
         TensorBoard's events follow within about a second. There a scalar is `name`
         and a vector `name/0`, `name/1`, ...; an array of more axes is first averaged
         over all but the last.
-
-        Args:
-            step: training step, greater than the last one written.
-            row: `{name: number, list or array of numbers}`.
 
         Raises:
             ValueError: `step` does not grow, `row` has a "step", or a value is

@@ -56,9 +56,7 @@ def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None
     Values outside are clipped; a last row that is not full ends in grey.
     """
     figure = _figure()
-    axes = _show(figure, _in_rows(images, "images", columns))
-    if title:
-        axes.set_title(title, fontsize=10)
+    _show(figure, _in_rows(images, columns))
     _save(figure, path)
 
 
@@ -67,12 +65,8 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
 
     The model's are the means of p(x|z) at the encoder's mean.
     """
-    shapes = np.shape(originals), np.shape(reconstructed)
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"originals and reconstructed differ in shape: {shapes}")
     columns = min(columns, max(1, len(originals)))
-    above = _in_rows(originals, "originals", columns)
-    below = _in_rows(reconstructed, "reconstructed", columns)
+    above, below = (_in_rows(x, columns) for x in (originals, reconstructed))
     figure = _figure()
     axes = _show(figure, np.stack([above, below], axis=1).reshape(-1, *above.shape[1:]))
     height = above.shape[2]
@@ -111,18 +105,17 @@ def line_plot(
 
     A logarithmic abscissa is ticked at the values given if they are few.
     """
-    if not series:
-        raise ValueError("line_plot needs at least one series")
     figure = _figure(5.5, 3.7)
     axes = figure.add_subplot()
     for i, (name, (x, y, y_se)) in enumerate(series.items()):
-        shapes = [np.shape(array) for array in (x, y, y_se) if array is not None]
-        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-            raise ValueError(f"{name}: x, y and y_se must be [N] alike, not {shapes}")
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4.5}
         axes.errorbar(x, y, y_se, label=name, capsize=3, **style)
     if logx:
-        _log_abscissa(axes, np.unique(np.concatenate([x for x, *_ in series.values()])))
+        axes.set_xscale("log")
+        values = np.unique(np.concatenate([x for x, *_ in series.values()]))
+        if len(values) <= 8 and np.all(values[1:] >= 1.9 * values[:-1]):
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.set_xticks([], minor=True)
     has_bars = any(y_se is not None for _, _, y_se in series.values())
     axes.legend(title=bars if has_bars else None, frameon=False)
     _label(axes, xlabel, ylabel)
@@ -145,13 +138,6 @@ def _label(axes: Any, xlabel: str, ylabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
     axes.grid(color="0.9", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _log_abscissa(axes: Any, values: np.ndarray) -> None:
-    axes.set_xscale("log")
-    if len(values) <= 8 and np.all(values[1:] >= 1.9 * values[:-1]):
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.set_xticks([], minor=True)
 
 
 def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -206,40 +192,28 @@ def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
         axes[1].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         _label(axes[1], "temperature index", f"final {label}")
     for ax in axes:
-        _scale_ordinate(ax, scale)
+        if scale == "linear":  # a probability
+            ax.set_ylim(0, 1.02)
+            continue
+        low, high = ax.dataLim.intervaly
+        if not 0.0 < 5.0 * low < high:  # a logarithmic axis would have a tick or none
+            ax.set_ylim(bottom=0.0)
+            continue
+        ax.set_yscale(scale)
+        ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        ax.yaxis.set_major_formatter("{x:g}")
 
 
-def _scale_ordinate(axes: Any, scale: str) -> None:
-    """A probability's [0, 1], or a logarithmic axis ticked at 1, 2 and 5.
-
-    Values within a factor of 5 would have one tick or none: their axis is linear.
-    """
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    if scale == "linear":
-        axes.set_ylim(0, 1.02)
-        return
-    low, high = axes.dataLim.intervaly
-    if not 0.0 < 5.0 * low < high:
-        axes.set_ylim(bottom=0.0)
-        return
-    axes.set_yscale(scale)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter("{x:g}")
-
-
-def _in_rows(images: np.ndarray, name: str, columns: int) -> np.ndarray:
+def _in_rows(images: np.ndarray, columns: int) -> np.ndarray:
     """[N, H, W(, 3)] as f32[rows, columns, H, W(, 3)], the last row padded in grey."""
     images = np.asarray(images, dtype=float)
     is_grey, is_colour = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
     if not (is_grey or is_colour) or not images.size:
         raise ValueError(
-            f"{name} must be [N, H, W] or [N, H, W, 3] and not empty, not "
+            f"images must be [N, H, W] or [N, H, W, 3] and not empty, not "
             f"{images.shape}"
         )
-    if columns < 1:
-        raise ValueError(f"columns must be positive, not {columns}")
     padding = ((0, -len(images) % columns),) + ((0, 0),) * (images.ndim - 1)
     images = np.pad(images, padding, constant_values=_GREY)
     return images.reshape(-1, columns, *images.shape[1:])

@@ -23,18 +23,30 @@ from experiments.system.errors import ConfigError
 
 flatten = shape.flatten
 FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
-_LEAST = {
-    1: (
+_TINY = 5e-324  # the smallest number above 0
+_RANGES = {  # what a setting must be -> its least value, what it is below, and names
+    "at least 1": (
+        *(1, math.inf),
         *("num_replicates", "num_epochs", "batch_size", "training.steps_per_row"),
         *("training.block_rows", "sharding.data", "sharding.replicate"),
         *("evaluation.num_chains", "evaluation.num_temperatures"),
         *("evaluation.num_leapfrog", "evaluation.iwae_samples"),
         *("evaluation.num_pilot", "evaluation.chunk_size"),
     ),
-    0: (
+    "at least 0": (
+        *(0, math.inf),
         *("seed", "training.checkpoint_seconds", "training.evaluate_epochs"),
         *("evaluation.seed", "evaluation.num_examples", "evaluation.num_simulated"),
     ),
+    "more than 0": (
+        *(_TINY, math.inf),
+        *("optimizer.eps", "optimizer.phi.eps", "evaluation.first_step_size"),
+    ),
+    "a number in [0, 1)": (
+        *(0.0, 1.0, "training.average_decay"),
+        *("optimizer.b1", "optimizer.b2", "optimizer.phi.b1", "optimizer.phi.b2"),
+    ),
+    "a number in (0, 1)": (_TINY, 1.0, "evaluation.target"),
 }
 _CHOICES = {
     "model.precision": precision.PRECISIONS,
@@ -43,12 +55,7 @@ _CHOICES = {
     "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
     "evaluation.preconditioner": models.PRECONDITIONERS,
 }
-_SHARES = (
-    *("optimizer.b1", "optimizer.b2", "optimizer.phi.b1", "optimizer.phi.b2"),
-    "training.average_decay",
-)
 _WIDEST = 10**7  # of a layer
-_TINY = 5e-324  # the smallest number above 0
 Evaluation = namedtuple("Evaluation", list(default.get_config().evaluation))
 Evaluation.__doc__ = "The settings of an evaluation, all of them values."
 
@@ -131,6 +138,13 @@ def resolve(config: ConfigDict) -> Settings:
         optimizers.make(num_steps=1, **phi_optimizer)
     build.mesh_shape(settings, 1)
     return settings
+
+
+def changed(config, settings):
+    """A copy of a config with other settings, by their dotted names."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(settings)
+    return config
 
 
 def plain(values):
@@ -216,10 +230,13 @@ def _fill(section, choices):
 def _check(values):
     """Checks each setting by itself."""
     flat = flatten(values)
-    for least, names in _LEAST.items():
+    for name, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name}={value}: use a finite number")
+    for what, (least, above, *names) in _RANGES.items():
         for name in names:
-            if flat[name] is not None and flat[name] < least:
-                raise ConfigError(f"{name}={flat[name]}: use at least {least}")
+            if flat[name] is not None and not least <= flat[name] < above:
+                raise ConfigError(f"{name}={flat[name]}: use {what}")
     for name, known in _CHOICES.items():
         _choose(name, flat[name], known)
     if not load.is_named(flat["dataset"]):
@@ -233,21 +250,6 @@ def _check(values):
             f"model.latent_sizes={latent_sizes} and model.widths={widths}: use sizes "
             f"of 1 to {_WIDEST}"
         )
-    ranges = {
-        **{name: ("a number in [0, 1)", 0.0, 1.0) for name in _SHARES},
-        **{
-            f"optimizer.{name}": ("more than 0", _TINY, math.inf)
-            for name in ("eps", "phi.eps")
-        },
-        "evaluation.first_step_size": ("more than 0", _TINY, math.inf),
-        "evaluation.target": ("a number in (0, 1)", _TINY, 1.0),
-    }
-    for name, (what, smallest, above) in ranges.items():
-        if flat[name] is not None and not smallest <= flat[name] < above:
-            raise ConfigError(f"{name}={flat[name]}: use {what}")
-    for name, value in flat.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{name}={value}: use a finite number")
 
 
 def _choose(name, value, known):

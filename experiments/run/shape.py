@@ -26,7 +26,7 @@ def complete(given: ConfigDict, known: ConfigDict) -> ConfigDict:
     Raises:
         ConfigError: for a name that nothing reads, or a value of another type.
     """
-    check_types(given, known)
+    _check_types(given, known)
     whole = known.copy_and_resolve_references()
     try:
         with whole.ignore_type(), whole.unlocked():
@@ -39,7 +39,7 @@ def complete(given: ConfigDict, known: ConfigDict) -> ConfigDict:
     return whole
 
 
-def check_types(given, known):
+def _check_types(given, known):
     """Refuses values of another type than a setting of the same name has.
 
     Args:

@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from experiments.system import devices, files
 from experiments.system.errors import Ended, InputError, Stopped
+from experiments.system.progress import end_of_line
 
 _DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
 _is_given = False  # whether the command line has --config
@@ -117,6 +118,7 @@ def _guarded(main):
 def _end_where_the_disk_is_full(failure):
     """What a thread raises, TensorBoard's for one, which the others would wait for."""
     if files.is_disk_full(failure.exc_value):
+        print(end_of_line(), end="", file=sys.stderr)
         devices.print_error(_DISK_FULL)
         os._exit(1)
     threading.__excepthook__(failure)

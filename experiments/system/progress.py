@@ -5,6 +5,12 @@ import sys
 
 log = logging.getLogger("experiments")
 SECONDS = 15.0  # between two lines where there is no terminal
+_shown = []  # the bars that stand on an open line
+
+
+def end_of_line():
+    """What a last line must begin with: a newline after a bar."""
+    return "\n" * bool(_shown)
 
 
 class Progress:
@@ -32,10 +38,14 @@ class Progress:
         )
 
     def __enter__(self):
+        if not self._bar.disable:
+            _shown.append(self)
         return self
 
     def __exit__(self, *_):
         self._bar.close()
+        if self in _shown:
+            _shown.remove(self)
 
     def update(self, done, text):
         """Shows that `done` units are done, and a line of text.

@@ -6,9 +6,10 @@ import socket
 import threading
 
 from experiments.system.errors import Stopped
+from experiments.system.progress import end_of_line
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LINE = b"Stopped. What was finished is kept; the same command goes on from there.\n"
+_LINE = "Stopped. What was finished is kept; the same command goes on from there."
 _held = []  # the `StopSignals` in force; the last one counts
 _is_watched = False
 
@@ -37,8 +38,10 @@ def _end(receiver):
         if _held and not _held[-1].requested:
             _held[-1].requested = True
         else:
-            os.write(2, _LINE)
-            os._exit(Stopped.status)
+            try:
+                os.write(2, f"{end_of_line()}{_LINE}\n".encode())
+            finally:
+                os._exit(Stopped.status)
 
 
 class StopSignals:
@@ -55,7 +58,7 @@ class StopSignals:
         _held.remove(self)
         self._restore()
         if self.requested and kind is None:
-            raise Stopped(_LINE.decode().strip())
+            raise Stopped(_LINE)
 
     def _on_signal(self, *_):
         self.requested = True

@@ -24,6 +24,8 @@ class Density(NamedTuple):
         log_z: exact, nats.
         num_temperatures: T that suits it.
         preconditioner: that suits it.
+        num_leapfrog: L; where all directions are as wide, two accepted steps or so
+            are the quarter of a period that changes the energy most.
     """
 
     size: int
@@ -33,6 +35,7 @@ class Density(NamedTuple):
     log_z: float
     num_temperatures: int
     preconditioner: str = "diagonal"
+    num_leapfrog: int = 10
 
     def path(self):
         """From the base to the target."""
@@ -70,7 +73,7 @@ def funnel():
             stats.norm.logpdf(x, 0.0, jnp.exp(0.5 * v))
         )
 
-    return Density(5, 0.0, 1.5, log_target, 0.0, 2000)
+    return Density(5, 0.0, 1.5, log_target, 0.0, 2000, num_leapfrog=4)
 
 
 def gaussian():
@@ -81,7 +84,8 @@ def gaussian():
         1.0,
         lambda z: -0.5 * jnp.sum(((z - 0.3) / 0.7) ** 2),
         normal_log_z(100, 0.7),
-        200,
+        num_temperatures=400,
+        num_leapfrog=2,
     )
 
 
@@ -128,7 +132,7 @@ def correlated():
     precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
     log_z = 0.5 * np.linalg.slogdet(2.0 * np.pi * covariance)[1]
     return Density(
-        20, 0.0, 1.0, lambda z: -0.5 * z @ precision @ z, log_z, 800, "dense"
+        20, 0.0, 1.0, lambda z: -0.5 * z @ precision @ z, log_z, 2000, "dense", 2
     )
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from ais_jax import log_normalizer, tune
+from ais_jax import hmc_step, log_normalizer, tune
 from benchmarks import runner
 from benchmarks.densities import DENSITIES
 
@@ -39,6 +39,7 @@ def row(name, num_pilots=NUM_PILOTS, num_each=NUM_EACH, num_chains=NUM_CHAINS):
     return {
         "density": name,
         "T": density.num_temperatures,
+        "L": density.num_leapfrog,
         "mean of Z estimates / Z": f"{mean:.4f} +- {mean_error:.4f}",
         "off, in s.e.": (mean - 1.0) / mean_error,
         "rms error, nats": np.sqrt(np.mean(off**2)),
@@ -48,7 +49,7 @@ def row(name, num_pilots=NUM_PILOTS, num_each=NUM_EACH, num_chains=NUM_CHAINS):
         if is_quiet.any()
         else float("nan"),
         "of all within 3 s.e.": np.mean(is_covered),
-        "median ESS": np.median(np.concatenate([r.ess for r in results])),
+        "median ESS": float(np.median(np.concatenate([r.ess for r in results]))),
         "s": seconds,
     }
 
@@ -56,7 +57,7 @@ def row(name, num_pilots=NUM_PILOTS, num_each=NUM_EACH, num_chains=NUM_CHAINS):
 def estimates(density, num_pilots, num_each, num_chains):
     """A batch of `LogNormalizer` for each pilot."""
     path = density.path()
-    settings = density.num_temperatures, density.preconditioner
+    transition = partial(hmc_step, num_leapfrog=density.num_leapfrog)
 
     @jax.jit
     def run(key):
@@ -64,10 +65,17 @@ def estimates(density, num_pilots, num_each, num_chains):
         plan = tune(
             pilot_key,
             path,
-            num_temperatures=settings[0],
-            preconditioner=settings[1],
+            num_temperatures=density.num_temperatures,
+            preconditioner=density.preconditioner,
+            transition=transition,
         )
-        estimate = partial(log_normalizer, path=path, plan=plan, num_chains=num_chains)
+        estimate = partial(
+            log_normalizer,
+            path=path,
+            plan=plan,
+            num_chains=num_chains,
+            transition=transition,
+        )
         return jax.vmap(estimate)(jax.random.split(key, num_each))
 
     keys = jax.random.split(jax.random.key(0), num_pilots)

@@ -13,9 +13,9 @@ from benchmarks import common, peers, runner
 ROOT = Path(__file__).parents[1]
 MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
-    *("cores", "weak_scaling"),
+    *("cores", "weak_scaling", "log_z"),
 )
-SLOW = ("fill", "launches", "weak_scaling")
+SLOW = ("fill", "launches", "weak_scaling", "log_z")
 SCRIPTS = (
     *(name for name in MEASURED if name not in SLOW),
     *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),

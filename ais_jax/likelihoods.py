@@ -177,9 +177,19 @@ def data_mean_bias(
         images: intensities in [0, 1].
         smallest: the mean is clipped to [smallest, 1 - smallest].
 
+    Raises:
+        ValueError: an intensity is outside [0, 1] or NaN; not checked under `jit`.
+
     References:
         Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016 (code).
     """
+    if not isinstance(images, jax.core.Tracer):
+        low, high = jnp.min(images), jnp.max(images)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"images has intensities from {low} to {high}: they lie in [0, 1]; "
+                "divide levels 0 to 255 by 255"
+            )
     mean = jnp.clip(jnp.mean(images, axis=0), smallest, 1.0 - smallest)
     return jnp.log(mean) - jnp.log1p(-mean)
 

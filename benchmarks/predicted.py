@@ -41,8 +41,8 @@ def seconds_per_step(variant):
     table = json.loads((runner.RESULTS / "training_step.json").read_text())["tables"]
     measured = {(r["K"], r["T"]): r["ms"] / 1e3 for r in table["Training step"]}
     row = variant.row
-    if row.num_temperatures:
-        return measured[row.num_samples, row.num_temperatures]
+    if row.printed_temperatures:
+        return measured[row.num_samples, row.printed_temperatures]
     ends = common.GRID[0], common.GRID[-1]
     flops = [common.Workload().minimum_flops(*end) for end in ends]
     seconds = [measured[end] for end in ends]

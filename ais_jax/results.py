@@ -62,7 +62,7 @@ class LogNormalizer(NamedTuple):
         num_nan: chains that met a density of NaN or plus infinity; they weigh zero.
         num_moves: of all chains together, those of abandoned chunks included and the
             pilot's not.
-        wanted_error: standard error that was asked for, or NaN.
+        wanted_error: standard error that was asked for, or infinity.
     """
 
     log_z: Scalar
@@ -76,7 +76,7 @@ class LogNormalizer(NamedTuple):
     resolution: Scalar
     num_nan: Int[Array, ""]
     num_moves: ScalarLike = 0
-    wanted_error: ScalarLike = float("nan")
+    wanted_error: ScalarLike = float("inf")
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""

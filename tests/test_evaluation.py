@@ -41,7 +41,7 @@ def test_log_z_is_right_within_its_standard_error(make):
     path, log_z = make()
     estimate = jax.jit(
         lambda key: evaluation.estimate_log_z(
-            key, path, num_temperatures=200, num_chains=1000
+            key, path, num_temperatures=200, num_chains=2000
         )
     )
     result = estimate(jax.random.key(0))

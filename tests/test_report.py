@@ -237,8 +237,9 @@ def test_series_of_final_points_run_over_k(tmp_path):
         entry["gradient_evaluations"] = cost
     other = {**found[0], "departures": "num_epochs 1 for 3280", "run": "short"}
     series = report.finals([*found, other], "gradient_evaluations")
-    assert series["AIS T=5"] == ([10, 50, 500], [-103.0] * 3, [0.2] * 3)
-    assert series["AIS T=5 (short)"][0] == [500]
+    expected = ([10, 50, 500], [-103.0] * 3, [0.2] * 3)
+    assert series["AIS T=5, K = 1, 5, 50"] == expected
+    assert series["AIS T=5, K = 50"][0] == [500]
 
 
 def test_other_programs_results_are_passed_over(tmp_path):

@@ -234,7 +234,7 @@ def test_stopped_killed_and_resumed_on_other_meshes_a_run_is_the_same(start, tmp
 
     log = run_alone(start, broken, *SMALL, "--mode=train")
     assert "Resuming from step 46" in log
-    evaluate = [*SMALL[:1], "--mode=evaluate", *mesh(2)]
+    evaluate = ["--mode=evaluate", *mesh(2)]
     evaluated = run_pair_by_slurm(start, broken, *evaluate)
     assert [status for status, _ in evaluated] == [0, 0], evaluated
     assert ["test log p(x)" in log for _, log in evaluated] == [True, False]

@@ -15,7 +15,10 @@ MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
     *("cores", "weak_scaling", "log_z"),
 )
-SLOW = ("fill", "launches", "weak_scaling", "log_z")
+SLOW = (
+    *("fill", "launches", "log_z", "memory", "sampler", "scaling"),
+    *("training_step", "weak_scaling"),
+)
 SCRIPTS = (
     *(name for name in MEASURED if name not in SLOW),
     *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),

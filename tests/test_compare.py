@@ -47,6 +47,7 @@ def test_unknown_names_are_refused():
         compare.select(config)
 
 
+@pytest.mark.slow
 def test_the_table_says_what_each_variant_gains(tmp_path):
     config = configs.get_config("digits")
     config.run.num_epochs = 2

@@ -25,6 +25,7 @@ def refine(run=chunk, error=0.04, max_moves=10**6, **settings):
     return refining.refine(run, KEY, PLAN, **limits, **settings)
 
 
+@pytest.mark.slow
 def test_a_wanted_error_is_reached_by_temperatures_and_chains():
     lines = []
     result = refine(progress=lambda progress: lines.append(str(progress)))

@@ -219,6 +219,7 @@ def mesh(data, replicate=1):
     return f"--config.sharding.data={data}", f"--config.sharding.replicate={replicate}"
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_resumed_on_other_meshes_a_run_is_the_same(start, tmp_path):
     alone, broken = tmp_path / "alone", tmp_path / "broken"
     pair = [start, broken, *SMALL, *mesh(2, 2)]

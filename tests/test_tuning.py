@@ -109,7 +109,7 @@ def boxed(cut, penalty):
         pytest.param(0.4, -1e4, marks=pytest.mark.slow),
         pytest.param(0.4, -1e30, marks=pytest.mark.slow),
         pytest.param(0.04, -jnp.inf, marks=pytest.mark.slow),
-        (0.04, -1e4),
+        pytest.param(0.04, -1e4, marks=pytest.mark.slow),
         pytest.param(0.04, -1e30, marks=pytest.mark.slow),
     ],
 )

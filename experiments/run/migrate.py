@@ -90,13 +90,15 @@ def _from_1(content):
 
 
 def _from_2(content):
-    """Version 2 knew Bernoulli perceptrons alone, and no other run to start from."""
+    """Version 2 knew Bernoulli perceptrons, chains apart, and no run to start from."""
     content["version"] = 3
     config = content.get("config")
     if config is not None:
         model = {"factory": "", "likelihood": "bernoulli", "network": "perceptron"}
         config["model"] = {**model, **config["model"]}
         config.setdefault("init_from", "")
+        if config["estimator"]["name"] == "ais":
+            config["estimator"].setdefault("resample_below", 0.0)
 
 
 def _fill(section, values):

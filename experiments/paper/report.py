@@ -181,4 +181,7 @@ def _curves(members, column):
 
 
 def _method(entry):
-    return label(entry["method"], entry["printed_temperatures"])
+    """The method and T; a run of other moves than the paper's goes by its own name."""
+    name = label(entry["method"], entry["printed_temperatures"])
+    is_other = entry["preconditioner"] and not entry["printed_temperatures"]
+    return f"{name} ({entry['run']})" if is_other else name

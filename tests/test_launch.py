@@ -586,6 +586,13 @@ def test_missing_rows_of_metrics_are_named(uninterrupted, tmp_path, caplog):
     assert not caplog.text
 
 
+def test_a_finished_run_without_its_metrics_goes_on(uninterrupted, tmp_path, caplog):
+    workdir = shutil.copytree(uninterrupted, tmp_path / "run")
+    (workdir / "metrics.jsonl").unlink()
+    train_and_evaluate(make_config(), workdir, mode="train")
+    assert "lacks" in caplog.text and "The training is whole" in caplog.text
+
+
 @pytest.mark.parametrize("acceptance", [0.0, [0.7, 0.01], 0.3])
 def test_a_training_whose_chains_stand_still_says_so(acceptance, caplog):
     train._warn_of_low_acceptance([{"accept_prob": acceptance}] * 3 + [{"elbo": 0.0}])

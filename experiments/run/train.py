@@ -89,7 +89,8 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
     if is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
         _warn_of_low_acceptance(rows)
-        plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
+        if rows:  # none where the file of a finished run was removed
+            plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
     return _trained(setup, workdir, state)
 
 

@@ -1,6 +1,6 @@
 """Abuse of the launcher, with fixed seeds: what it does must be clear and lose nothing.
 
-    python tests/abuse.py --folder=/tmp/abuse --only=kills,flips
+    python tests/abuse.py --folder=DIR --only=kills,flips
 
 A small run on the digits is killed, its files are flipped, damaged and written twice at
 once, its disk is filled, and its command line is wrong. Every end must be a known
@@ -273,7 +273,7 @@ ABUSES = {f.__name__: f for f in (kills, flips, damage, bad_input, doubled, full
 def main():
     """Runs the abuses; an AssertionError is a finding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/ais_jax_abuse"))
+    parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(ABUSES), help="names, with commas")
     args = parser.parse_args()

@@ -5,7 +5,10 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -140,3 +143,31 @@ def test_a_full_disk_is_known_by_any_error_that_comes_from_it():
         assert files.is_disk_full(error)
     assert files.is_disk_full(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
     assert not files.is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+FULL = """
+from tensorboardX import SummaryWriter
+from experiments.system import command_line
+
+def main(names):
+    events = SummaryWriter(names[0])
+    writer = events.file_writer.event_writer._ev_writer._py_recordio_writer
+    writer._writer = open("/dev/full", "wb")
+    for step in range(100):
+        events.add_scalar("elbo", 0.0, step)
+    events.flush()
+
+command_line.run(main)
+"""
+
+
+def test_a_full_disk_under_tensorboard_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "events"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the disk is full. Free some space")
+    assert done.stderr.count("\n") == 1

@@ -11,7 +11,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.system import devices, files
-from experiments.system.errors import Ended, InputError, Stopped
+from experiments.system.errors import DiskFull, Ended, InputError, Stopped
 from experiments.system.progress import end_of_line
 
 _DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
@@ -99,11 +99,13 @@ def _guarded(main):
         print(stop, file=sys.stderr)
         devices.leave_soon(stop.status)
         sys.exit(stop.status)
+    except DiskFull as end:
+        _end_at_full_disk(end)
     except Ended as end:
         _fail(end, end.status)
     except Exception as error:
         if files.is_disk_full(error):
-            _fail(_DISK_FULL, 1)
+            _end_at_full_disk()
         if not devices.is_lost_peer(error):
             devices.leave_soon(1)
             raise
@@ -118,10 +120,15 @@ def _guarded(main):
 def _end_where_the_disk_is_full(failure):
     """What a thread raises, TensorBoard's for one, which the others would wait for."""
     if files.is_disk_full(failure.exc_value):
-        print(end_of_line(), end="", file=sys.stderr)
-        devices.print_error(_DISK_FULL)
-        os._exit(1)
+        _end_at_full_disk()
     threading.__excepthook__(failure)
+
+
+def _end_at_full_disk(reason=_DISK_FULL):
+    """Ends at once: in an orderly exit TensorBoard would write again, and fail."""
+    print(end_of_line(), end="", file=sys.stderr)
+    devices.print_error(reason)
+    os._exit(DiskFull.status)
 
 
 def _parse(argv):

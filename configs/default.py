@@ -43,10 +43,11 @@ def get_config(estimator="ais"):
         config.update(presets.BEST)
         return config
     if estimator not in ESTIMATORS:
-        near = difflib.get_close_matches(estimator, ESTIMATORS, n=1, cutoff=0.0)[0]
+        known = [*ESTIMATORS, "best"]
+        near = difflib.get_close_matches(estimator, known, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"estimator={estimator!r} is unknown: did you mean {near!r}? "
-            f"Choose from {', '.join(ESTIMATORS)}, or best."
+            f"Choose from {', '.join(known)}."
         )
     config = ConfigDict()
     config.seed = 0

@@ -5,6 +5,12 @@
 With --config.num_epochs=10 --config.evaluation.preset=quick it gave test log p(x) =
 -98.48 +- 0.80 nats over 1,000 images (bidirectional gap 0.15 +- 0.11) after 113 s of
 training and 27 s of evaluation on two CPU cores; the default 50 epochs were not run.
+With
+
+    --config=configs/mnist.py:best --config.num_epochs=41 --config.num_replicates=2
+
+it gave -85.81 +- 0.02 nats over two seeds on the first 1,000 test images (bidirectional
+gaps 0.47 and 0.29) after 46 min of training (docs/gradients.md).
 """
 
 from configs import default

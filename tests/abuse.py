@@ -18,6 +18,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from experiments.system import devices  # noqa: E402
 from experiments.system.errors import InputError  # noqa: E402
 from experiments.system.files import read_json  # noqa: E402
 
+FOLDER = Path(tempfile.gettempdir()) / "ais_jax_abuse"
 SECONDS = 10.0  # of CPU time
 TINY = {
     "num_epochs": 40,
@@ -273,7 +275,7 @@ ABUSES = {f.__name__: f for f in (kills, flips, damage, bad_input, doubled, full
 def main():
     """Runs the abuses; an AssertionError is a finding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(ABUSES), help="names, with commas")
     args = parser.parse_args()

@@ -56,11 +56,13 @@ def test_committed_runs_resolve_to_the_values_of_their_time(path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(RESULTS.rglob("results.json")), ids=lambda path: path.parent.name
+    "path",
+    [p for p in sorted(RESULTS.rglob("results.json")) if "evaluation" in read_json(p)],
+    ids=lambda path: path.parent.name,
 )
 def test_committed_results_were_evaluated_as_their_configs_say(path):
     results = read_json(path)
-    recorded = results.pop("evaluation")
+    recorded = results.pop("evaluation")  # of version 1 alone
     evaluation = migrate(results)["config"]["evaluation"]
     assert {k: evaluation[k] for k in recorded} == recorded
 

@@ -1,7 +1,7 @@
 """Pilot runs: where temperatures are wanted, how far moves reach, how wide it is there.
 
-A first run tempers a population and finds a target of any scale; the rounds after it
-refine what it saw. Nothing that is weighed depends on either but through the `Plan`
+A first pass tempers a population and finds a target of any scale; those after it refine
+what it saw. Nothing that is weighed depends on either but through the `Plan`
 that is read off and frozen.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, ScalarLike
+from jaxtyping import Array, Bool, Float, PyTree, ScalarLike
 
 from ais_jax.ais import Transition
 from ais_jax.batching import chain_keys
@@ -22,14 +22,14 @@ from ais_jax.types import PRNGKey, Scalar
 
 INCREMENT = 0.5  # standard deviation of the log weight's increments while tempering
 MOST_TEMPERATURES = 256  # while tempering
-MOVES = 3  # at each temperature while tempering
+MOVES = 3  # at each temperature while tempering; later one
 
 
 class Pilot(NamedTuple):
-    """What is known after a pilot run, at its own N temperatures.
+    """What is known after a pass, at its own temperatures.
 
     Attributes:
-        betas: its schedule.
+        betas: its schedule; temperatures that were not needed stand at 1.
         log_steps: logarithms of the step sizes.
         density: of temperatures wanted in each interval, up to a factor.
         covariance: of the chains at each temperature, or None for the path's units.
@@ -61,90 +61,76 @@ class Task(NamedTuple):
     preconditioner: str
 
 
-def start(key: PRNGKey, task: Task, first_step_size: ScalarLike) -> Pilot:
-    """Tempers a population from the base to the target, its step sizes following.
+def blank(key: PRNGKey, task: Task, num: int) -> Pilot:
+    """What is known before the first pass: that betas go from 0 to 1."""
+    covariance = jax.eval_shape(
+        lambda key: _covariance(task, _base_points(key, task)), key
+    )
+    return Pilot(
+        betas=jnp.ones((num + 1,)).at[0].set(0.0),
+        log_steps=jnp.zeros((num + 1,)),
+        density=jnp.ones((num,)),
+        covariance=jax.tree.map(
+            lambda a: jnp.zeros((num + 1, *a.shape), a.dtype), covariance
+        ),
+    )
 
-    Each temperature is as far from the last as the spread of the log ratio allows;
-    chains are resampled by the increments of their weights, then moved.
 
-    Args:
-        key: of this run.
-        task: what is tuned.
-        first_step_size: at the base, in units of its draws.
+def a_pass(
+    key: PRNGKey,
+    task: Task,
+    pilot: Pilot,
+    is_first: Bool[Array, ""],
+    first_step_size: ScalarLike,
+) -> tuple[Pilot, Scalar]:
+    """Takes a population from the base to the target and brings the pilot up to date.
+
+    Chains are resampled at each temperature by the increments of their weights, then
+    moved. In the first pass each temperature is as far from the last as the spread of
+    the log ratio allows, and step sizes and units follow the population; in later ones
+    they are the pilot's. (One function for both, so that a move is compiled once.)
 
     Returns:
-        A pilot of `MOST_TEMPERATURES`, of which those that were not needed stand at 1.
+        (the pilot, the largest distance of the acceptance from its target).
 
     References:
         Del Moral, Doucet & Jasra, Sequential Monte Carlo samplers, 2006.
     """
     base_key, key = jax.random.split(key)
-    points = _each(task, _draw)(_keys(base_key, task))
-    covariance = _covariance(task, points)
+    points = _base_points(base_key, task)
     log_step = jnp.log(first_step_size) + _log_unit(task, points.z)
-
-    def rows(row):
-        return jnp.broadcast_to(row, (MOST_TEMPERATURES + 1, *row.shape))
+    num = len(pilot.density)
+    increment = jnp.where(is_first, INCREMENT, jnp.inf)
+    num_moves = jnp.where(is_first, MOVES, 1)
 
     def temper(state):
-        i, beta, points, log_step, covariance, track = state
+        i, points, beta, *followed, track = state
+        planned = pilot.log_steps[i + 1], _row(pilot.covariance, i + 1)
+        log_step, covariance = _choose(is_first, tuple(followed), planned)
         ratios = _ratios(points)
         density = spread(ratios)
-        delta = jnp.maximum(INCREMENT / density, 1e-6 * beta)
-        is_last = i == MOST_TEMPERATURES - 1
-        new = jnp.where(is_last, 1.0, jnp.minimum(beta + delta, 1.0))
+        new = beta + jnp.maximum(increment / density, 1e-6 * beta)
+        new = jnp.where(i == num - 1, 1.0, jnp.minimum(new, pilot.betas[i + 1]))
         choose_key, move_key = jax.random.split(jax.random.fold_in(key, i))
         points = _resample(choose_key, points, (new - beta) * ratios)
-        points, log_step = _moves(move_key, task, points, new, log_step, covariance)
-        covariance = blend(covariance, _covariance(task, points))
-        after = Pilot(new, log_step, density, covariance)
-        return i + 1, new, points, log_step, covariance, _record(track, i, after)
+        points, log_step = _moves(
+            move_key, task, points, new, log_step, covariance, num_moves
+        )
+        seen = _covariance(task, points)
+        track = _record(track, i, Pilot(new, log_step, density, seen))
+        return i + 1, points, new, log_step, blend(covariance, seen), track
 
-    track = Pilot(
-        betas=jnp.ones((MOST_TEMPERATURES + 1,)).at[0].set(0.0),
-        log_steps=rows(log_step),
-        density=jnp.ones((MOST_TEMPERATURES,)),
-        covariance=jax.tree.map(rows, covariance),
-    )
-    state = (jnp.array(0), jnp.zeros(()), points, log_step, covariance, track)
-    track = jax.lax.while_loop(lambda state: state[1] < 1.0, temper, state)[-1]
-    return track._replace(log_steps=track.log_steps.at[0].set(track.log_steps[1]))
+    begin = jnp.array(0), points, jnp.zeros(()), log_step, _covariance(task, points)
+    end = jax.lax.while_loop(lambda state: state[2] < 1.0, temper, (*begin, pilot))
+    new = _filled(end[-1], end[0])
 
-
-def a_round(key: PRNGKey, task: Task, pilot: Pilot) -> tuple[Pilot, Scalar]:
-    """Takes a population through the pilot's temperatures and brings all up to date.
-
-    It is resampled at each of them, so that it does not lag behind where they are few.
-
-    Returns:
-        (the pilot, the largest distance of the acceptance from its target).
-    """
-    base_key, key = jax.random.split(key)
-    points = _each(task, _draw)(_keys(base_key, task))
-    deltas = jnp.diff(pilot.betas)
-
-    def advance(points, xs):
-        i, delta, beta, log_step, covariance = xs
-        choose_key, move_key = jax.random.split(jax.random.fold_in(key, i))
-        ratios = _ratios(points)
-        points = _resample(choose_key, points, delta * ratios)
-        points, accept = _move(move_key, task, points, beta, log_step, covariance)
-        return points, (accept, spread(ratios), _covariance(task, points))
-
-    inner = jax.tree.map(lambda a: a[1:-1], pilot)
-    xs = jnp.arange(len(deltas) - 1), deltas[:-1], inner.betas, inner.log_steps
-    points, (accept, density, new) = jax.lax.scan(
-        advance, points, (*xs, inner.covariance)
-    )
-    error = smooth(accept - task.target)
-    covariance = blend(inner.covariance, jax.tree.map(smooth, new))
-    pilot = Pilot(
-        betas=pilot.betas,
-        log_steps=_with_ends(inner.log_steps + error),
-        density=jnp.append(density, spread(_ratios(points))),
-        covariance=jax.tree.map(_with_ends, covariance),
-    )
-    return pilot, jnp.max(jnp.abs(error))
+    error = smooth(new.log_steps - pilot.log_steps)
+    smoothed = jax.tree.map(smooth, (new.log_steps, new.covariance))
+    blended = pilot.log_steps + error, blend(pilot.covariance, smoothed[1])
+    log_steps, covariance = _choose(is_first, smoothed, blended)
+    new = new._replace(log_steps=log_steps, covariance=covariance)
+    error = jnp.max(jnp.abs(error))
+    return new, jnp.where(is_first, jnp.inf, error)
 
 
 def scales(
@@ -181,6 +167,33 @@ def _record(track, i, after):
         density=put(i)(track.density, after.density),
         covariance=jax.tree.map(put(i + 1), track.covariance, after.covariance),
     )
+
+
+def _filled(track, num):
+    """The track of a pass of `num` intervals; the base's row is that of the first."""
+
+    def fill(rows):
+        return rows[jnp.clip(jnp.arange(len(rows)), 1, num)]
+
+    return Pilot(
+        betas=jnp.where(jnp.arange(len(track.betas)) < num, track.betas, 1.0),
+        log_steps=fill(track.log_steps),
+        density=track.density[jnp.minimum(jnp.arange(len(track.density)), num - 1)],
+        covariance=jax.tree.map(fill, track.covariance),
+    )
+
+
+def _row(tree, i):
+    return jax.tree.map(lambda rows: rows[i], tree)
+
+
+def _choose(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _base_points(key, task):
+    """K draws from the base of each of P examples."""
+    return _each(task, _draw)(_keys(key, task))
 
 
 def _keys(key, task):
@@ -249,8 +262,8 @@ def _move(key, task, points, beta, log_step, covariance):
     return points, mean_where(info.accept_prob, before)
 
 
-def _moves(key, task, points, beta, log_step, covariance):
-    """A few moves of all chains, the step size following their acceptance."""
+def _moves(key, task, points, beta, log_step, covariance, num_moves):
+    """Moves of all chains, the step size following their acceptance."""
 
     def move(i, carry):
         points, log_step = carry
@@ -258,9 +271,4 @@ def _moves(key, task, points, beta, log_step, covariance):
         points, accept = _move(move_key, task, points, beta, log_step, covariance)
         return points, log_step + accept - task.target
 
-    return jax.lax.fori_loop(0, MOVES, move, (points, log_step))
-
-
-def _with_ends(rows):
-    """Rows of N - 1 temperatures with those of the ends, which copy neighbours."""
-    return jnp.concatenate([rows[:1], rows, rows[-1:]])
+    return jax.lax.fori_loop(0, num_moves, move, (points, log_step))

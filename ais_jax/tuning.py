@@ -251,27 +251,29 @@ def _fixed_betas(schedule, num_temperatures):
 
 def _run_pilot(key, task, fixed, first_step_size, num, num_rounds):
     """A pilot of `num` temperatures: tempered once, then refined in rounds."""
-    start_key, key = jax.random.split(key)
-    tempered = pilots.start(start_key, task, first_step_size)
-    first = place(tempered.betas, tempered.density, num)
     if fixed is not None:
         places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
-        first = interpolate(*places, fixed)
+        fixed = interpolate(*places, fixed)
 
-    def a_round(state):
+    def a_pass(state):
         i, pilot, _ = state
-        pilot, error = pilots.a_round(jax.random.fold_in(key, i), task, pilot)
+        pass_key = jax.random.fold_in(key, i)
+        pilot, error = pilots.a_pass(pass_key, task, pilot, i == 0, first_step_size)
+        betas = fixed
         if fixed is None:
-            pilot = pilots.move_to(pilot, place(pilot.betas, pilot.density, num))
-        return i + 1, pilot, error
+            betas = place(pilot.betas, pilot.density, num)
+        not_needed = jnp.ones((len(pilot.betas) - len(betas),))
+        betas = jnp.append(betas, not_needed)
+        return i + 1, pilots.move_to(pilot, betas), error
 
     def is_unfinished(state):
         i, _, error = state
-        is_far = (error > LARGEST_ERROR) & (i < MOST_ROUNDS * num_rounds)
-        return (i < num_rounds) | is_far
+        is_far = (error > LARGEST_ERROR) & (i <= MOST_ROUNDS * num_rounds)
+        return (i <= num_rounds) | is_far
 
-    state = jnp.array(0), pilots.move_to(tempered, first), jnp.array(jnp.inf)
-    return jax.lax.while_loop(is_unfinished, a_round, state)[1]
+    blank = pilots.blank(key, task, max(num, pilots.MOST_TEMPERATURES))
+    state = jnp.array(0), blank, jnp.array(jnp.inf)
+    return jax.lax.while_loop(is_unfinished, a_pass, state)[1]
 
 
 def _plan(pilot, fixed, num_temperatures):

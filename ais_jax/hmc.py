@@ -80,6 +80,7 @@ def hmc_step(
     step_size: ScalarLike,
     *,
     num_leapfrog: int,
+    jitter: float = 0.0,
 ) -> tuple[Point, HMCInfo]:
     """One HMC move that leaves f_beta (Eq. 6) invariant.
 
@@ -92,11 +93,19 @@ def hmc_step(
         beta: the inverse temperature.
         step_size: in units of `path.scale`.
         num_leapfrog: L, the number of leapfrog steps, at least 1.
+        jitter: the step size is drawn uniformly between (1 - jitter) and 1 times what
+            is given, which breaks the periods at which a trajectory returns to its
+            start; 0 leaves it as it is.
 
     References:
-        Neal, MCMC using Hamiltonian dynamics, Handbook of MCMC, 2011.
+        Neal, MCMC using Hamiltonian dynamics, Handbook of MCMC, 2011 (jitter: 5.4.2.2).
     """
     momentum_key, accept_key = jax.random.split(key)
+    if jitter == 0.0:
+        u = jax.random.uniform(accept_key)
+    else:
+        u, share = jax.random.uniform(accept_key, (2,))
+        step_size = step_size * (1.0 - jitter * share)
     momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
     proposal, end = leapfrog(path, point, momentum, beta, step_size, num_leapfrog)
     end_energy = energy(proposal, end, beta)
@@ -104,7 +113,7 @@ def hmc_step(
     accept_prob = jnp.exp(jnp.minimum(0.0, -energy_error))
     is_sound = jnp.isfinite(end_energy) & ~jnp.isnan(accept_prob)
     accept_prob = jnp.where(is_sound, accept_prob, 0.0)
-    is_accepted = jax.random.uniform(accept_key) < accept_prob
+    is_accepted = u < accept_prob
     point = jax.tree.map(lambda a, b: jnp.where(is_accepted, a, b), proposal, point)
     return point, HMCInfo(accept_prob, is_accepted, energy_error)
 

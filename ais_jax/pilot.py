@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, ScalarLike
 
 from ais_jax.ais import Transition
-from ais_jax.batching import chain_keys
 from ais_jax.path import AnnealingPath, evaluate
 from ais_jax.placement import interpolate, mean_where, smooth, spread
 from ais_jax.populations import systematic
@@ -99,30 +98,31 @@ def a_pass(
     base_key, key = jax.random.split(key)
     points = _base_points(base_key, task)
     log_step = jnp.log(first_step_size) + _log_unit(task, points.z)
-    num = len(pilot.density)
+    most = len(pilot.density)
     increment = jnp.where(is_first, INCREMENT, jnp.inf)
     num_moves = jnp.where(is_first, MOVES, 1)
 
     def temper(state):
-        i, points, beta, *followed, track = state
+        i, key, points, beta, *followed, track = state
         planned = pilot.log_steps[i + 1], _row(pilot.covariance, i + 1)
         log_step, covariance = _choose(is_first, tuple(followed), planned)
         ratios = _ratios(points)
         density = spread(ratios)
         new = beta + jnp.maximum(increment / density, 1e-6 * beta)
-        new = jnp.where(i == num - 1, 1.0, jnp.minimum(new, pilot.betas[i + 1]))
-        choose_key, move_key = jax.random.split(jax.random.fold_in(key, i))
+        new = jnp.where(i == most - 1, 1.0, jnp.minimum(new, pilot.betas[i + 1]))
+        key, choose_key, move_key = jax.random.split(key, 3)
         points = _resample(choose_key, points, (new - beta) * ratios)
         points, log_step = _moves(
             move_key, task, points, new, log_step, covariance, num_moves
         )
         seen = _covariance(task, points)
         track = _record(track, i, Pilot(new, log_step, density, seen))
-        return i + 1, points, new, log_step, blend(covariance, seen), track
+        return i + 1, key, points, new, log_step, blend(covariance, seen), track
 
-    begin = jnp.array(0), points, jnp.zeros(()), log_step, _covariance(task, points)
-    end = jax.lax.while_loop(lambda state: state[2] < 1.0, temper, (*begin, pilot))
-    new = _filled(end[-1], end[0])
+    begin = jnp.array(0), key, points, jnp.zeros(()), log_step
+    begin = *begin, _covariance(task, points), pilot
+    num, *_, track = jax.lax.while_loop(lambda state: state[3] < 1.0, temper, begin)
+    new = _filled(track, num)
 
     error = smooth(new.log_steps - pilot.log_steps)
     smoothed = jax.tree.map(smooth, (new.log_steps, new.covariance))
@@ -199,7 +199,7 @@ def _base_points(key, task):
 def _keys(key, task):
     """Keys of P examples with K chains each."""
     num = jax.tree.leaves(task.xs)[0].shape[0]
-    return jax.vmap(chain_keys, (0, None))(chain_keys(key, num), task.num_chains)
+    return jax.random.split(key, (num, task.num_chains))
 
 
 def _each(task, function):
@@ -246,7 +246,7 @@ def _resample(key, points, log_w):
         chosen = systematic(key, log_w)
         return jax.tree.map(lambda a: a[chosen], points)
 
-    return jax.vmap(choose)(chain_keys(key, len(log_w)), points, log_w)
+    return jax.vmap(choose)(jax.random.split(key, len(log_w)), points, log_w)
 
 
 def _move(key, task, points, beta, log_step, covariance):

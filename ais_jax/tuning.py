@@ -24,7 +24,7 @@ from ais_jax.preconditioning import PRECONDITIONERS
 from ais_jax.registry import check_count, lookup
 from ais_jax.types import PRNGKey
 
-DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10)
+DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10, jitter=0.9)
 DEFAULT_STEP_SIZE = 0.1
 DEFAULT_TARGET = 0.65  # near HMC's optimal acceptance (Beskos et al., 2013)
 PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them

@@ -57,7 +57,7 @@ def row(name, num_pilots=NUM_PILOTS, num_each=NUM_EACH, num_chains=NUM_CHAINS):
 def estimates(density, num_pilots, num_each, num_chains):
     """A batch of `LogNormalizer` for each pilot."""
     path = density.path()
-    transition = partial(hmc_step, num_leapfrog=density.num_leapfrog)
+    transition = partial(hmc_step, num_leapfrog=density.num_leapfrog, jitter=0.9)
 
     @jax.jit
     def run(key):

@@ -41,12 +41,12 @@ np.savez(folder / "discs.npz", train=images[:1000], test=images[1000:])
 # %%
 config = default.get_config("best")
 config.dataset = str(folder / "discs.npz")
-config.num_epochs = 40
+config.num_epochs = 30
 config.batch_size = 50
 config.model.latent_sizes = (4,)
 config.model.widths = ((100, 100),)
 config.evaluation.preset = "quick"
-config.evaluation.num_examples = 100
+config.evaluation.num_examples = 50
 config.evaluation.num_simulated = 50
 train_and_evaluate(config, folder / "run")
 

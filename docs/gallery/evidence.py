@@ -42,7 +42,7 @@ def exact_evidence(degree):
 paths, plans, results, exact = {}, {}, {}, {}
 for degree in (1, 2):
     path = paths[degree] = from_numpyro(polynomial, x, y, degree)
-    plan = plans[degree] = tune(jax.random.key(0), path, num_temperatures=50)
+    plan = plans[degree] = tune(jax.random.key(0), path, num_temperatures=200)
     results[degree] = log_normalizer(jax.random.key(1), path, plan, num_chains=200)
     exact[degree] = exact_evidence(degree)
     print(
@@ -51,6 +51,11 @@ for degree in (1, 2):
     )
 
 # %% [markdown]
+# ```text
+# degree 1: log p(y) = -32.66 +- 0.05, exactly -32.61
+# degree 2: log p(y) = -17.87 +- 0.05, exactly -17.93
+# ```
+#
 # ## The diagnostics
 #
 # The parabola wins. `print` says what the numbers rest on: how many of the 200 chains
@@ -62,6 +67,12 @@ for degree in (1, 2):
 print(results[2])
 
 # %% [markdown]
+# ```text
+# log Z = -17.874 +- 0.053 nats
+#   effective sample size 131.3 of 200 chains, Pareto k -0.02
+#   acceptance 0.54 to 0.73 over the moves
+# ```
+#
 # ## Where it cannot be trusted
 #
 # Four temperatures are too few for a posterior so much narrower than its prior. The
@@ -74,6 +85,14 @@ short = log_normalizer(jax.random.key(1), paths[2], short_plan, num_chains=200)
 print(short)
 
 # %% [markdown]
+# ```text
+# log Z = -18.624 +- inf nats
+#   effective sample size 2.7 of 200 chains, Pareto k 3.62
+#   acceptance 0.49 to 0.84 over the moves
+#   warning: an effective sample size of 2.7 supports no standard error, and log Z is probably too low: use more temperatures or a better base
+#   warning: a Pareto k of 3.62, above 0.7, supports no standard error: use more temperatures or a base of heavier tails
+# ```
+#
 # ## Bounds from both sides
 #
 # Forward chains bound the evidence from below. With an exact draw of the posterior,
@@ -88,3 +107,8 @@ bounds = bidirectional_bounds(
     jax.random.key(3), paths[2], {"w": w}, plans[2], num_chains=200
 )
 print(bounds)
+
+# %% [markdown]
+# ```text
+# -17.916 (+- 0.054) < log Z < -17.911 (+- 0.059), in expectation
+# ```

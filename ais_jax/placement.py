@@ -60,7 +60,7 @@ def interpolate(
     x: Float[Array, "T"], places: Float[Array, "N"], rows: Float[Array, "N ..."]
 ) -> Float[Array, "T ..."]:
     """Rows that stand at rising places, interpolated linearly to others."""
-    right = jnp.sum(places < x[:, None], axis=1)  # a searchsorted compiles slowly
+    right = jnp.sum(places[None] < x[:, None], axis=1)  # a searchsorted compiles slowly
     right = jnp.clip(right, 1, max(1, len(places) - 1))
     left, right = right - 1, jnp.minimum(right, len(places) - 1)
     width = places[right] - places[left]

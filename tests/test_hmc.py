@@ -126,15 +126,40 @@ def move_of(move, path, beta, z):
     return compiled(move, path)(keys, z, beta)
 
 
+JITTERED = partial(hmc_step, jitter=0.9)
+
+
+@pytest.mark.parametrize("move", [hmc_step, JITTERED], ids=["plain", "jittered"])
 @pytest.mark.parametrize("beta", [0.0, BETA, 1.0])
 @pytest.mark.parametrize("path", [PATH, coarse(PATH)], ids=["exact", "coarse"])
-def test_one_move_leaves_the_density_invariant(path, beta):
+def test_one_move_leaves_the_density_invariant(path, beta, move):
     z, cdf = draws_of_mixed_density(path, beta, 20000, seed=2)
-    point, info = move_of(hmc_step, path, beta, z)
+    point, info = move_of(move, path, beta, z)
     assert 0.5 < jnp.mean(info.is_accepted) < 0.999
     assert stats.kstest(np.asarray(point.z[:, 0]), cdf).pvalue > 1e-3
     for power in (1, 2, 3):
         assert abs(errors_off(point.z**power - z**power, 0.0)).max() < 4
+
+
+def test_jitter_breaks_the_period_of_a_trajectory():
+    path = AnnealingPath(
+        lambda key: jax.random.normal(key, (1,)),
+        lambda z: -0.5 * jnp.sum(z**2),
+        lambda z: -0.5 * jnp.sum(z**2),
+    )
+    z = jax.random.normal(jax.random.key(0), (10000, 1))
+    period = 2.0 * np.sin(np.pi / 10)  # of ten steps on a normal density
+
+    def correlation(move):
+        def one(key, z):
+            point = evaluate(path, z)
+            return move(key, path, point, 1.0, period, num_leapfrog=10)[0].z
+
+        after = jax.vmap(one)(jax.random.split(jax.random.key(1), len(z)), z)
+        return jnp.corrcoef(z[:, 0], after[:, 0])[0, 1]
+
+    assert correlation(hmc_step) > 0.999
+    assert abs(correlation(JITTERED)) < 0.2
 
 
 def test_the_invariance_test_rejects_a_move_without_metropolis():

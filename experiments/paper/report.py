@@ -153,13 +153,18 @@ def finals(lines, column):
     for entry in lines:
         key = (_method(entry), entry["reading"], entry["data"], entry["departures"])
         groups.setdefault(tuple(map(str, key)), []).append(entry)
+    named = []
     for (name, *_), group in sorted(groups.items()):
         group.sort(key=lambda entry: entry[column])
+        samples = ", ".join(str(entry["num_samples"]) for entry in group)
+        named.append((f"{name}, K = {samples}", group))
+    names = [name for name, _ in named]
+    for name, group in named:
         errors = [entry["error_over_replicates"] for entry in group]
         if None in errors:
             errors = [entry["error_over_images"] for entry in group]
-        name += f", K = {', '.join(str(entry['num_samples']) for entry in group)}"
-        series[f"{name} ({group[0]['run']})" if name in series else name] = (
+        other = f" ({group[0]['run']})" if names.count(name) > 1 else ""
+        series[name + other] = (
             [entry[column] for entry in group],
             [entry["log_p"] for entry in group],
             errors,
@@ -170,9 +175,10 @@ def finals(lines, column):
 def _curves(members, column):
     """Series of learning curves, one for each run of one K."""
     series, key = {}, "epoch" if column == "epochs" else column
-    for run, entry in members:
-        name = f"{_method(entry)}, K = {entry['num_samples']}"
-        series[f"{name} ({run.name})" if name in series else name] = (
+    names = [_method(entry) for _, entry in members]
+    for name, (run, entry) in zip(names, members):
+        other = f" ({run.name})" if names.count(name) > 1 else ""
+        series[f"{name}, K = {entry['num_samples']}{other}"] = (
             [row[key] for row in run.curve],
             [float(np.mean(row["test_log_p"])) for row in run.curve],
             None,

@@ -105,7 +105,7 @@ def line_plot(
 
     A logarithmic abscissa is ticked at the values given if they are few.
     """
-    figure = _figure(5.5, 3.7)
+    figure = _figure(5.5, 4.2)
     axes = figure.add_subplot()
     for i, (name, (x, y, y_se)) in enumerate(series.items()):
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4.5}
@@ -117,7 +117,8 @@ def line_plot(
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.set_xticks([], minor=True)
     has_bars = any(y_se is not None for _, _, y_se in series.values())
-    axes.legend(title=bars if has_bars else None, frameon=False)
+    outside = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
+    figure.legend(title=bars if has_bars else None, frameon=False, **outside)
     _label(axes, xlabel, ylabel)
     _save(figure, path)
 

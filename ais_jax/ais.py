@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, ScalarLike
+from jaxtyping import Array, ArrayLike, Float, Key, ScalarLike, UInt32
 
 from ais_jax.numerics import two_sum
 from ais_jax.path import AnnealingPath, Point, evaluate, log_ratio
@@ -113,6 +113,43 @@ def reverse_anneal(
     inner = step_sizes[:num][::-1]
     scale = None if scale is None else scale[:num][::-1]
     return _run(key, path, z_target, betas[::-1], inner, transition, scale)
+
+
+def anneal_both_ways(
+    keys: Key[Array, "2 K"] | UInt32[Array, "2 K words"],
+    path: AnnealingPath,
+    z: Float[Array, "2 K D"],
+    betas: Float[ArrayLike, "T_plus_1"],
+    step_sizes: Float[ArrayLike, "T_minus_1"],
+    transition: Transition,
+    scale: Float[Array, "T_minus_1 ..."] | None = None,
+) -> AISResult:
+    """K chains of `anneal` and K of `reverse_anneal`, which are compiled once.
+
+    Args:
+        keys: of the chains.
+        path: as for `anneal`.
+        z: K draws from the base, then K from the target.
+        betas: as for `anneal`.
+        step_sizes: as for `anneal`, without the final move's.
+        transition: as for `reverse_anneal`.
+        scale: as for `anneal`.
+
+    Returns:
+        The chains, with leading axes of 2 and K.
+    """
+    there = betas, step_sizes, scale
+    ways = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), there)
+
+    def run(way):
+        keys, z, (betas, step_sizes, scale) = way
+
+        def chain(key, z):
+            return _run(key, path, z, betas, step_sizes, transition, scale)
+
+        return jax.vmap(chain)(keys, z)
+
+    return jax.lax.map(run, (keys, z, ways))
 
 
 def check_lengths(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.ais import Transition, anneal, reverse_anneal
+from ais_jax.ais import Transition, anneal, anneal_both_ways
 from ais_jax.batching import chain_keys
 from ais_jax.numerics import effective_sample_size, log_mean_exp
 from ais_jax.path import AnnealingPath
@@ -173,13 +173,15 @@ def bidirectional_bounds(
     z_target = check_like_draws(key, path, "z_target", z_target)
     path, plan = flatten(key, path)[0], check_plan(plan)
     forward_key, reverse_key = jax.random.split(key)
-    lower = _forward(forward_key, path, plan, num_chains, transition, 0.0)[0].log_w
-
-    def back(key):
-        settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
-        return reverse_anneal(key, path, z_target, *settings)
-
-    upper = jax.vmap(back)(chain_keys(reverse_key, num_chains)).log_w
+    keys = jax.vmap(jax.random.split)(chain_keys(forward_key, num_chains))
+    z0 = jax.vmap(path.sample_base)(keys[:, 0])
+    ends = jnp.broadcast_to(z_target, z0.shape)
+    lower, upper = anneal_both_ways(
+        jnp.stack([keys[:, 1], chain_keys(reverse_key, num_chains)]),
+        path,
+        jnp.stack([z0, ends]),
+        *(plan.betas, plan.step_sizes, transition, scale_of_moves(plan)),
+    ).log_w
     below, above = summarize(lower), summarize(upper)
     return Bounds(below.log_z, -above.log_z, below.standard_error, above.standard_error)
 

@@ -12,7 +12,7 @@ import pytest
 from targets import LOG_Z, OPTIMIZED, errors_off, mixture, ratio_and_error, skewed
 
 from ais_jax import hmc, path, schedules
-from ais_jax.ais import anneal, reverse_anneal
+from ais_jax.ais import anneal, anneal_both_ways, reverse_anneal
 from ais_jax.hmc import hmc_step
 from ais_jax.numerics import effective_sample_size
 
@@ -395,6 +395,20 @@ def test_reverse_moves_have_the_step_sizes_of_their_temperatures():
     reverse = reverse_anneal(key, path_, z, betas, step_sizes, spy).accept_prob
     np.testing.assert_array_equal(forward, jnp.stack([betas[1:], step_sizes], axis=1))
     np.testing.assert_array_equal(reverse, forward[:3][::-1])
+
+
+@pytest.mark.parametrize("scale", [None, jnp.array([[0.5], [1.0], [2.0]])])
+def test_both_ways_are_the_chains_of_each_way(scale):
+    path_, betas = TARGETS["mixture 1-d"].path, schedules.linear(4)
+    settings = betas, jnp.array([0.1, 0.4, 0.9]), partial(hmc_step, num_leapfrog=2)
+    keys = jax.random.split(jax.random.key(0), (2, 5))
+    z = jax.random.normal(jax.random.key(1), (2, 5, 1))
+    both = anneal_both_ways(keys, path_, z, *settings, scale)
+    for i, run in enumerate((anneal, reverse_anneal)):
+        one = jax.vmap(lambda key, z, run=run: run(key, path_, z, *settings, scale))
+        one = one(keys[i], z[i])
+        for mine, its in zip(jax.tree.leaves(both), jax.tree.leaves(one)):
+            np.testing.assert_allclose(mine[i], its, rtol=1e-5, atol=1e-6)
 
 
 def crooks_error(target, betas, forward_steps, reverse_steps):

@@ -104,7 +104,7 @@ def hmc_step(
     if jitter == 0.0:
         u = jax.random.uniform(accept_key)
     else:
-        u, share = jax.random.uniform(accept_key, (2,))
+        u, share = jax.random.uniform(accept_key, (2,), point.z.dtype)
         step_size = step_size * (1.0 - jitter * share)
     momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
     proposal, end = leapfrog(path, point, momentum, beta, step_size, num_leapfrog)

@@ -65,8 +65,9 @@ def test_linear_gaussian_log_p_is_within_three_errors_at_a_hundredth(pairs, star
     path = lambda x: start(model, theta, phi, x)
 
     def log_p(key, x):
+        pilot_key, settings = jax.random.fold_in(key, 0), {"transition": MOVE}
         plan = tuning.tune_examples(
-            jax.random.fold_in(key, 0), path, x[None], num_temperatures=50
+            pilot_key, path, x[None], num_temperatures=50, **settings
         )
         key = jax.random.fold_in(key, 1)
         return evaluation.log_normalizer(key, path(x), plan, 1200, MOVE)

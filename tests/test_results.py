@@ -14,7 +14,7 @@ from ais_jax.results import summarize
 from ais_jax.tuning import Plan
 from tests import targets
 
-PLAN = Plan(jnp.linspace(0.0, 1.0, 5), jnp.full((3,), 0.5))
+PLAN = Plan(jnp.linspace(0.0, 1.0, 5), jnp.full((3,), 1.0))
 
 
 def run(log_target, size=2, num_chains=100, plan=PLAN):

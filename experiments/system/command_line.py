@@ -117,6 +117,9 @@ def _guarded(main):
         os._exit(4)  # an orderly exit would wait for the lost process
 
 
+_ENDING = threading.Lock()  # never released
+
+
 def _end_where_the_disk_is_full(failure):
     """What a thread raises, TensorBoard's for one, which the others would wait for."""
     if files.is_disk_full(failure.exc_value):
@@ -125,7 +128,11 @@ def _end_where_the_disk_is_full(failure):
 
 
 def _end_at_full_disk(reason=_DISK_FULL):
-    """Ends at once: in an orderly exit TensorBoard would write again, and fail."""
+    """Ends at once: in an orderly exit TensorBoard would write again, and fail.
+
+    Threads meet a full disk together: the first speaks, and ends the others.
+    """
+    _ENDING.acquire()
     print(end_of_line(), end="", file=sys.stderr)
     devices.print_error(reason)
     os._exit(DiskFull.status)

@@ -120,9 +120,9 @@ def anneal_both_ways(
     path: AnnealingPath,
     z: Float[Array, "2 K D"],
     betas: Float[ArrayLike, "T_plus_1"],
-    step_sizes: Float[ArrayLike, "T_minus_1"],
+    step_sizes: Float[ArrayLike, "M"],
     transition: Transition,
-    scale: Float[Array, "T_minus_1 ..."] | None = None,
+    scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
     """K chains of `anneal` and K of `reverse_anneal`, which are compiled once.
 
@@ -131,15 +131,19 @@ def anneal_both_ways(
         path: as for `anneal`.
         z: K draws from the base, then K from the target.
         betas: as for `anneal`.
-        step_sizes: as for `anneal`, without the final move's.
+        step_sizes: as for `reverse_anneal`: no chain makes the final move.
         transition: as for `reverse_anneal`.
         scale: as for `anneal`.
 
     Returns:
         The chains, with leading axes of 2 and K.
+
+    Raises:
+        ValueError: as for `anneal`.
     """
-    there = betas, step_sizes, scale
-    ways = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), there)
+    check_lengths(betas, step_sizes)
+    inner = jax.tree.map(lambda a: a[: betas.shape[0] - 2], (step_sizes, scale))
+    ways = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), (betas, *inner))
 
     def run(way):
         keys, z, (betas, step_sizes, scale) = way

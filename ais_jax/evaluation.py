@@ -173,13 +173,11 @@ def bidirectional_bounds(
     z_target = check_like_draws(key, path, "z_target", z_target)
     path, plan = flatten(key, path)[0], check_plan(plan)
     forward_key, reverse_key = jax.random.split(key)
-    keys = jax.vmap(jax.random.split)(chain_keys(forward_key, num_chains))
-    z0 = jax.vmap(path.sample_base)(keys[:, 0])
-    ends = jnp.broadcast_to(z_target, z0.shape)
+    z0, keys = _starts(forward_key, path, num_chains)
     lower, upper = anneal_both_ways(
-        jnp.stack([keys[:, 1], chain_keys(reverse_key, num_chains)]),
+        jnp.stack([keys, chain_keys(reverse_key, num_chains)]),
         path,
-        jnp.stack([z0, ends]),
+        jnp.stack([z0, jnp.broadcast_to(z_target, z0.shape)]),
         *(plan.betas, plan.step_sizes, transition, scale_of_moves(plan)),
     ).log_w
     below, above = summarize(lower), summarize(upper)
@@ -211,17 +209,22 @@ def importance_log_weights(
     return jax.lax.map(log_weight, indices, batch_size=min(block_size, num_samples))
 
 
+def _starts(key, path, num_chains):
+    """K draws from the base, and the keys of the chains that start there."""
+    keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
+    return jax.vmap(path.sample_base)(keys[:, 0]), keys[:, 1]
+
+
 def _forward(key, path, plan, num_chains, transition, resample_below):
     """K chains from the base: (chains, their families, or None if not resampled)."""
     settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
-    keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
-    z0 = jax.vmap(path.sample_base)(keys[:, 0])
+    z0, keys = _starts(key, path, num_chains)
     if resample_below > 0.0:
         move_key = jax.random.fold_in(key, num_chains)
         return anneal_population(
             move_key, path, z0, *settings, resample_below=resample_below
         )
-    chains = jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys[:, 1], z0)
+    chains = jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys, z0)
     return chains, None
 
 

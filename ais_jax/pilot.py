@@ -89,6 +89,13 @@ def a_pass(
     the log ratio allows, and step sizes and units follow the population; in later ones
     they are the pilot's. (One function for both, so that a move is compiled once.)
 
+    Args:
+        key: of this pass.
+        task: what is tuned.
+        pilot: of the last pass, or `blank`.
+        is_first: whether it is `blank`.
+        first_step_size: of the first pass at the base, in units of its draws.
+
     Returns:
         (the pilot, the largest distance of the acceptance from its target).
 
@@ -103,9 +110,9 @@ def a_pass(
     num_moves = jnp.where(is_first, MOVES, 1)
 
     def temper(state):
-        i, key, points, beta, *followed, track = state
-        planned = pilot.log_steps[i + 1], _row(pilot.covariance, i + 1)
-        log_step, covariance = _choose(is_first, tuple(followed), planned)
+        i, key, points, beta, followed, track = state
+        planned = _row((pilot.log_steps, pilot.covariance), i + 1)
+        log_step, covariance = _choose(is_first, followed, planned)
         ratios = _ratios(points)
         density = spread(ratios)
         new = beta + jnp.maximum(increment / density, 1e-6 * beta)
@@ -117,11 +124,12 @@ def a_pass(
         )
         seen = _covariance(task, points)
         track = _record(track, i, Pilot(new, log_step, density, seen))
-        return i + 1, key, points, new, log_step, blend(covariance, seen), track
+        followed = log_step, blend(covariance, seen)
+        return i + 1, key, points, new, followed, track
 
-    begin = jnp.array(0), key, points, jnp.zeros(()), log_step
-    begin = *begin, _covariance(task, points), pilot
-    num, *_, track = jax.lax.while_loop(lambda state: state[3] < 1.0, temper, begin)
+    followed = log_step, _covariance(task, points)
+    state = jnp.array(0), key, points, jnp.zeros(()), followed, pilot
+    num, *_, track = jax.lax.while_loop(lambda state: state[3] < 1.0, temper, state)
     new = _filled(track, num)
 
     error = smooth(new.log_steps - pilot.log_steps)

@@ -24,7 +24,8 @@ from ais_jax.preconditioning import PRECONDITIONERS
 from ais_jax.registry import check_count, lookup
 from ais_jax.types import PRNGKey
 
-DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10, jitter=0.9)
+DEFAULT_JITTER = 0.9  # no trajectory returns to its start; docs/log_z.md
+DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10, jitter=DEFAULT_JITTER)
 DEFAULT_STEP_SIZE = 0.1
 DEFAULT_TARGET = 0.65  # near HMC's optimal acceptance (Beskos et al., 2013)
 PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them
@@ -263,8 +264,7 @@ def _run_pilot(key, task, fixed, first_step_size, num, num_rounds):
         if fixed is None:
             betas = place(pilot.betas, pilot.density, num)
         not_needed = jnp.ones((len(pilot.betas) - len(betas),))
-        betas = jnp.append(betas, not_needed)
-        return i + 1, pilots.move_to(pilot, betas), error
+        return i + 1, pilots.move_to(pilot, jnp.append(betas, not_needed)), error
 
     def is_unfinished(state):
         i, _, error = state

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ais_jax import hmc_step, log_normalizer, tune
+from ais_jax.tuning import DEFAULT_JITTER
 from benchmarks import runner
 from benchmarks.densities import DENSITIES
 
@@ -57,7 +58,9 @@ def row(name, num_pilots=NUM_PILOTS, num_each=NUM_EACH, num_chains=NUM_CHAINS):
 def estimates(density, num_pilots, num_each, num_chains):
     """A batch of `LogNormalizer` for each pilot."""
     path = density.path()
-    transition = partial(hmc_step, num_leapfrog=density.num_leapfrog, jitter=0.9)
+    transition = partial(
+        hmc_step, num_leapfrog=density.num_leapfrog, jitter=DEFAULT_JITTER
+    )
 
     @jax.jit
     def run(key):

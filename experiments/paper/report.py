@@ -158,13 +158,11 @@ def finals(lines, column):
         group.sort(key=lambda entry: entry[column])
         samples = ", ".join(str(entry["num_samples"]) for entry in group)
         named.append((f"{name}, K = {samples}", group))
-    names = [name for name, _ in named]
-    for name, group in named:
+    for name, group in _told_apart(named, lambda group: group[0]["run"]):
         errors = [entry["error_over_replicates"] for entry in group]
         if None in errors:
             errors = [entry["error_over_images"] for entry in group]
-        other = f" ({group[0]['run']})" if names.count(name) > 1 else ""
-        series[name + other] = (
+        series[name] = (
             [entry[column] for entry in group],
             [entry["log_p"] for entry in group],
             errors,
@@ -175,15 +173,25 @@ def finals(lines, column):
 def _curves(members, column):
     """Series of learning curves, one for each run of one K."""
     series, key = {}, "epoch" if column == "epochs" else column
-    names = [_method(entry) for _, entry in members]
-    for name, (run, entry) in zip(names, members):
-        other = f" ({run.name})" if names.count(name) > 1 else ""
-        series[f"{name}, K = {entry['num_samples']}{other}"] = (
+    named = [
+        (f"{_method(entry)}, K = {entry['num_samples']}", run) for run, entry in members
+    ]
+    for name, run in _told_apart(named, lambda run: run.name):
+        series[name] = (
             [row[key] for row in run.curve],
             [float(np.mean(row["test_log_p"])) for row in run.curve],
             None,
         )
     return series
+
+
+def _told_apart(named, run_name):
+    """Pairs (name, item), the run's name added where several have one name."""
+    names = [name for name, _ in named]
+    return [
+        (f"{name} ({run_name(item)})" if names.count(name) > 1 else name, item)
+        for name, item in named
+    ]
 
 
 def _method(entry):

@@ -14,6 +14,7 @@ from experiments.system import devices, files
 from experiments.system.errors import DiskFull, Ended, InputError, Stopped
 from experiments.system.progress import end_of_line
 
+_ENDING = threading.Lock()  # of who ends at a full disk: never released
 _DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
 _is_given = False  # whether the command line has --config
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -115,9 +116,6 @@ def _guarded(main):
             "same command: training goes on from the newest checkpoint."
         )
         os._exit(4)  # an orderly exit would wait for the lost process
-
-
-_ENDING = threading.Lock()  # never released
 
 
 def _end_where_the_disk_is_full(failure):

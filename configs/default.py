@@ -67,7 +67,7 @@ def get_config(estimator="ais"):
     config.model.activation = "tanh"  # or another of flax.linen
     config.model.data_mean_bias = True  # the decoder starts at the mean image
     config.model.precision = "float32"  # or tf32_x3, bf16_x6: its emulations on GPUs
-    config.model.force_precision = "float32"  # of HMC's force; tf32, bf16 are faster
+    config.model.force_precision = "auto"  # of HMC's force: the fastest here, or a name
 
     config.estimator = ConfigDict()
     config.estimator.name = estimator
@@ -128,6 +128,7 @@ def get_config(estimator="ais"):
     config.evaluation.iwae_samples = placeholder(int)
     config.evaluation.num_simulated = placeholder(int)  # for the bidirectional gap
     config.evaluation.num_pilot = 32  # examples that tune temperatures and step sizes
+    config.evaluation.force_precision = "auto"  # as the model's, of the evaluation
     config.evaluation.target = 0.65  # acceptance in the pilot
     config.evaluation.first_step_size = placeholder(float)  # by the preconditioner
     config.evaluation.gap_threshold = 0.1  # nats; a larger gap prints a warning

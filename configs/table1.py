@@ -60,6 +60,8 @@ def protocol(table, datasets):
     config.batch_size = 128  # of AIS and MH-HMC
     config.dreg_batch_size = 20  # of IWAE-DReG
     config.model.data_mean_bias = False
+    config.model.force_precision = "float32"
+    config.evaluation.force_precision = "float32"
     config.evaluation.preset = "paper"
 
     config.estimator = ConfigDict()  # of AIS and MH-HMC; L = 5 in both tables

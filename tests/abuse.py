@@ -39,6 +39,8 @@ FOLDER = Path(tempfile.gettempdir()) / "ais_jax_abuse"
 SECONDS = 10.0  # of CPU time
 TINY = {
     "num_epochs": 40,
+    "model.force_precision": "float32",
+    "evaluation.force_precision": "float32",
     "model.latent_sizes": (4,),
     "model.widths": ((16,),),
     "estimator.num_temperatures": 3,

@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 STEPS = 1500
 TINY = {
     "num_epochs": STEPS // 15,
+    "model.force_precision": "float32",
+    "evaluation.force_precision": "float32",
     "model.latent_sizes": (4,),
     "model.widths": ((16,),),
     "estimator.num_temperatures": 3,

@@ -29,6 +29,7 @@ TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5), np.uint8) for n in (60, 12))
 TINY = {
     **{"num_epochs": 2, "batch_size": 20, "num_replicates": 2},
     **{"model.latent_sizes": (2,), "model.widths": ((3,),)},
+    **{"model.force_precision": "float32", "evaluation.force_precision": "float32"},
     **{"estimator.num_temperatures": 2, "estimator.num_leapfrog": 2},
     **{"optimizer.schedule": "constant", "evaluation.num_examples": 6},
     **{"evaluation.num_chains": 3, "evaluation.num_temperatures": 2},

@@ -25,6 +25,7 @@ VERSION_1 = {
     "num_simulated": 100,
     "first_step_size": 0.2,
 }
+AS_OF_NOW = VERSION_1 | {"force_precision": "float32"}
 
 
 def old_config(**evaluation):
@@ -79,7 +80,7 @@ def test_later_presets_change_no_old_run(monkeypatch):
     monkeypatch.setitem(presets.EVALUATION, "quick", {"num_chains": 99})
     monkeypatch.setitem(presets.STEP_SIZES, "unit", {"first": 99.0})
     config = migrate({"config": old_config()})["config"]
-    assert config["evaluation"] == VERSION_1
+    assert config["evaluation"] == AS_OF_NOW
     assert config["step_size"] == {"first": 0.1, "smallest": 0.02, "largest": 0.3}
     assert config["init_from"] == ""
     assert config["model"] == {
@@ -90,14 +91,14 @@ def test_later_presets_change_no_old_run(monkeypatch):
 
 def test_what_an_old_run_asked_for_stays():
     config = migrate({"config": old_config(num_chains=3)})["config"]
-    assert config["evaluation"] == VERSION_1 | {"num_chains": 3}
+    assert config["evaluation"] == AS_OF_NOW | {"num_chains": 3}
 
 
 def test_old_results_say_how_they_were_evaluated():
     evaluation = VERSION_1 | {"num_chains": 5}
     content = {"config": old_config(), "evaluation": evaluation, "steps": 1}
     new = migrate(content)
-    assert new["config"]["evaluation"] == evaluation and new["steps"] == 1
+    assert new["config"]["evaluation"] == AS_OF_NOW | evaluation and new["steps"] == 1
     assert "evaluation" not in new and "evaluation" in content
 
 
@@ -113,6 +114,14 @@ def test_later_settings_change_no_old_run():
     estimator = estimator["estimator"]
     assert estimator["final_moves"] == 0 and "final_move" not in estimator
     assert (estimator["average"], estimator["phi_loss"]) == ("end", "elbo")
+
+
+def test_a_run_of_version_3_is_evaluated_by_the_force_that_it_trained_by():
+    config = migrate({"config": old_config()})["config"]
+    config["model"]["force_precision"] = "bf16"
+    del config["evaluation"]["force_precision"]
+    config = migrate({"version": 3, "config": config})["config"]
+    assert config["evaluation"]["force_precision"] == "bf16"
 
 
 def test_t_as_printed_gets_its_name():

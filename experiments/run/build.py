@@ -28,6 +28,7 @@ BLOCK_BYTES = (
 )
 SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
 ROWS_PER_CORE = 64  # chains at least; fewer do not pay for averaging the gradients
+AUTO = "auto"  # until `force.settle` a force's precision is then the model's own
 STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
 
 
@@ -53,7 +54,10 @@ def build_model(settings, image_shape, start=None):
     """
     if settings.factory:
         return factory.build(settings.factory, image_shape, settings.model)
-    return networks.latent_model(image_shape, start=start, **settings.model)
+    model = dict(settings.model)
+    if model["force_precision"] == AUTO:
+        model["force_precision"] = model["precision"]
+    return networks.latent_model(image_shape, start=start, **model)
 
 
 def draws_pixels(settings, dataset):

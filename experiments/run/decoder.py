@@ -6,12 +6,11 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from ais_jax import networks
 from ais_jax.likelihoods import LIKELIHOODS
 from ais_jax.models import LatentVariableModel
 from experiments.data import load
 from experiments.data.dataset import GIVEN
-from experiments.run import evaluate, factory, launch, train
+from experiments.run import build, evaluate, factory, launch, train
 from experiments.run.settings import changed, resolve
 from experiments.system import files
 from experiments.system.errors import ConfigError, DataError
@@ -73,7 +72,7 @@ def fixed_model(settings, image_shape, decode, weights):
     sizes = settings.model["latent_sizes"]
     if len(sizes) != 1:
         raise ConfigError(f"model.latent_sizes={sizes}: give the one size of z")
-    base = networks.latent_model(image_shape, **settings.model)
+    base = build.build_model(settings._replace(factory=""), image_shape)
     weights = jax.tree.map(np.float32, weights)
 
     def prior(_):

@@ -27,7 +27,7 @@ class Evaluator:
     """
 
     def __init__(self, setup, dataset, settings):
-        self.model, self.mesh = setup.model, setup.mesh
+        self.model, self.mesh = _model(setup, dataset, settings), setup.mesh
         self.dataset, self.settings = dataset, settings
         names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
         keys = jax.random.split(jax.random.key(settings.seed), len(names))
@@ -183,3 +183,12 @@ class Evaluator:
             target=self.settings.target,
             first_step_size=self.settings.first_step_size,
         )
+
+
+def _model(setup, dataset, settings):
+    """The model of the training, with the evaluation's force where it has another."""
+    trained, precision = setup.settings, settings.force_precision
+    if trained.factory or precision in (build.AUTO, trained.model["force_precision"]):
+        return setup.model
+    model = trained.model | {"force_precision": precision}
+    return build.build_model(trained._replace(model=model), dataset.image_shape)

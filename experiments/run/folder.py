@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
-from experiments.run import migrate
+from experiments.run import build, migrate
 from experiments.run.migrate import VERSION
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
@@ -69,7 +69,9 @@ def check_same(workdir, old, new):
         ConfigError: naming the setting and both values.
     """
     for name, before, now in differences(old, new):
-        if not name.startswith(FREE) and not _goes_on(name, before, now, new):
+        if now == build.AUTO or name.startswith(FREE):
+            continue
+        if not _goes_on(name, before, now, new):
             raise ConfigError(
                 f"workdir={workdir} holds a run with {name}={before!r}, not {now!r}: "
                 f"choose another --workdir, or run with {name}={before!r}"

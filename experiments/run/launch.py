@@ -7,7 +7,7 @@ from pathlib import Path
 from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
-from experiments.run import build, checkpoint, evaluate, folder, train
+from experiments.run import build, checkpoint, evaluate, folder, force, train
 from experiments.run.settings import resolve
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError, DiskFull
@@ -63,7 +63,11 @@ def open_run(settings, workdir, write=False, dataset=None, model=None):
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
     dataset = for_likelihood(dataset, settings.model["likelihood"])
-    setup = build.build_training(settings, dataset, model)
+    setup = build.build_training(settings, dataset, model)  # refuses what cannot run
+    settled = force.settle(settings, workdir, dataset.image_shape)
+    if settled != settings:
+        settings = settled
+        setup = build.build_training(settings, dataset, model)
     folder.claim(workdir, settings, dataset.digest, write, dataset.image_shape)
     return setup, dataset
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.system.files import damaged, read_json
 
-VERSION = 3  # of config.json, results.json and variant.json
+VERSION = 4  # of config.json, results.json and variant.json
 
 _EVALUATION = (  # of version 1, in the order of its presets' values
     *("num_examples", "num_chains", "num_temperatures", "num_leapfrog", "schedule"),
@@ -56,6 +56,8 @@ def migrate(content: dict) -> dict:
         _from_1(content)
     if content.get("version") == 2:
         _from_2(content)
+    if content.get("version") == 3:
+        _from_3(content)
     return {"version": VERSION, **content}
 
 
@@ -99,6 +101,15 @@ def _from_2(content):
         config.setdefault("init_from", "")
         if config["estimator"]["name"] == "ais":
             config["estimator"].setdefault("resample_below", 0.0)
+
+
+def _from_3(content):
+    """Version 3 evaluated by the force that it trained by, float32 by default."""
+    content["version"] = 4
+    config = content.get("config")
+    if config is not None:
+        force = config["model"]["force_precision"]
+        config["evaluation"].setdefault("force_precision", force)
 
 
 def _fill(section, values):

@@ -6,6 +6,7 @@ run is what every later program reads.
 """
 
 import contextlib
+import copy
 import json
 import math
 import re
@@ -50,7 +51,8 @@ _RANGES = {  # what a setting must be -> its least value, what it is below, and 
 }
 _CHOICES = {
     "model.precision": precision.PRECISIONS,
-    "model.force_precision": precision.PRECISIONS,
+    "model.force_precision": (build.AUTO, *precision.PRECISIONS),
+    "evaluation.force_precision": (build.AUTO, *precision.PRECISIONS),
     "evaluation.start": build.STARTS,
     "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
     "evaluation.preconditioner": models.PRECONDITIONERS,
@@ -138,6 +140,18 @@ def resolve(config: ConfigDict) -> Settings:
         optimizers.make(num_steps=1, **phi_optimizer)
     build.mesh_shape(settings, 1)
     return settings
+
+
+def with_forces(settings: Settings, training: str, evaluation: str) -> Settings:
+    """The settings with the precision of HMC's force in training and evaluation."""
+    saved = copy.deepcopy(settings.saved)
+    saved["model"]["force_precision"] = training
+    saved["evaluation"]["force_precision"] = evaluation
+    return settings._replace(
+        model=settings.model | {"force_precision": training},
+        evaluation=settings.evaluation._replace(force_precision=evaluation),
+        saved=saved,
+    )
 
 
 def changed(config, settings):

@@ -11,7 +11,9 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from ais_jax import adaptation, epochs, estimators, sharding, training
-from benchmarks import common, flops, launcher
+from benchmarks import common, flops, launcher, runner
+
+LAUNCHED, AUTOMATIC = "as launched", "as launched, automatic force"
 
 
 def matrix_product():
@@ -24,6 +26,19 @@ def matrix_product():
     )
     a = jax.random.normal(jax.random.key(0), (flops.peak_size(),) * 2)
     return common.compiled(spread, a, a)[0]
+
+
+def forces(work, num_samples, num_temperatures):
+    """The workload by the name of its time: as it is, and with the launcher's choice.
+
+    The choice is made in a process of its own. None on a GPU, where the rows have every
+    force and one process has the memory.
+    """
+    if common.on_gpu():
+        return {}
+    arguments = work._asdict(), num_samples, num_temperatures
+    force = runner.finish(runner.start("launcher", "force", *arguments))
+    return {LAUNCHED: work, AUTOMATIC: work._replace(force=force)}
 
 
 def sampler(work, num_samples, num_temperatures):

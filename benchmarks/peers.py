@@ -15,9 +15,13 @@ from ais_jax.batching import chain_keys
 from ais_jax.models import posterior_path
 from ais_jax.path import AnnealingPath
 from ais_jax.proposals import WeightedSamples
-from benchmarks import runner
+from benchmarks import launched, runner
 
 TORCH_THREADS = 2  # on a CPU
+NAMES = (
+    *("BlackJAX", "BlackJAX, our densities"),
+    *("PyTorch", "PyTorch, bf16 autocast"),
+)
 
 
 def installed(name):
@@ -27,7 +31,10 @@ def installed(name):
 
 def ratios(times, names):
     """Times of peers over ours, on one device and as launched: columns of a row."""
-    against = {"ours": "ours", "ours, as launched": "as launched"}
+    against = {"ours": "ours"}
+    against |= {
+        f"ours, {name}": name for name in (launched.LAUNCHED, launched.AUTOMATIC)
+    }
     return {
         f"{name} / {column}": runner.ratio(times, name, ours)
         for name in names
@@ -116,7 +123,7 @@ def _blackjax_estimator(estimate, work, num_temperatures, make_path):
     return estimate._replace(sample=sample)
 
 
-def torch_step(work, num_samples, num_temperatures):
+def torch_step(work, num_samples, num_temperatures, autocast=False):
     """The authors' training step in plain PyTorch: a function of no arguments.
 
     As their code does, it computes probabilities, binary cross entropy on them and
@@ -130,6 +137,7 @@ def torch_step(work, num_samples, num_temperatures):
         work: a `common.Workload`.
         num_samples: K.
         num_temperatures: T, each with a move.
+        autocast: whether the networks' products are bfloat16's.
 
     Returns:
         The function, which makes one step and waits for it.
@@ -144,6 +152,9 @@ def torch_step(work, num_samples, num_temperatures):
     encoder, decoder = (
         net.to(device) for net in (_torch_encoder(work), _torch_decoder(work))
     )
+    if autocast:
+        for net in encoder, decoder:
+            net.forward = _autocast(net.forward, device)
     adams = [
         torch.optim.Adam(net.parameters(), lr=1e-3, eps=1e-4)
         for net in (decoder, encoder)
@@ -174,6 +185,20 @@ def torch_step(work, num_samples, num_temperatures):
             torch.cuda.synchronize()
 
     return step
+
+
+def _autocast(forward, device):
+    """`forward` with bfloat16 products, and float32 results."""
+    import torch
+
+    def call(x):
+        with torch.autocast(device, torch.bfloat16):
+            result = forward(x)
+        if isinstance(result, tuple):
+            return tuple(a.float() for a in result)
+        return result.float()
+
+    return call
 
 
 def _torch_encoder(work):

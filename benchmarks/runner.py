@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -205,12 +206,22 @@ def describe():
     return {
         "commit": commit,
         "date": datetime.date.today().strftime("%Y-%m"),
-        "device": f"{os.cpu_count()} CPU cores, {platform.machine()}"
+        "device": f"{os.cpu_count()} CPU cores, {_processor()}"
         if device.platform == "cpu"
         else device.device_kind,
         "python": platform.python_version(),
         **{name: _version(name) for name in ("jax", "blackjax", "torch")},
     }
+
+
+def _processor():
+    """The processor's name where the system tells it, else its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    names = re.findall("^model name.*: (.*)", text, re.MULTILINE)
+    return names[0] if names else platform.machine()
 
 
 def _version(name):

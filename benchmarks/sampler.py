@@ -36,9 +36,11 @@ def measure(args, work, num_samples, num_temperatures):
     functions = flops.matrix_products()
     functions |= {name: function for name, (function, _) in programs.items()}
     with contextlib.ExitStack() as stack:
-        if not common.on_gpu():
-            build = launched.sampler, work, num_samples, num_temperatures
-            functions["as launched"] = stack.enter_context(runner.Remote(*build))
+        forces = launched.forces(work, num_samples, num_temperatures)
+        for name, forced in forces.items():
+            build = launched.sampler, forced, num_samples, num_temperatures
+            functions[name] = stack.enter_context(runner.Remote(*build))
+        if forces:
             product = runner.Remote(launched.matrix_product)
             functions["product as launched"] = stack.enter_context(product)
         times = runner.interleave(functions, args.seconds)
@@ -49,15 +51,20 @@ def measure(args, work, num_samples, num_temperatures):
         "K": num_samples,
         "T": num_temperatures,
         "force": work.force,
+        **{f"force, {name}": forced.force for name, forced in forces.items()},
         "block": min(block or work.batch, work.batch),
         "rounds": len(times["ours"]),
         "ms": 1e3 * median,
         "million chain gradients/s": 1e-6 * minimum / work.pass_flops() / median,
         **flops.peak_rates(times),
         **flops.peak_shares(times, "ours", minimum),
-        **flops.peak_shares(times, "as launched", minimum),
+        **flops.peak_shares(times, launched.LAUNCHED, minimum),
+        **flops.peak_shares(times, launched.AUTOMATIC, minimum),
+        "float32 / automatic force": runner.ratio(
+            times, launched.LAUNCHED, launched.AUTOMATIC
+        ),
         "peak as launched / peak": product,
-        **peers.ratios(times, ("BlackJAX", "BlackJAX, our densities")),
+        **peers.ratios(times, peers.NAMES[:2]),
         "XLA FLOPs / minimum": xla_excess(work, num_samples, num_temperatures),
         "dot FLOPs / minimum": flops.excess(programs["ours"][1], minimum),
     }

@@ -33,9 +33,12 @@ def measure(args, work, num_samples, num_temperatures):
             build = peers.torch_step, work, num_samples, num_temperatures
             functions["PyTorch"] = stack.enter_context(runner.Remote(*build))
             functions["PyTorch, same process"] = build[0](*build[1:])
-        if not common.on_gpu():
-            build = launched.step, work, "ais", num_samples, num_temperatures, 1
-            functions["as launched"] = stack.enter_context(runner.Remote(*build))
+            autocast = stack.enter_context(runner.Remote(*build, True))
+            functions["PyTorch, bf16 autocast"] = autocast
+        forces = launched.forces(work, num_samples, num_temperatures)
+        for name, forced in forces.items():
+            build = launched.step, forced, "ais", num_samples, num_temperatures, 1
+            functions[name] = stack.enter_context(runner.Remote(*build))
         times = runner.interleave(functions, args.seconds)
     minimum = flops.step_minimum(work, num_samples, num_temperatures)
     median = statistics.median(times["ours"])
@@ -45,13 +48,18 @@ def measure(args, work, num_samples, num_temperatures):
         "K": num_samples,
         "T": num_temperatures,
         "force": work.force,
+        **{f"force, {name}": forced.force for name, forced in forces.items()},
         "rounds": len(times["ours"]),
         "ms": 1e3 * median,
         "million chain gradients/s": 1e-6 * gradients * work.batch / median,
         **flops.peak_shares(times, "ours", minimum),
-        **flops.peak_shares(times, "as launched", minimum),
+        **flops.peak_shares(times, launched.LAUNCHED, minimum),
+        **flops.peak_shares(times, launched.AUTOMATIC, minimum),
+        "float32 / automatic force": runner.ratio(
+            times, launched.LAUNCHED, launched.AUTOMATIC
+        ),
         "step / parts": runner.ratio(times, "ours", "parts"),
-        **peers.ratios(times, ("BlackJAX", "BlackJAX, our densities", "PyTorch")),
+        **peers.ratios(times, peers.NAMES),
         "PyTorch, same process / ours": same_process,
         "dot FLOPs / minimum": flops.excess(program, minimum),
     }

@@ -27,6 +27,8 @@ SCRIPTS = (
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run_prints_and_writes_its_tables(script, tmp_path):
+    if script == "smc":
+        pytest.importorskip("blackjax", reason="the peer BlackJAX is not installed")
     output = tmp_path / "result.json"
     command = [sys.executable, "-m", f"benchmarks.{script}", "--quick"]
     command += [f"--output={output}"]
@@ -68,8 +70,9 @@ def test_blackjax_samples_the_same_targets(densities):
     assert peer == pytest.approx(ours, abs=0.2)
 
 
-def test_the_pytorch_peer_makes_steps():
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_pytorch_peer_makes_steps(autocast):
     pytest.importorskip("torch", reason="the peer PyTorch is not installed")
-    with runner.Remote(peers.torch_step, common.SMALL, 2, 3) as step:
+    with runner.Remote(peers.torch_step, common.SMALL, 2, 3, autocast) as step:
         step()
         step()

@@ -20,31 +20,36 @@ STEPS = 20  # of an epoch
 
 def tables(args):
     """Images/s for every number of processes, and the share of the ideal."""
-    rates = {num: [] for num in (1, 2)}
+    kinds = ((1, False), (2, False), (2, True))
+    rates = {kind: [] for kind in kinds}
     for _ in range(1 if args.quick else ROUNDS):
-        for num, seen in rates.items():
-            seen.append(launch(num, args))
-    middle = {num: statistics.median(seen) for num, seen in rates.items()}
+        for kind, seen in rates.items():
+            seen.append(launch(*kind, args))
+    middle = {kind: statistics.median(seen) for kind, seen in rates.items()}
     rows = [
         {
             "processes": num,
+            "train": "together" if together else "apart",
             "images/s": round(rate),
-            "share of ideal": round(rate / (num * middle[1]), 2),
+            "share of ideal": round(rate / (num * middle[kinds[0]]), 2),
         }
-        for num, rate in middle.items()
+        for (num, together), rate in middle.items()
     ]
     yield "weak scaling, AIS K=1 T=5", rows
 
 
-def launch(num, args):
-    """Images/s of `num` processes that train together, each on a core of its own."""
+def launch(num, together, args):
+    """Images/s of `num` processes, each on a core of its own.
+
+    Apart, each trains a model of its own: what the machine gives without collectives.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
-    settings = address, num, args.quick, args.seconds
+    settings = address, num if together else 1, args.quick, args.seconds
     workers = [runner.start("weak_scaling", "work", i, *settings) for i in range(num)]
     rates = [runner.finish(worker) for worker in workers]
-    return rates[0]
+    return rates[0] if together else sum(rates)
 
 
 def work(process, address, num_processes, is_quick, seconds):

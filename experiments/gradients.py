@@ -1,4 +1,4 @@
-"""How noisy, and how biased, each estimator's gradient for theta is at a trained model.
+"""How noisy, and how biased, each estimator's gradients are at a trained model.
 
 python -m experiments.gradients --workdir=RUN
 """

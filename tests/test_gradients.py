@@ -45,6 +45,18 @@ def test_more_chains_are_less_noisy_and_an_encoders_draws_are_biased(trained):
     assert read_json(trained / "gradients.json")["rows"] == results["rows"]
 
 
+def test_phis_path_derivative_is_unbiased_and_more_draws_are_less_noisy(trained):
+    settings = "+phi_loss=path_derivative+num_phi_samples="
+    names = ["vae-K1", f"ais-K1-T1{settings}1", f"ais-K1-T1{settings}8"]
+    results = gradients.run(trained, names, num_batches=30)
+    elbo, one, many, exact = results["rows"]
+    for more, less in ((elbo, many), (one, many), (many, exact)):
+        error = np.hypot(more["phi_noise_error"], less["phi_noise_error"])
+        assert more["phi_noise"] - less["phi_noise"] > 3 * error
+    for row in results["rows"]:
+        assert abs(row["phi_bias"]) < 4 * row["phi_bias_error"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ais_jax.ais import Transition
 from ais_jax.hmc import hmc_step
-from ais_jax.registry import lookup
+from ais_jax.registry import check_count, lookup
 from ais_jax.trajectory import trajectory_step
 from ais_jax.types import Scalar
 
@@ -20,14 +20,17 @@ class Averaging(NamedTuple):
 
     Attributes:
         transition: of these moves; beside `info.accept_prob` it gives the move's
-            points, `info.z` and `info.log_w`, whose exponentials add up to one.
+            points, `info.z` and `info.log_w`, whose exponentials add up to one, and
+            `info.factors`.
         num_moves: how many of the last moves.
         num_points: of them together.
+        keeps_factors: whether it gives the points' factors.
     """
 
     transition: Transition
     num_moves: int
     num_points: int
+    keeps_factors: bool = False
 
 
 class EndInfo(NamedTuple):
@@ -36,6 +39,7 @@ class EndInfo(NamedTuple):
     accept_prob: Scalar
     z: Float[Array, "1 D"]
     log_w: Float[Array, "1"]
+    factors: None = None
 
 
 def make(
@@ -62,8 +66,7 @@ def make(
         ("num_averaged", num_averaged, AVERAGES[1:]),
         ("point_stride", point_stride, AVERAGES[2:]),
     ):
-        if value < 1:
-            raise ValueError(f"{name}={value}: use at least 1")
+        check_count(name, value)
         if value != 1 and average not in readers:
             raise ValueError(
                 f"{name}={value} with average={average!r}: use 1, or average="
@@ -97,4 +100,4 @@ def _trajectories(num_averaged, point_stride, num_leapfrog):
     move = partial(trajectory_step, num_leapfrog=num_leapfrog)
     num_points = num_averaged * (num_leapfrog + 1) // point_stride
     last = partial(move, stride=point_stride)
-    return move, Averaging(last, num_averaged, num_points)
+    return move, Averaging(last, num_averaged, num_points, point_stride == 1)

@@ -22,12 +22,13 @@ from ais_jax.losses import (
     elbo_loss,
     iwae_loss,
     stl_loss,
+    weighted_gradient,
     weighted_loss,
 )
 from ais_jax.models import PRECONDITIONERS, LatentVariableModel, posterior_path
 from ais_jax.proposals import WeightedSamples
-from ais_jax.registry import lookup
-from ais_jax.types import Scalar
+from ais_jax.registry import check_count, lookup
+from ais_jax.types import Params, Scalar
 
 
 class Estimator(NamedTuple):
@@ -46,6 +47,8 @@ class Estimator(NamedTuple):
         gradient_evaluations: passes forward and backward through log p(x, z) that one
             example costs a training step, those of the N points for theta's gradient
             and of the draws for phi's counted in.
+        theta_gradient: (theta, samples of a batch) -> (loss, its gradient), summed over
+            the batch, from the samples' factors; None where they have none.
     """
 
     sample: Callable[..., WeightedSamples]
@@ -57,6 +60,7 @@ class Estimator(NamedTuple):
     num_phi_steps: int
     num_moves: int
     gradient_evaluations: int
+    theta_gradient: Callable[..., tuple[Scalar, Params]] | None = None
 
 
 def vae(model: LatentVariableModel, *, num_samples: int = 1) -> Estimator:
@@ -246,7 +250,7 @@ def make(name: str, model: LatentVariableModel, **settings: Any) -> Estimator:
 
 
 def _without_moves(model, num_samples, phi_loss, uniform=False):
-    _check_positive(num_samples=num_samples)
+    check_count("num_samples", num_samples)
     propose = proposals.importance(num_samples)
 
     def sample(key, theta, phi, x, step_sizes):
@@ -269,8 +273,7 @@ def _without_moves(model, num_samples, phi_loss, uniform=False):
 
 
 def _check_final_moves(final_moves, average):
-    if final_moves < 0:
-        raise ValueError(f"final_moves={final_moves}: use at least 0")
+    check_count("final_moves", final_moves, 0)
     if final_moves == 0 and average != "end":
         raise ValueError(
             f"final_moves=0 with average={average!r}: use at least 1, since the points "
@@ -293,20 +296,22 @@ def _with_moves(
     num_phi_steps,
     resample_below=0.0,
 ):
-    _check_positive(
-        num_samples=num_samples,
-        num_leapfrog=num_leapfrog,
-        num_phi_samples=num_phi_samples,
-        num_phi_steps=num_phi_steps,
-    )
+    check_count("num_samples", num_samples)
+    check_count("num_leapfrog", num_leapfrog)
+    check_count("num_phi_samples", num_phi_samples)
+    check_count("num_phi_steps", num_phi_steps)
     lookup("preconditioner", preconditioner, PRECONDITIONERS)
     loss = lookup("phi_loss", phi_loss, PHI_LOSSES)
     transition, averaging = moves
     settings = betas, transition, num_samples, weighting, averaging, resample_below
     propose = proposals.annealed(*settings)
+    has_factors = averaging is not None and averaging.keeps_factors
+    one_pass = model.one_pass if has_factors and model.force is None else None
 
     def sample(key, theta, phi, x, step_sizes):
         path = posterior_path(model, theta, phi, x, preconditioner)
+        if one_pass is not None:
+            path = path._replace(score=partial(one_pass.score, theta, x))
         return jax.lax.stop_gradient(propose(key, path, step_sizes))
 
     num_points = 1 if averaging is None else averaging.num_points
@@ -321,10 +326,5 @@ def _with_moves(
         num_phi_steps=num_phi_steps,
         num_moves=num_moves,
         gradient_evaluations=num_samples * per_chain + num_phi_samples * num_phi_steps,
+        theta_gradient=one_pass and partial(weighted_gradient, one_pass),
     )
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: use at least 1")

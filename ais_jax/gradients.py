@@ -45,7 +45,10 @@ def theta_gradient(
         return estimator.sample(key, theta, phi, x, step_sizes)
 
     samples = jax.vmap(sample)(keys, x)
-    sums, _ = sum_blocks(gradient, x, samples, block_size=block_size)
+    if samples.factors is None:
+        sums, _ = sum_blocks(gradient, x, samples, block_size=block_size)
+    else:
+        sums = estimator.theta_gradient(theta, samples)
     return sums, (samples.accept_prob, samples.log_w)
 
 

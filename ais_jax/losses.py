@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Real
 from ais_jax.batching import chain_keys
 from ais_jax.models import LatentVariableModel
 from ais_jax.numerics import log_mean_exp
+from ais_jax.one_pass import OnePass
 from ais_jax.proposals import WeightedSamples
 from ais_jax.types import Params, PRNGKey, Scalar
 
@@ -26,6 +27,18 @@ def weighted_loss(
     weights = jax.lax.stop_gradient(jax.nn.softmax(samples.log_w))
     log_p = jax.vmap(lambda z: model.log_joint(theta, x, z))(z)
     return -jnp.sum(weights * log_p)
+
+
+def weighted_gradient(
+    one_pass: OnePass, theta: Params, samples: WeightedSamples
+) -> tuple[Scalar, Params]:
+    """`weighted_loss` and its gradient, summed over B examples, by samples' factors.
+
+    The samples were drawn at theta, and lead with an axis of B.
+    """
+    weights = -jax.nn.softmax(samples.log_w).ravel()
+    factors = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), samples.factors)
+    return one_pass.gradient(theta, factors, weights)
 
 
 def elbo_loss(

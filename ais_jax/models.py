@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from ais_jax.one_pass import OnePass
 from ais_jax.path import AnnealingPath
 from ais_jax.registry import lookup
 from ais_jax.types import Params, PRNGKey, Scalar
@@ -47,6 +48,8 @@ class LatentVariableModel(NamedTuple):
         simulate: (key, theta) -> (x, z), an exact draw from p(x, z).
         force: like log_joint, or None. Its gradient in z drives HMC in place of
             log_joint's (see `AnnealingPath.force`).
+        one_pass: log_joint with both its gradients from one pass, or None. It makes
+            theta's gradient cheaper where a trajectory's points are averaged.
     """
 
     init: Callable[[PRNGKey], tuple[Params, Params]]
@@ -56,6 +59,7 @@ class LatentVariableModel(NamedTuple):
     decode: Callable[[Params, Float[Array, "D"]], Float[Array, "X"]]
     simulate: Callable[[PRNGKey, Params], tuple[Real[Array, "X"], Float[Array, "D"]]]
     force: LogJoint | None = None
+    one_pass: OnePass | None = None
 
 
 def posterior_path(

@@ -22,6 +22,7 @@ from ais_jax.modules import (
     perceptron,
 )
 from ais_jax.numerics import normal_log_prob, standard_normal_log_prob
+from ais_jax.one_pass import of_dense_layers
 from ais_jax.precision import dot_general
 from ais_jax.registry import lookup
 from ais_jax.types import Params, PRNGKey
@@ -128,7 +129,9 @@ def latent_model(
         data_size=math.prod(image_shape),
         likelihood=family,
     )
-    force = None
+    force = one_pass = None
+    if network == "perceptron":
+        one_pass = of_dense_layers(nets.log_joint, product)
     if force_precision != precision:
         force = nets.with_dot_general(dot_general(force_precision)).log_joint
     return LatentVariableModel(
@@ -139,6 +142,7 @@ def latent_model(
         decode=nets.decode,
         simulate=nets.simulate,
         force=force,
+        one_pass=one_pass,
     )
 
 

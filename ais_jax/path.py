@@ -44,6 +44,9 @@ class AnnealingPath(NamedTuple):
             `log_target` makes it fast.
         coordinates: where parameters are bounded and positions are not: estimates
             give and take parameters.
+        score: gives log_target, its gradient, and what every point shall keep as its
+            `factors` (`one_pass.OnePass`), in one pass; in place of log_target, and
+            where there is no force.
     """
 
     sample_base: Callable[[PRNGKey], Float[Array, "D"]]
@@ -52,6 +55,7 @@ class AnnealingPath(NamedTuple):
     scale: Float[ArrayLike, "D D"] | Float[ArrayLike, "#D"] | ScalarLike = 1.0
     force: Callable[[Float[Array, "D"]], Scalar] | None = None
     coordinates: Coordinates | None = None
+    score: Callable[[Float[Array, "D"]], tuple] | None = None
 
 
 class Point(NamedTuple):
@@ -66,6 +70,7 @@ class Point(NamedTuple):
         log_target: nats.
         grad_base: gradient of log_base.
         grad_target: the gradient that drives the leapfrog.
+        factors: what `AnnealingPath.score` gives beside them, or None.
     """
 
     z: Float[Array, "D"]
@@ -73,12 +78,16 @@ class Point(NamedTuple):
     log_target: Scalar
     grad_base: Float[Array, "D"]
     grad_target: Float[Array, "D"]
+    factors: PyTree = None
 
 
 def evaluate(path: AnnealingPath, z: Float[Array, "D"]) -> Point:
     """Evaluates both endpoints at a position: one pass forward and backward."""
     log_base, grad_base = jax.value_and_grad(path.log_base)(z)
-    if path.force is None:
+    factors = None
+    if path.score is not None:
+        log_target, grad_target, factors = path.score(z)
+    elif path.force is None:
         log_target, grad_target = jax.value_and_grad(path.log_target)(z)
     else:
         log_target, grad_target = path.log_target(z), jax.grad(path.force)(z)
@@ -88,6 +97,7 @@ def evaluate(path: AnnealingPath, z: Float[Array, "D"]) -> Point:
         log_target=log_target,
         grad_base=grad_base,
         grad_target=grad_target,
+        factors=factors,
     )
 
 

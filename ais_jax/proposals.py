@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ais_jax.ais import Transition, anneal
 from ais_jax.averaging import Averaging
 from ais_jax.batching import chain_keys
-from ais_jax.path import AnnealingPath
+from ais_jax.path import AnnealingPath, evaluate
 from ais_jax.populations import anneal_population, check_share
 from ais_jax.registry import lookup
 from ais_jax.types import PRNGKey
@@ -28,11 +28,13 @@ class WeightedSamples(NamedTuple):
         z: positions.
         log_w: nats; the points of a chain share its weight.
         accept_prob: mean over the K chains at each move.
+        factors: of each sample where the path has a `score`, or None.
     """
 
     z: Float[Array, "N D"]
     log_w: Float[Array, "N"]
     accept_prob: Float[Array, "M"]
+    factors: PyTree = None
 
 
 Proposal = Callable[[PRNGKey, AnnealingPath, Float[Array, "M"]], WeightedSamples]
@@ -93,19 +95,24 @@ def annealed(
     def propose(key, path, step_sizes):
         keys = jax.vmap(jax.random.split)(chain_keys(key, num_samples))
         z0 = jax.vmap(path.sample_base)(keys[:, 0])
-        result = before(key, keys[:, 1], path, z0, step_sizes)
+        plain = path._replace(score=None)
+        result = before(key, keys[:, 1], plain, z0, step_sizes)
+        factors = None
         if averaging is None:
             z, shares = result.point.z[:, None], jnp.zeros_like(result.log_w)[:, None]
             accept_prob = result.accept_prob
         else:
             end = partial(_average, averaging, first, path, step_sizes)
-            z, shares, accept_prob = jax.vmap(end)(keys[:, 1], result)
+            z, shares, accept_prob, factors = jax.vmap(end)(keys[:, 1], result)
         log_w = result.log_w
         if weighting == "uniform":
             log_w = jnp.zeros_like(log_w)
         log_w = log_w[:, None] + shares
         return WeightedSamples(
-            z.reshape(-1, z.shape[-1]), log_w.ravel(), jnp.mean(accept_prob, axis=0)
+            z.reshape(-1, z.shape[-1]),
+            log_w.ravel(),
+            jnp.mean(accept_prob, axis=0),
+            jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), factors),
         )
 
     return propose
@@ -140,20 +147,27 @@ def _average(averaging, first, path, step_sizes, key, result):
     """The last moves of one chain.
 
     Returns:
-        (z, log share of each point in the chain's weight, accept_prob of all moves).
+        (z, log share of each point in the chain's weight, accept_prob of all moves,
+        factors of each point).
     """
     one = jnp.ones_like(result.log_w)
 
     def move(point, xs):
         t, step_size = xs
+        if path.score is not None:  # the current point's factors
+            point = evaluate(path, point.z)
         move_key = jax.random.fold_in(key, t)
-        return averaging.transition(move_key, path, point, one, step_size)
+        point, info = averaging.transition(move_key, path, point, one, step_size)
+        return point._replace(factors=None), info
 
     steps = first + jnp.arange(averaging.num_moves), step_sizes[first:]
     _, info = jax.lax.scan(move, result.point, steps)
     shares = info.log_w.ravel() - math.log(averaging.num_moves)
     accept_prob = jnp.concatenate([result.accept_prob, info.accept_prob])
-    return info.z.reshape(-1, info.z.shape[-1]), shares, accept_prob
+    z, factors = jax.tree.map(
+        lambda a: a.reshape(-1, *a.shape[2:]), (info.z, info.factors)
+    )
+    return z, shares, accept_prob, factors
 
 
 def resample(key: PRNGKey, samples: WeightedSamples) -> Float[Array, "D"]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from ais_jax.hmc import energy, leapfrog
 from ais_jax.path import AnnealingPath, Point
@@ -27,11 +27,13 @@ class TrajectoryInfo(NamedTuple):
             which step sizes are adapted as they are by HMC's acceptance.
         z: the positions that are kept.
         log_w: their log weights, whose exponentials add up to one.
+        factors: of each, as `Point` has them, or None.
     """
 
     accept_prob: Scalar
     z: Float[Array, "P D"]
     log_w: Float[Array, "P"]
+    factors: PyTree = None
 
 
 def trajectory_step(
@@ -60,7 +62,9 @@ def trajectory_step(
             their weighted mean stays unbiased. It must divide L + 1.
 
     Returns:
-        (the next point, the P = (L + 1) / stride points in the trajectory's order).
+        (the next point, the P = (L + 1) / stride points in the trajectory's order, or
+        with `path.score`, for a stride of 1 alone, in that of their evaluation). The
+        next point has no factors.
 
     References:
         Neal, An improved acceptance procedure for the hybrid Monte Carlo algorithm,
@@ -71,7 +75,7 @@ def trajectory_step(
     momentum_key, place_key, next_key = jax.random.split(key, 3)
     momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
     place = jax.random.randint(place_key, (), 0, num_leapfrog + 1)
-    points, energies = _integrate(
+    points, energies, factors, places = _integrate(
         path, (point, momentum), beta, step_size, num_leapfrog, place
     )
     log_w = _log_weights(energies, place)
@@ -79,7 +83,10 @@ def trajectory_step(
     accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w)), where=is_other)
     chosen = jax.random.categorical(next_key, log_w)
     kept = chosen % stride + stride * jnp.arange((num_leapfrog + 1) // stride)
-    info = TrajectoryInfo(accept_prob, points.z[kept], jax.nn.log_softmax(log_w[kept]))
+    if factors is not None:  # to bring them in order would cost a copy
+        kept = places
+    log_shares = jax.nn.log_softmax(log_w[kept])
+    info = TrajectoryInfo(accept_prob, points.z[kept], log_shares, factors)
     return jax.tree.map(lambda a: a[chosen], points), info
 
 
@@ -99,8 +106,11 @@ def _integrate(path, start, beta, step_size, num_leapfrog, place):
     """Makes `place` steps backwards from the start and the others forwards.
 
     Returns:
-        (points, energies), both with a leading axis of L + 1 in the trajectory's order.
+        (points, energies, factors, places): the first two in the trajectory's order,
+        the points' factors in that of their evaluation, which `places` says, all with a
+        leading axis of L + 1.
     """
+    start, factors = (start[0]._replace(factors=None), start[1]), start[0].factors
     steps = jnp.arange(num_leapfrog)
     is_backward = steps < place
 
@@ -109,14 +119,18 @@ def _integrate(path, start, beta, step_size, num_leapfrog, place):
         turns = number == place  # now forwards, from the start again
         state = jax.tree.map(lambda a, b: jnp.where(turns, a, b), start, state)
         point, momentum = leapfrog(path, *state, beta, direction * step_size, 1)
-        return (point, momentum), (point, energy(point, momentum, beta))
+        own, point = point.factors, point._replace(factors=None)
+        return (point, momentum), (point, energy(point, momentum, beta), own)
 
     directions = jnp.where(is_backward, -1.0, 1.0).astype(start[1].dtype)
-    _, others = jax.lax.scan(step, start, (steps, directions))
+    _, (*others, own) = jax.lax.scan(step, start, (steps, directions))
     places = jnp.append(jnp.where(is_backward, place - 1 - steps, steps + 1), place)
 
     def in_order(others, current):
         rows = jnp.concatenate([others, current[None]])
         return jnp.zeros_like(rows).at[places].set(rows, unique_indices=True)
 
-    return jax.tree.map(in_order, others, (start[0], energy(*start, beta)))
+    current = [start[0], energy(*start, beta)]
+    points, energies = jax.tree.map(in_order, others, current)
+    factors = jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), own, factors)
+    return points, energies, factors, places

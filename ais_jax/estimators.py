@@ -21,6 +21,7 @@ from ais_jax.losses import (
     dreg_loss,
     elbo_loss,
     iwae_loss,
+    make_phi_loss,
     stl_loss,
     weighted_gradient,
     weighted_loss,
@@ -37,7 +38,7 @@ class Estimator(NamedTuple):
     Attributes:
         sample: (key, theta, phi, x, step_sizes) -> `WeightedSamples`, without gradient.
         theta_loss: (theta, x, samples) -> loss; minus its gradient is Eq. 8.
-        phi_loss: (phi, theta, key, x) -> (loss, elbo).
+        phi_loss: (phi, theta, key, x, samples) -> (loss, elbo), `losses.make_phi_loss`.
         num_samples: K.
         num_points: N, the weighted points that enter theta's gradient: K, or more
             where points of trajectories are averaged.
@@ -107,6 +108,7 @@ def ais(
     phi_loss: str = "elbo",
     num_phi_samples: int = 1,
     num_phi_steps: int = 1,
+    wake_share: float = 0.0,
     resample_below: float = 0.0,
 ) -> Estimator:
     """The paper's method: theta by Eq. 8 on K annealed chains, phi by the ELBO.
@@ -127,6 +129,7 @@ def ais(
         phi_loss: a name in `losses.PHI_LOSSES`.
         num_phi_samples: draws of q for phi's loss.
         num_phi_steps: updates of phi for each of theta.
+        wake_share: of -log q at theta's samples in phi's loss (`losses.wake_loss`).
         resample_below: as for `proposals.annealed`.
 
     Returns:
@@ -154,9 +157,7 @@ def ais(
         preconditioner=preconditioner,
         weighting="importance",
         moves=averages.make(average, num_averaged, point_stride, num_leapfrog),
-        phi_loss=phi_loss,
-        num_phi_samples=num_phi_samples,
-        num_phi_steps=num_phi_steps,
+        phi=(phi_loss, num_phi_samples, num_phi_steps, wake_share),
         resample_below=resample_below,
     )
 
@@ -175,6 +176,7 @@ def mh_hmc(
     phi_loss: str = "elbo",
     num_phi_samples: int = 1,
     num_phi_steps: int = 1,
+    wake_share: float = 0.0,
 ) -> Estimator:
     """Hoffman's method: HMC on the posterior from the encoder, betas [0, 1, ..., 1].
 
@@ -201,9 +203,7 @@ def mh_hmc(
         preconditioner=preconditioner,
         weighting=weighting,
         moves=averages.make(average, num_averaged, point_stride, num_leapfrog),
-        phi_loss=phi_loss,
-        num_phi_samples=num_phi_samples,
-        num_phi_steps=num_phi_steps,
+        phi=(phi_loss, num_phi_samples, num_phi_steps, wake_share),
     )
 
 
@@ -262,7 +262,7 @@ def _without_moves(model, num_samples, phi_loss, uniform=False):
     return Estimator(
         sample=sample,
         theta_loss=partial(weighted_loss, model),
-        phi_loss=partial(phi_loss, model, num_samples),
+        phi_loss=make_phi_loss(phi_loss, model, num_samples),
         num_samples=num_samples,
         num_points=num_samples,
         num_phi_samples=num_samples,
@@ -291,11 +291,10 @@ def _with_moves(
     preconditioner,
     weighting,
     moves,
-    phi_loss,
-    num_phi_samples,
-    num_phi_steps,
+    phi,
     resample_below=0.0,
 ):
+    phi_loss, num_phi_samples, num_phi_steps, wake_share = phi
     check_count("num_samples", num_samples)
     check_count("num_leapfrog", num_leapfrog)
     check_count("num_phi_samples", num_phi_samples)
@@ -319,7 +318,7 @@ def _with_moves(
     return Estimator(
         sample=sample,
         theta_loss=partial(weighted_loss, model),
-        phi_loss=partial(loss, model, num_phi_samples),
+        phi_loss=make_phi_loss(loss, model, num_phi_samples, wake_share),
         num_samples=num_samples,
         num_points=num_samples * num_points,
         num_phi_samples=num_phi_samples,

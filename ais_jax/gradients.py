@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Real
 
 from ais_jax.batching import sum_blocks
 from ais_jax.estimators import Estimator
+from ais_jax.proposals import WeightedSamples
 from ais_jax.types import Params, PRNGKeys, Scalar
 
 
@@ -17,7 +18,7 @@ def theta_gradient(
     keys: PRNGKeys,
     x: Real[Array, "B X"],
     block_size: int | None = None,
-) -> tuple[tuple[Scalar, Params], tuple[Float[Array, "B M"], Float[Array, "B N"]]]:
+) -> tuple[tuple[Scalar, Params], WeightedSamples]:
     """Samples from a batch's posteriors, and the gradient that they give theta.
 
     Args:
@@ -31,7 +32,7 @@ def theta_gradient(
             are more than the chains.
 
     Returns:
-        ((loss, its gradient), (accept_prob, log_w)), the first two summed over the
+        ((loss, its gradient), samples of each example), the first two summed over the
         batch, as `sum_blocks` takes it.
     """
 
@@ -49,7 +50,7 @@ def theta_gradient(
         sums, _ = sum_blocks(gradient, x, samples, block_size=block_size)
     else:
         sums = estimator.theta_gradient(theta, samples)
-    return sums, (samples.accept_prob, samples.log_w)
+    return sums, samples._replace(factors=None)
 
 
 def phi_gradient(
@@ -58,6 +59,7 @@ def phi_gradient(
     theta: Params,
     keys: PRNGKeys,
     x: Real[Array, "B X"],
+    samples: WeightedSamples,
 ) -> tuple[tuple[tuple[Scalar, Scalar], Params], tuple[()]]:
     """The gradient that a batch gives phi.
 
@@ -67,6 +69,7 @@ def phi_gradient(
         theta: parameters of the generative model.
         keys: one an example.
         x: a batch.
+        samples: of each example, that gave theta its gradient.
 
     Returns:
         (((loss, elbo), its gradient), ()), summed over the batch, as `sum_blocks`
@@ -74,7 +77,7 @@ def phi_gradient(
     """
 
     def loss(phi):
-        losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0))
-        return jax.tree.map(jnp.sum, losses(phi, theta, keys, x))
+        losses = jax.vmap(estimator.phi_loss, (None, None, 0, 0, 0))
+        return jax.tree.map(jnp.sum, losses(phi, theta, keys, x, samples))
 
     return jax.value_and_grad(loss, has_aux=True)(phi), ()

@@ -4,6 +4,8 @@ Samples and weights carry no gradient: each `stop_gradient` stands beside the eq
 that it implements.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Real
@@ -106,6 +108,52 @@ PHI_LOSSES = {
     "iwae": iwae_loss,
     "dreg": dreg_loss,
 }
+
+
+def wake_loss(
+    model: LatentVariableModel,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    samples: WeightedSamples,
+) -> Scalar:
+    """Minus the weighted sum of log q(z_k|x), nats: q fitted to theta's samples.
+
+    References:
+        Bornschein & Bengio, Reweighted wake-sleep, 2015, their wake update of q.
+    """
+    z = jax.lax.stop_gradient(samples.z)
+    weights = jax.lax.stop_gradient(jax.nn.softmax(samples.log_w))
+    return -jnp.sum(weights * jax.vmap(model.proposal(phi, x).log_prob)(z))
+
+
+def make_phi_loss(
+    loss: Callable[..., tuple[Scalar, Scalar]],
+    model: LatentVariableModel,
+    num_samples: int,
+    wake_share: float = 0.0,
+) -> Callable[..., tuple[Scalar, Scalar]]:
+    """An estimator's loss of phi: (phi, theta, key, x, samples) -> (loss, elbo), nats.
+
+    Args:
+        loss: one of those in `PHI_LOSSES`.
+        model: what is trained.
+        num_samples: draws of q.
+        wake_share: the share of `wake_loss` in the sum, that of `loss` being the rest.
+
+    Raises:
+        ValueError: for a share out of range.
+    """
+    if not 0.0 <= wake_share <= 1.0:
+        raise ValueError(f"wake_share={wake_share}: use a number from 0 to 1")
+
+    def mixed(phi, theta, key, x, samples):
+        value, elbo = loss(model, num_samples, phi, theta, key, x)
+        if wake_share:
+            wake = wake_loss(model, phi, x, samples)
+            value = (1.0 - wake_share) * value + wake_share * wake
+        return value, elbo
+
+    return mixed
 
 
 def _log_weights(model, num_samples, phi, density_phi, theta, key, x):

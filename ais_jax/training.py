@@ -147,19 +147,17 @@ def make_train_step(
     def update_theta(state, keys, x):
         theta, phi = state.generative.params, state.inference.params
         gradient = partial(theta_part, theta, phi, state.step_sizes)
-        sums, (accept_prob, log_w) = sum_blocks(
-            gradient, keys, x, block_size=block_size
-        )
-        accept_prob = jnp.mean(accept_prob, axis=0)
-        ess = jnp.mean(effective_sample_size(log_w)) / estimator.num_points
+        sums, samples = sum_blocks(gradient, keys, x, block_size=block_size)
+        accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        ess = jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_points
         means = average((_divide(sums, len(x)), accept_prob, ess))
         (loss, grads), accept_prob, ess = means
         generative = _apply(state.generative, grads)
-        return generative, loss, accept_prob, ess
+        return generative, loss, samples, accept_prob, ess
 
-    def update_phi(inference, theta, keys, x):
+    def update_phi(inference, theta, keys, x, samples):
         gradient = partial(phi_gradient, estimator, inference.params, theta)
-        sums, _ = sum_blocks(gradient, keys, x, block_size=phi_block)
+        sums, _ = sum_blocks(gradient, keys, x, samples, block_size=phi_block)
         (loss, elbo), grads = average(_divide(sums, len(x)))
         return _apply(inference, grads), loss, elbo
 
@@ -171,14 +169,14 @@ def make_train_step(
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))
         x = _draw_pixels(keys(pixel_key), images) if binarize else images
-        generative, theta_loss, accept_prob, ess = update_theta(
+        generative, theta_loss, samples, accept_prob, ess = update_theta(
             state, keys(sample_key), x
         )
         inference = state.inference
         for i in range(estimator.num_phi_steps):
             step_key = phi_key if i == 0 else jax.random.fold_in(phi_key, i)
             inference, phi_loss, elbo = update_phi(
-                inference, generative.params, keys(step_key), x
+                inference, generative.params, keys(step_key), x, samples
             )
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
         is_finite = jnp.isfinite(theta_loss) & jnp.isfinite(phi_loss)

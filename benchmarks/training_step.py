@@ -82,13 +82,13 @@ def parts(work, estimate, block):
 
         return sum_blocks(gradient, x, samples, block_size=block)[0]
 
-    def phi_loss(phi, theta, keys, x):
-        losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0))
-        return jnp.sum(losses(phi, theta, keys, x)[0])
+    def phi_loss(phi, theta, keys, x, samples):
+        losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0, 0))
+        return jnp.sum(losses(phi, theta, keys, x, samples)[0])
 
     keys = jax.random.split(key, work.batch)
     theta_part = common.compiled(theta_grad, theta, x, samples)[0]
-    phi_part = common.compiled(jax.grad(phi_loss), phi, theta, keys, x)[0]
+    phi_part = common.compiled(jax.grad(phi_loss), phi, theta, keys, x, samples)[0]
     return lambda: (sample(), theta_part(), phi_part())
 
 

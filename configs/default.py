@@ -25,6 +25,7 @@ MOVES = {
     "phi_loss": "elbo",
     "num_phi_samples": 1,
     "num_phi_steps": 1,
+    "wake_share": 0.0,
 }
 ESTIMATORS = {
     "ais": {**MOVES, "schedule": "linear", "final_moves": 1, "resample_below": 0.0},

@@ -39,7 +39,8 @@ def gradients(estimator, num, seed=0):
         sample_key, phi_key = jax.random.split(key)
         samples = estimator.sample(sample_key, THETA, PHI, X, step_sizes)
         theta_grad = jax.grad(estimator.theta_loss)(THETA, X, samples)
-        phi_grad = jax.grad(estimator.phi_loss, has_aux=True)(PHI, THETA, phi_key, X)[0]
+        phi_grad = jax.grad(estimator.phi_loss, has_aux=True)
+        phi_grad, _ = phi_grad(PHI, THETA, phi_key, X, samples)
         return jax.tree.map(jnp.negative, (theta_grad, phi_grad))
 
     keys = jax.random.split(jax.random.key(seed), num)
@@ -54,6 +55,21 @@ def bound_gradients(num_samples):
 
 ELBO_GRADS, BOUND_GRADS = bound_gradients(1), bound_gradients(2)
 LOG_P_GRAD = flatten([g[None] for g in jax.grad(exact_log_p)(THETA, X)])[0]
+
+
+def wake_gradient():
+    """The gradient in phi of E log q(z|x) over the exact posterior of z."""
+    mean, scale = exact_posterior(THETA, X)
+
+    def expectation(phi):
+        q = LINEAR.proposal(phi, X)
+        spread = (jnp.square(mean - q.mean) + jnp.square(scale)) / jnp.square(q.scale)
+        return -jnp.sum(jnp.log(q.scale) + spread / 2)
+
+    return flatten([g[None] for g in jax.grad(expectation)(PHI)])[0]
+
+
+WAKE_GRAD = wake_gradient()
 LONG = {"num_samples": 2, "num_temperatures": 12, "num_leapfrog": 2}
 POINTS = {"average": "points", "num_leapfrog": 5}
 CASES = {
@@ -87,11 +103,17 @@ CASES = {
         LOG_P_GRAD,
         ELBO_GRADS[1],
     ),
+    "ais wake": (
+        "ais",
+        {**LONG, **POINTS, "final_moves": 5, "wake_share": 1.0},
+        LOG_P_GRAD,
+        WAKE_GRAD,
+    ),
     "mh_hmc points": (
         "mh_hmc",
-        {**LONG, **POINTS, "num_averaged": 2, "num_phi_samples": 3},
+        {**LONG, **POINTS, "num_averaged": 2, "num_phi_samples": 3, "wake_share": 0.3},
         LOG_P_GRAD,
-        ELBO_GRADS[1],
+        0.7 * ELBO_GRADS[1] + 0.3 * WAKE_GRAD,
     ),
     "mh_hmc": ("mh_hmc", LONG, LOG_P_GRAD, ELBO_GRADS[1]),
     "mh_hmc encoder": (
@@ -110,6 +132,7 @@ def test_the_expected_gradients_can_be_told_apart():
         (ELBO_GRADS[0], LOG_P_GRAD),
         (BOUND_GRADS[0], LOG_P_GRAD),
         (ELBO_GRADS[1], BOUND_GRADS[1]),
+        (ELBO_GRADS[1], WAKE_GRAD),
     ]:
         assert np.max(np.abs(a - b)) > 0.1
 
@@ -190,8 +213,8 @@ def test_dreg_at_one_sample_is_stl():
         for name in ("dreg", "stl")
     ]
     run = lambda loss: jax.jit(
-        jax.vmap(jax.grad(loss, has_aux=True), (None, None, 0, None))
-    )(PHI, THETA, keys, X)
+        jax.vmap(jax.grad(loss, has_aux=True), (None, None, 0, None, None))
+    )(PHI, THETA, keys, X, weighted_samples())
     for a, b in zip(*map(flatten, map(run, losses))):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
@@ -203,7 +226,7 @@ def test_stl_is_without_noise_at_the_exact_posterior():
     for name in ("stl", "vae", "dreg", "iwae"):
         loss = estimators.make(name, LINEAR, num_samples=2).phi_loss
         grad = jax.jit(jax.grad(loss, has_aux=True))
-        grad, _ = grad(phi, THETA, jax.random.key(1), X)
+        grad, _ = grad(phi, THETA, jax.random.key(1), X, weighted_samples())
         grads[name] = max(float(jnp.max(jnp.abs(g))) for g in grad)
     assert max(grads["stl"], grads["dreg"]) < 1e-4 < 1e-2
     assert min(grads["vae"], grads["iwae"]) > 1e-2
@@ -278,7 +301,7 @@ def test_no_gradient_flows_through_the_samples(name):
 @pytest.mark.parametrize("name", ["iwae", "dreg"])
 def test_the_reported_elbo_is_the_mean_log_weight(name):
     estimator, key = estimators.make(name, LINEAR, num_samples=3), jax.random.key(1)
-    loss, elbo = jax.jit(estimator.phi_loss)(PHI, THETA, key, X)
+    loss, elbo = jax.jit(estimator.phi_loss)(PHI, THETA, key, X, weighted_samples())
     q = LINEAR.proposal(PHI, X)
     z = jax.vmap(q.sample)(chain_keys(key, 3))
     log_w = jax.vmap(lambda z: LINEAR.log_joint(THETA, X, z) - q.log_prob(z))(z)
@@ -322,7 +345,7 @@ def everything(estimator, key, theta, phi, x):
     samples = estimator.sample(key, theta, phi, x, step_sizes)
     theta_loss = jax.value_and_grad(estimator.theta_loss)(theta, x, samples)
     phi_loss = jax.value_and_grad(estimator.phi_loss, has_aux=True)
-    return samples, theta_loss, phi_loss(phi, theta, key, x)
+    return samples, theta_loss, phi_loss(phi, theta, key, x, samples)
 
 
 @each_estimator
@@ -368,7 +391,7 @@ def test_settings_are_those_that_each_estimator_reads():
         *("num_samples", "num_temperatures", "num_leapfrog"),
         *("schedule", "final_moves", "preconditioner", "average", "num_averaged"),
         *("point_stride", "phi_loss", "num_phi_samples", "num_phi_steps"),
-        "resample_below",
+        *("wake_share", "resample_below"),
     }
 
 
@@ -443,6 +466,7 @@ def test_points_of_trajectories_are_counted():
         ({"final_moves": 0, "average": "points"}, "final_moves=0.*average='points'"),
         ({"final_moves": -1}, "final_moves=-1: use at least 0"),
         ({"phi_loss": "elbow"}, "phi_loss='elbow' is unknown"),
+        ({"wake_share": 1.5}, "wake_share=1.5: use a number from 0 to 1"),
     ],
 )
 def test_averages_that_do_not_fit_are_refused(settings, message):

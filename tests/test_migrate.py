@@ -124,6 +124,16 @@ def test_a_run_of_version_3_is_evaluated_by_the_force_that_it_trained_by():
     assert config["evaluation"]["force_precision"] == "bf16"
 
 
+def test_a_run_of_version_4_goes_on_without_a_wake_loss():
+    config = old_config()
+    config["estimator"] = {"name": "ais", "num_leapfrog": 5, "phi_loss": "dreg"}
+    config = migrate({"config": config})["config"]
+    del config["estimator"]["wake_share"]
+    new = migrate({"version": 4, "config": config})
+    assert new["config"]["estimator"]["wake_share"] == 0.0
+    assert "wake_share" not in migrate({"config": old_config()})["config"]["estimator"]
+
+
 def test_t_as_printed_gets_its_name():
     old = {"method": "ais", "num_temperatures": 11, "num_moves": 10}
     new = migrate(old)

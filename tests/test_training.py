@@ -104,8 +104,8 @@ def step_by_hand(estimator, state, key, x):
         return jnp.sum(jax.vmap(loss)(x, samples)) / len(x)
 
     def phi_loss(phi, theta):
-        loss = lambda k, x: estimator.phi_loss(phi, theta, k, x)[0]
-        return jnp.sum(jax.vmap(loss)(phi_keys, x)) / len(x)
+        loss = lambda *each: estimator.phi_loss(phi, theta, *each)[0]
+        return jnp.sum(jax.vmap(loss)(phi_keys, x, samples)) / len(x)
 
     def adam(grads, params, rate):
         optimizer = optax.adam(rate, eps=1e-4)
@@ -175,6 +175,7 @@ def points(model):
         phi_loss="path_derivative",
         num_phi_samples=3,
         num_phi_steps=2,
+        wake_share=0.5,
     )
 
 
@@ -220,7 +221,7 @@ def mean_of_pixels():
     A pixel of a half would give itself away.
     """
 
-    def phi_loss(phi, theta, key, x):
+    def phi_loss(phi, theta, key, x, samples):
         is_binary = jnp.all((x == 0.0) | (x == 1.0))
         return 0.0 * jnp.sum(phi), jnp.where(is_binary, jnp.mean(x), jnp.nan)
 

@@ -197,13 +197,14 @@ def _gradients(settings, estimator, params, x, seed):
     def gradient(key, x, step_sizes):
         keys = batching.example_keys(key, jnp.arange(len(x)))
         one = partial(theta_gradient, estimator, theta, phi, step_sizes)
-        sums, (accept_prob, log_w) = batching.sum_blocks(one, keys, x, block_size=block)
+        sums, samples = batching.sum_blocks(one, keys, x, block_size=block)
         keys = batching.example_keys(jax.random.fold_in(key, 0), jnp.arange(len(x)))
         one = partial(phi_gradient, estimator, phi, theta)
-        phi_sums, _ = batching.sum_blocks(one, keys, x, block_size=draws)
+        phi_sums, _ = batching.sum_blocks(one, keys, x, samples, block_size=draws)
         grads = [-ravel_pytree(s[1])[0] / len(x) for s in (sums, phi_sums)]
-        ess = effective_sample_size(log_w) / estimator.num_points
-        next_sizes = update_step_sizes(rule, step_sizes, jnp.mean(accept_prob, axis=0))
+        ess = effective_sample_size(samples.log_w) / estimator.num_points
+        accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        next_sizes = update_step_sizes(rule, step_sizes, accept_prob)
         return *grads, jnp.mean(ess), next_sizes
 
     key = jax.random.key(seed)

@@ -64,8 +64,8 @@ def _training(settings, image_shape):
     estimator = settings.estimator
     if "num_leapfrog" not in estimator:
         return settings.model["precision"]
-    averages = estimator["average"] != "end"
-    share = 1.0 if averages else 1.0 / estimator["num_leapfrog"]
+    is_everywhere = estimator["average"] == "points"
+    share = 1.0 if is_everywhere else 1.0 / estimator["num_leapfrog"]
     num = settings.batch_size // build.build_mesh(settings).shape[sharding.DATA]
     chains = num, estimator["num_samples"]
     return _measure(settings, image_shape, "training", *chains, share)

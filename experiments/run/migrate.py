@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.system.files import damaged, read_json
 
-VERSION = 4  # of config.json, results.json and variant.json
+VERSION = 5  # of config.json, results.json and variant.json
 
 _EVALUATION = (  # of version 1, in the order of its presets' values
     *("num_examples", "num_chains", "num_temperatures", "num_leapfrog", "schedule"),
@@ -58,6 +58,8 @@ def migrate(content: dict) -> dict:
         _from_2(content)
     if content.get("version") == 3:
         _from_3(content)
+    if content.get("version") == 4:
+        _from_4(content)
     return {"version": VERSION, **content}
 
 
@@ -110,6 +112,14 @@ def _from_3(content):
     if config is not None:
         force = config["model"]["force_precision"]
         config["evaluation"].setdefault("force_precision", force)
+
+
+def _from_4(content):
+    """Version 4 had no wake loss."""
+    content["version"] = 5
+    config = content.get("config")
+    if config is not None and "phi_loss" in config["estimator"]:
+        config["estimator"].setdefault("wake_share", 0.0)
 
 
 def _fill(section, values):

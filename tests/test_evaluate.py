@@ -343,11 +343,17 @@ def test_the_report_prints_no_inequality_that_does_not_hold(log_p, is_ordered):
 def test_bad_sampling_is_warned_of(caplog):
     settings = resolve(make_config(**EVALUATION)).evaluation
     good = {"ess": np.full(5, 3.0), "accept_prob": np.full(5, 0.6)}
+    good["standard_error"] = np.full(5, 1.1)
     evaluate._warn_of_bad_sampling(good, _numbers(-3.0, -2.0, -1.0), settings)
     assert not caplog.text
     bad = {"ess": np.array([1.0, 1.1, 1.2, 4.0, 4.0]), "accept_prob": np.zeros(5)}
-    evaluate._warn_of_bad_sampling(bad, _numbers(-3.0, -4.0, -5.0), settings)
-    for cause in ("ESS is below 1.5 of 4 chains", "stood still", "not in the order"):
+    bad["standard_error"] = np.array([0.5, 9.0, 0.5, 0.5, np.inf])
+    evaluate._warn_of_bad_sampling(bad, _numbers(-3.0, -4.0, -5.0, 2.0), settings)
+    for cause in (
+        *("ESS is below 1.5 of 4 chains", "stood still", "not in the order"),
+        "Monte Carlo error of log p(x), 2 nats, is above evaluation.gap_threshold=0.1",
+        "2 of 5 images have an error above 1 nat",
+    ):
         assert cause in caplog.text
     assert "evaluation.num_temperatures=16" in caplog.text
 

@@ -187,6 +187,15 @@ def _warn_of_bad_sampling(ais, test, settings):
             "evaluation.num_temperatures=%d.",
             *(LOW_ESS, settings.num_chains, settings.num_temperatures),
         )
+    if test["log_p"]["monte_carlo"] > settings.gap_threshold:
+        log.warning(
+            "The Monte Carlo error of log p(x), %.3g nats, is above "
+            "evaluation.gap_threshold=%g; %d of %d images have an error above 1 nat. "
+            "Raise evaluation.num_temperatures=%d.",
+            *(test["log_p"]["monte_carlo"], settings.gap_threshold),
+            *(np.sum(ais["standard_error"] > 1.0), len(ais["standard_error"])),
+            settings.num_temperatures,
+        )
     if settings.num_temperatures > 1 and np.mean(ais["accept_prob"]) < LOW_ACCEPTANCE:
         log.warning(
             "HMC accepted %.1g of its moves in the evaluation: the chains stood still. "

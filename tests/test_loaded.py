@@ -333,7 +333,7 @@ def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start)
         **{"evaluation__num_simulated": 0, "evaluation__num_pilot": 16},
     )
     dataset = Dataset.from_arrays(counts[:30], counts[30:])
-    results = decoder.evaluate_decoder(config, decode, weights, tmp_path, dataset)
+    results = decoder.evaluate_decoder(config, decode, weights, str(tmp_path), dataset)
     log_p = results["replicates"][0]["test"]["log_p"]
     exact = quadrature(weights, counts[30:36]).mean()
     assert abs(log_p["mean"] - exact) < 5 * log_p["monte_carlo"] < 0.5
@@ -360,6 +360,16 @@ def test_decoders_that_do_not_fit_are_refused(tmp_path, changes, message):
     config = tiny("vae", **settings)
     with pytest.raises(ConfigError, match=message):
         decoder.evaluate_decoder(config, decode, weights, tmp_path, data)
+
+
+def test_a_decoder_is_not_evaluated_where_nothing_can_be_written(tmp_path):
+    weights = {"w": np.zeros((1, 20)), "b": np.zeros(20)}
+    settings = {"model__latent_sizes": (1,), "evaluation__start": "prior"}
+    config = tiny("vae", dataset="given", **settings)
+    data, workdir = Dataset.from_arrays(TRAIN, TEST), tmp_path / "file"
+    workdir.write_text("")
+    with pytest.raises(ConfigError, match=r"workdir=.*file cannot be written"):
+        decoder.evaluate_decoder(config, decode, weights, str(workdir), data)
 
 
 def test_a_decoder_of_another_shape_and_missing_files_are_refused(tmp_path):

@@ -41,6 +41,7 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     Raises:
         InputError: for bad input, such as a decoder of another shape.
     """
+    workdir = Path(workdir)
     config = changed(config, {"model.factory": GIVEN})
     settings = resolve(config)
     if settings.optimizer.get("weight_decay"):
@@ -57,7 +58,7 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     with files.prepared(workdir):
         setup, dataset = launch.open_run(settings, workdir, True, given, model)
         trained = train.Trained(train.initial_state(setup), 0, 0.0, 0.0, 0)
-        results = evaluate.evaluate(setup, dataset, trained, Path(workdir))
+        results = evaluate.evaluate(setup, dataset, trained, workdir)
     print(evaluate.report(results))
     return results
 

@@ -16,7 +16,7 @@ LIBRARY = [
     "jaxlib>=0.10.2,!=0.11.1,<0.13",
     "jaxtyping>=0.3",
     "numpy>=1.26",
-    "optax>=0.2.4",
+    "optax>=0.2.6",
 ]
 EXPERIMENTS = [  # what the folders experiments and configs import
     "absl-py>=2.1",

@@ -6,6 +6,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
@@ -50,8 +51,24 @@ def cosine(num_steps: int) -> optax.Schedule:
 LEARNING_RATE_SCHEDULES = {"stages": staged, "constant": constant, "cosine": cosine}
 
 
-# Adam as the paper's authors set it; other optimizers keep optax's own defaults.
-DEFAULTS = {"adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-4}}
+def _as_matrices(params):
+    """Muon's view of Flax's kernels, of convolutions too: the last axis is the output."""
+    return jax.tree.map(
+        lambda p: (
+            optax.contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1)
+            if p.ndim > 1
+            else None
+        ),
+        params,
+    )
+
+
+# Adam as the paper's authors set it; other optimizers keep optax's own defaults, but
+# that Muon's matrices include the kernels of convolutions.
+DEFAULTS = {
+    "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-4},
+    "muon": {"muon_weight_dimension_numbers": _as_matrices},
+}
 # Optimizers that need the loss, gradients of single examples, or other parameters for
 # evaluation than for training.
 NEED_MORE = ("lbfgs", "momo", "polyak_sgd", "dpsgd", "schedule_free")

@@ -45,6 +45,13 @@ def get_config(dataset="omniglot"):
                 "estimator": POINTS,
                 "optimizer": {"learning_rate": (3e-3,)},
             },
+            "points-phi": {  # `best` but for Muon
+                "estimator": presets.BEST["estimator"],
+                "optimizer": {
+                    "learning_rate": (5e-3,),
+                    "phi": {"learning_rate": (1.5e-3,)},
+                },
+            },
             "best": presets.BEST,
         }
     )

@@ -33,7 +33,7 @@ EVALUATION = {  # evaluation.preset -> what every None of config.evaluation beco
     },
 }
 BEST = {  # the argument "best" of a config, in place of an estimator: one chain whose
-    # last trajectory is averaged, and an encoder that is trained more than theta
+    # last trajectory is averaged, an encoder that is trained more, and Muon for theta
     "estimator": {
         "num_temperatures": 1,
         "final_moves": 2,
@@ -44,8 +44,9 @@ BEST = {  # the argument "best" of a config, in place of an estimator: one chain
     },
     "optimizer": {
         "schedule": "cosine",
-        "learning_rate": (5e-3,),
-        "phi": {"learning_rate": (1.5e-3,)},
+        "name": "muon",
+        "learning_rate": (1.5e-2,),
+        "phi": {"name": "adam", "learning_rate": (2e-3,)},
     },
 }
 STEP_SIZES = {  # preconditioner -> what every None of config.step_size becomes

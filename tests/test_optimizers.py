@@ -86,6 +86,16 @@ def test_optimizers_of_optax_are_known_by_name(name):
     assert all(jnp.all(a < 0.0) for a in jax.tree.leaves(update))
 
 
+def test_muon_takes_a_convolution_as_the_matrix_from_its_inputs_to_its_outputs():
+    optimizer = optimizers.make("muon", schedule="constant", num_steps=10)
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 2, 4))
+    ours, _ = optimizer.update(kernel, optimizer.init(kernel), kernel)
+    matrix = kernel.reshape(18, 4)
+    muon = optax.contrib.muon(1.0)
+    theirs, _ = muon.update(matrix, muon.init(matrix), matrix)
+    np.testing.assert_allclose(ours.reshape(18, 4), theirs, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -203,7 +203,7 @@ def _plot_distance(axes, rows):
     for i, name in enumerate(dict.fromkeys(map(_curve, rows[2:]))):
         curve = [row for row in rows[2:] if _curve(row) == name]
         x, y, error = zip(*((r.cost, r.mmd2, 2.0 * r.standard_error) for r in curve))
-        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 5}
+        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 8], "markersize": 5}
         axes.errorbar(x, y, error, label=name, capsize=3, **style)
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=noise)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*"
+MARKERS = "osD^vP*X"  # one more than colours: no early pair is alike
 _PER_TEMPERATURE = {
     "accept_prob": ("acceptance probability", "linear"),
     "step_sizes": ("step size", "log"),
@@ -108,7 +108,7 @@ def line_plot(
     figure = _figure(5.5, 4.2)
     axes = figure.add_subplot()
     for i, (name, (x, y, y_se)) in enumerate(series.items()):
-        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4.5}
+        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 8], "markersize": 4.5}
         axes.errorbar(x, y, y_se, label=name, capsize=3, **style)
     if logx:
         axes.set_xscale("log")
@@ -154,7 +154,7 @@ def _plot_scores(axes: Any, rows: Rows, names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         x, values, unit = _series(rows, name)
         values = values.reshape(len(x), -1)
-        colour, marker = COLOURS[i % 7], MARKERS[i % 7] if len(x) < 40 else ""
+        colour, marker = COLOURS[i % 7], MARKERS[i % 8] if len(x) < 40 else ""
         label = name.replace("_", " ").replace("elbo", "ELBO")
         axes.plot(x, values.mean(1), label=label, color=colour, marker=marker, ms=3.5)
         band = {"color": colour, "alpha": 0.25, "linewidth": 0}

@@ -52,7 +52,7 @@ LEARNING_RATE_SCHEDULES = {"stages": staged, "constant": constant, "cosine": cos
 
 
 def _as_matrices(params):
-    """Muon's view of Flax's kernels, of convolutions too: the last axis is the output."""
+    """Flax's kernels as Muon's matrices: from all other axes to the last one."""
     return jax.tree.map(
         lambda p: (
             optax.contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1)

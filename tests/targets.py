@@ -14,7 +14,9 @@ from ais_jax.models import Distribution, LatentVariableModel
 from ais_jax.numerics import normal_log_prob, standard_normal_log_prob
 from ais_jax.path import AnnealingPath
 
-OPTIMIZED = {"xla_backend_optimization_level": 3}  # XLA's default; see conftest.py
+OPTIMIZED = {"xla_backend_optimization_level": 3}  # XLA's defaults; see conftest.py
+if jax.__version__.startswith("0.10."):
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 LOG_Z = 1.5  # of every `Target`, so that a lost constant shows
 
 

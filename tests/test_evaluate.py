@@ -9,17 +9,19 @@ import pytest
 import test_launch as launcher
 from test_launch import SHORT, log_of, make_config, refused, started
 
-from ais_jax import evaluation
+import experiments
+from ais_jax import evaluation, sharding
 from ais_jax.tuning import Plan
 from configs import presets
 from experiments.data import load
-from experiments.run import build, evaluate, train
+from experiments.run import build, evaluate, train, whole_set
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import Evaluator
 from experiments.run.folder import saved_config
 from experiments.run.launch import train_and_evaluate
 from experiments.run.settings import override, resolve
+from experiments.run.whole_set import predicted_mean
 from experiments.system.errors import (
     CheckpointError,
     ConfigError,
@@ -54,10 +56,10 @@ def evaluate_again(workdir, cache, **settings):
     return read_json(workdir / "results.json"), per_example(folder)
 
 
-def per_example(folder):
+def per_example(folder, stages=("ais", "encoder")):
     """Stage -> name -> the array over all examples, from the chunks on disk."""
     found = {}
-    for stage in ("ais", "encoder"):
+    for stage in stages:
         parts = [dict(np.load(p)) for p in sorted(folder.glob(f"*/{stage}/*.npz"))]
         found[stage] = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     return found
@@ -90,6 +92,46 @@ def test_results_are_the_moments_of_the_examples(evaluated):
     assert test["elbo"]["mean"] == pytest.approx(np.mean(found["encoder"]["elbo"]))
     assert np.all(found["encoder"]["elbo"] <= found["encoder"]["iwae"])
     assert np.all((found["ais"]["ess"] >= 1.0) & (found["ais"]["ess"] <= 4.0))
+
+
+def test_the_rest_of_the_test_set_is_told_from_the_elbo_of_every_image(evaluated):
+    (folder,) = evaluated.glob("evaluation/*")
+    found = per_example(folder, ("ais", "encoder", "elbo"))
+    results, elbo = read_json(evaluated / "results.json"), found["elbo"]["elbo"]
+    test = results["replicates"][0]["test"]
+    assert len(elbo) == 297
+    near = found["encoder"]["elbo"] - elbo[:12]
+    assert np.all(np.abs(near) < 30.0) and np.std(near) < 0.5 * np.std(elbo)
+    mean, error = predicted_mean(found["ais"]["log_p"], elbo)
+    assert test["log_p_all"] == {
+        "mean": pytest.approx(mean),
+        "standard_error": pytest.approx(error),
+        "num_examples": 297,
+    }
+    assert f"all 297 test images, of which these are the first: {mean:.2f} +-" in (
+        evaluate.report(results)
+    )
+    row = experiments.load_run(evaluated).results.loc[0]
+    assert row["log_p_all"] == pytest.approx(mean)
+
+
+def test_an_elbo_that_is_not_finite_beyond_the_part_takes_nothing_away(
+    evaluated, tmp_path, caplog
+):
+    class Beyond:
+        dataset = load.load("digits")
+        settings = resolve(make_config(**EVALUATION)).evaluation
+        mesh = sharding.make_mesh(1, 1)
+
+        def test_images(self, indices):
+            return self.dataset.test[indices]
+
+        def elbo(self, indices, images):
+            return {"elbo": np.where(np.asarray(indices) < 12, -1.0, np.nan)}
+
+    found = whole_set.of_all_images(Beyond(), np.zeros(12), tmp_path)
+    assert found is None
+    assert "elbo of example 12 is not finite" in caplog.text
 
 
 def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(

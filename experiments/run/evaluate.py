@@ -12,7 +12,7 @@ import numpy as np
 from ais_jax import evaluation, sharding, tuning
 from configs import presets
 from experiments.data.dataset import Dataset
-from experiments.run import pictures
+from experiments.run import pictures, whole_set
 from experiments.run.build import Training
 from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import AIS, ENCODER, Evaluator
@@ -88,6 +88,12 @@ def report(results):
         f"KL {test['kl']['mean']:.2f}; {test['active_units']} active units; "
         f"ESS {test['ess']['mean']:.1f} of {settings['num_chains']} chains",
     ]
+    if whole := test.get("log_p_all"):
+        lines.append(
+            f"  all {whole['num_examples']} test images, of which these are the first: "
+            f"{whole['mean']:.2f} +- {whole['standard_error']:.2f}, by regression on "
+            "the ELBO"
+        )
     if gap:
         lines.append(
             f"  bidirectional gap on simulated data {gap['gap'][-1]:.3f} "
@@ -161,6 +167,8 @@ def _evaluate_one(evaluator, folder):
     active = np.var(encoder["posterior_mean"], axis=0) > ACTIVE_UNIT_VARIANCE
     test["active_units"] = int(np.sum(active))
     test["num_examples"] = evaluator.num_examples
+    if whole := whole_set.of_all_images(evaluator, ais["log_p"], folder / "elbo"):
+        test["log_p_all"] = whole
     _warn_of_bad_sampling(ais, test, evaluator.settings)
     part = {"test": test}
     if evaluator.settings.num_simulated:

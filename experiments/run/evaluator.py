@@ -13,6 +13,7 @@ from ais_jax.hmc import hmc_step
 from experiments.run import build
 
 KL_SAMPLES = 100
+ELBO_SAMPLES = 10  # where it is measured on all test images
 AIS = ("log_p", "standard_error", "ess", "accept_prob")  # what each function gives
 ENCODER = ("elbo", "iwae", "iwae_ess", "kl", "posterior_mean")
 SAMPLES_AT_A_TIME = 100  # of the IWAE bound
@@ -42,6 +43,7 @@ class Evaluator:
         )
         self._ais = self._compile(self._one_ais, settings.num_chains)
         self._encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)
+        self._elbo = self._compile(self._one_elbo, ELBO_SAMPLES)
         self._bounds = self._compile(self._one_bounds, settings.num_chains)
         self._tune = jax.jit(self._pilot)
         self._simulate = jax.jit(
@@ -68,6 +70,10 @@ class Evaluator:
     def encoder(self, indices, images):
         """ELBO, IWAE bound, KL and the posterior mean: dict of arrays [C, ...]."""
         return self._encoder(self.params, None, indices, images)
+
+    def elbo(self, indices, images):
+        """The ELBO alone, by few draws: dict of f32[C]."""
+        return self._elbo(self.params, None, indices, images)
 
     def bounds(self, plan, indices, images, z):
         """Bounds on log p(x) of pairs drawn from the model: dict of f32[C]."""
@@ -151,6 +157,14 @@ class Evaluator:
             "kl": jnp.mean(jax.vmap(q.log_prob)(z) - jax.vmap(p.log_prob)(z)),
             "posterior_mean": q.mean,
         }
+
+    def _one_elbo(self, params, _, index, x):
+        log_w = evaluation.importance_log_weights(
+            jax.random.fold_in(self.keys["iwae"], index),
+            models.posterior_path(self.model, *params, x),
+            *(ELBO_SAMPLES, ELBO_SAMPLES),
+        )
+        return {"elbo": jnp.mean(log_w)}
 
     def _one_bounds(self, params, plan, index, x, z):
         bounds = evaluation.bidirectional_bounds(

@@ -77,7 +77,8 @@ class Run:
         """The newest evaluation, a row for each replicate, in nats.
 
         Columns ending in `_error` are standard errors over images; `monte_carlo` is
-        that of the mean log p(x) over chains, `gap` the bidirectional gap.
+        that of the mean log p(x) over chains, `gap` the bidirectional gap, and
+        `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
         content = migrate.read(self.folder / "results.json", "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
@@ -238,6 +239,8 @@ def _row(part):
         row[f"{name}_error"] = test[name]["standard_error"]
     row["monte_carlo"] = test["log_p"]["monte_carlo"]
     row |= {name: test[name] for name in ("active_units", "num_examples")}
+    if whole := test.get("log_p_all"):
+        row |= {"log_p_all": whole["mean"], "log_p_all_error": whole["standard_error"]}
     if gap := part.get("bidirectional"):
         row |= {"gap": gap["gap"][-1], "gap_error": gap["gap_error"][-1]}
     return row

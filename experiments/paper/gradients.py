@@ -18,7 +18,7 @@ from ais_jax import batching, estimators
 from ais_jax.adaptation import StepSizeRule, update_step_sizes
 from ais_jax.gradients import phi_gradient, theta_gradient
 from ais_jax.numerics import effective_sample_size
-from experiments.run import build, folder, launch, train
+from experiments.run import build, folder, launch, plots, train
 from experiments.run.evaluate import parameters
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
@@ -37,8 +37,8 @@ FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 def run(workdir, names=None, num_batches=100, overrides=None):
     """Measures at the newest checkpoint of a run, its first replicate.
 
-    The folder gets a gradients.json, whose content is returned. It takes at least 3
-    batches.
+    The folder gets a gradients.json, whose content is returned, and a gradients.png of
+    the noise against the cost. It takes at least 3 batches.
 
     Raises:
         InputError: for bad input, before any long work.
@@ -57,6 +57,7 @@ def run(workdir, names=None, num_batches=100, overrides=None):
         **folder.provenance(),
     }
     write_json(Path(workdir) / "gradients.json", results)
+    draw(rows, Path(workdir) / "gradients.png")
     print(table(rows))
     return results
 
@@ -152,17 +153,28 @@ def _without(products, i):
     return np.delete(np.delete(products, i, 0), i, 1)
 
 
+def draw(rows, path):
+    """Plots the noise of theta's gradient against the cost; numbers are `table`'s."""
+    columns = ([row[name] for row in rows] for name in ("cost", "noise", "noise_error"))
+    plots.numbered_points(
+        *columns,
+        path,
+        xlabel="gradient evaluations of an image in a training step",
+        ylabel="noise of theta's gradient, in that of the batch",
+    )
+
+
 def table(rows):
-    """The rows as lines of text."""
+    """The rows as lines of text, numbered as in the figure."""
     width = max(len(row["name"]) for row in rows)
     head = (
-        f"{'estimator':{width}} {'noise':>16} {'bias':>17} {'ESS / N':>8} {'cost':>5} "
-        f"{'noise x cost':>12} {'phi: noise':>16} {'bias':>17}"
+        f"   {'estimator':{width}} {'noise':>16} {'bias':>17} {'ESS / N':>8} "
+        f"{'cost':>5} {'noise x cost':>12} {'phi: noise':>16} {'bias':>17}"
     )
     lines = [
-        f"{row['name']:{width}} {_pair(row, '')} {row['ess']:8.2f} {row['cost']:5d} "
-        f"{row['noise'] * row['cost']:12.3g} {_pair(row, 'phi_')}"
-        for row in rows
+        f"{i:2} {row['name']:{width}} {_pair(row, '')} {row['ess']:8.2f} "
+        f"{row['cost']:5d} {row['noise'] * row['cost']:12.3g} {_pair(row, 'phi_')}"
+        for i, row in enumerate(rows, 1)
     ]
     note = "cost: gradient evaluations of an image in a training step, phi's included"
     return "\n".join([head, *lines, note])

@@ -123,6 +123,22 @@ def line_plot(
     _save(figure, path)
 
 
+def numbered_points(x, y, y_se, path: PathLike, *, xlabel: str, ylabel: str) -> None:
+    """Plots points with bars, each beside its number, from 1; x is logarithmic."""
+    figure = _figure(5.5, 4.2)
+    axes = figure.add_subplot()
+    axes.errorbar(x, y, y_se, fmt="o", color=COLOURS[0], markersize=4.5, capsize=3)
+    for number, point in enumerate(zip(x, y, strict=True), 1):
+        axes.annotate(
+            str(number), point, (5, 3), textcoords="offset points", fontsize=9
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=min(0.0, *y))
+    _label(axes, xlabel, ylabel)
+    _save(figure, path)
+
+
 def _figure(width: float = 1.0, height: float = 1.0) -> Any:
     """Returns an empty figure of that size (inches)."""
     from matplotlib.figure import Figure

@@ -121,6 +121,7 @@ def get_config(estimator="ais"):
     config.evaluation.seed = 0
     config.evaluation.start = "encoder"  # or prior
     config.evaluation.num_examples = placeholder(int)  # test images; 0: all
+    config.evaluation.subset = "random"  # which of them, by the seed; or first
     config.evaluation.num_chains = placeholder(int)
     config.evaluation.num_temperatures = placeholder(int)
     config.evaluation.num_leapfrog = placeholder(int)

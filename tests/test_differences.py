@@ -41,6 +41,16 @@ def test_the_first_images_count_where_one_run_has_more():
     assert differences.paired(short, long)[0] == pytest.approx(-1.5)
 
 
+def test_the_images_that_both_runs_evaluated_are_paired():
+    some, all_of_them = results([[-7.0, -3.0]]), results([[-1.0, -2.0, -90.0, -5.0]])
+    some["replicates"][0]["test"]["images"] = [3, 0]
+    difference, error = differences.paired(some, all_of_them)
+    assert (difference, error) == (pytest.approx(-2.0), pytest.approx(0.0))
+    other = results([[-7.0, -3.0]])
+    other["replicates"][0]["test"]["images"] = [1, 2]
+    assert differences.paired(some, other) is None
+
+
 @pytest.mark.parametrize(
     "change", [{"dataset": "mnist"}, {"digest": "other"}, {"seed": 1}]
 )

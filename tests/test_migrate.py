@@ -26,7 +26,7 @@ VERSION_1 = {
     "num_simulated": 100,
     "first_step_size": 0.2,
 }
-AS_OF_NOW = VERSION_1 | {"force_precision": "float32"}
+AS_OF_NOW = VERSION_1 | {"force_precision": "float32", "subset": "first"}
 
 
 def old_config(**evaluation):
@@ -135,6 +135,13 @@ def test_a_run_of_version_4_goes_on_without_a_wake_loss():
     new = migrate({"version": 4, "config": config})
     assert new["config"]["estimator"]["wake_share"] == 0.0
     assert "wake_share" not in migrate({"config": old_config()})["config"]["estimator"]
+
+
+def test_a_run_of_version_5_is_evaluated_on_the_first_images():
+    config = migrate({"config": old_config()})["config"]
+    del config["evaluation"]["subset"]
+    new = migrate({"version": 5, "config": config})
+    assert new["config"]["evaluation"]["subset"] == "first"
 
 
 def test_t_as_printed_gets_its_name():

@@ -13,16 +13,17 @@ def paired(first, second):
 
     The error is that over images of the difference of the replicates' means and, where
     a run has several replicates, that over its replicates, added in squares; a single
-    replicate adds nothing, which leaves out what another seed would change. Where one
-    has more test images, the first ones count. None where the runs do not share theirs.
+    replicate adds nothing, which leaves out what another seed would change. The images
+    that both have count. None where there are fewer than two.
     """
     if identity(first) != identity(second):
         return None
-    values = [_values(results) for results in (first, second)]
-    num = min(array.shape[1] for array in values)
+    (a, images), (b, others) = map(_values, (first, second))
+    both, places, other_places = np.intersect1d(images, others, return_indices=True)
+    num = len(both)
     if num < 2:
         return None
-    a, b = (array[:, :num] for array in values)
+    a, b = a[:, places], b[:, other_places]
     each = np.mean(a, axis=0) - np.mean(b, axis=0)
     variance = np.var(each, ddof=1) / num
     for array in (a, b):
@@ -62,9 +63,12 @@ def identity(results):
 
 
 def _values(results):
-    """Values of log p(x) f64[R, N]; N = 0 where they were not kept."""
-    parts = [part["test"]["log_p"] for part in results["replicates"]]
-    return np.array([part.get("per_example", []) for part in parts], np.float64)
+    """Values of log p(x) f64[R, N] and their images i[N]; N = 0 where none was kept."""
+    tests = [part["test"] for part in results["replicates"]]
+    values = [test["log_p"].get("per_example", []) for test in tests]
+    values = np.array(values, np.float64)
+    images = tests[0].get("images", np.arange(values.shape[1]))
+    return values, images[: values.shape[1]]
 
 
 def _cell(first, second):

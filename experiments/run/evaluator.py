@@ -25,6 +25,10 @@ class Evaluator:
     They are called through a copy that holds one replicate's (theta, phi): `bind`.
     Every example has keys by its index, so that its numbers depend neither on
     the chunk nor on which other examples are evaluated.
+
+    Attributes:
+        images: i[N], the indices of the test images that are evaluated.
+        num_examples: N.
     """
 
     def __init__(self, setup, dataset, settings):
@@ -33,9 +37,8 @@ class Evaluator:
         names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
         keys = jax.random.split(jax.random.key(settings.seed), len(names))
         self.keys = dict(zip(names, keys))
-        self.num_examples = min(
-            settings.num_examples or len(dataset.test), len(dataset.test)
-        )
+        self.images = _choose(settings, len(dataset.test))
+        self.num_examples = len(self.images)
         self.transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
         self._draws_pixels = build.draws_pixels(setup.settings, dataset)
         self._block_size = partial(
@@ -197,6 +200,14 @@ class Evaluator:
             target=self.settings.target,
             first_step_size=self.settings.first_step_size,
         )
+
+
+def _choose(settings, num):
+    """Indices of the test images that are evaluated; fewer of them are the first."""
+    size = min(settings.num_examples or num, num)
+    if size == num or settings.subset == "first":
+        return np.arange(size)
+    return np.random.default_rng(settings.seed).permutation(num)[:size]
 
 
 def _model(setup, dataset, settings):

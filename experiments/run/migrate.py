@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.system.files import damaged, read_json
 
-VERSION = 5  # of config.json, results.json and variant.json
+VERSION = 6  # of config.json, results.json and variant.json
 
 _EVALUATION = (  # of version 1, in the order of its presets' values
     *("num_examples", "num_chains", "num_temperatures", "num_leapfrog", "schedule"),
@@ -60,6 +60,8 @@ def migrate(content: dict) -> dict:
         _from_3(content)
     if content.get("version") == 4:
         _from_4(content)
+    if content.get("version") == 5:
+        _from_5(content)
     return {"version": VERSION, **content}
 
 
@@ -120,6 +122,14 @@ def _from_4(content):
     config = content.get("config")
     if config is not None and "phi_loss" in config["estimator"]:
         config["estimator"].setdefault("wake_share", 0.0)
+
+
+def _from_5(content):
+    """Version 5 evaluated the first test images."""
+    content["version"] = 6
+    config = content.get("config")
+    if config is not None:
+        config["evaluation"].setdefault("subset", "first")
 
 
 def _fill(section, values):

@@ -23,8 +23,7 @@ def draw(evaluator, part, workdir, step):
     }
     for name, (shown, title) in kinds.items():
         plots.image_grid(shown, folder / f"{name}.png", columns=10, title=title)
-    num = min(NUM_RECONSTRUCTED, evaluator.num_examples)
-    x = evaluator.test_images(np.arange(num))
+    x = evaluator.test_images(evaluator.images[:NUM_RECONSTRUCTED])
     codes = evaluator.encode(x)
     plots.reconstructions(
         _shown(evaluator, x),

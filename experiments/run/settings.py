@@ -54,6 +54,7 @@ _CHOICES = {
     "model.force_precision": (build.AUTO, *precision.PRECISIONS),
     "evaluation.force_precision": (build.AUTO, *precision.PRECISIONS),
     "evaluation.start": build.STARTS,
+    "evaluation.subset": ("random", "first"),
     "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
     "evaluation.preconditioner": models.PRECONDITIONERS,
 }

@@ -203,7 +203,7 @@ class Evaluator:
 
 
 def _choose(settings, num):
-    """Indices of the test images that are evaluated; fewer of them are the first."""
+    """Indices of the test images that are evaluated: i[N], prefixes of each other."""
     size = min(settings.num_examples or num, num)
     if size == num or settings.subset == "first":
         return np.arange(size)

@@ -14,7 +14,7 @@ from ais_jax import evaluation, sharding
 from ais_jax.tuning import Plan
 from configs import presets
 from experiments.data import load
-from experiments.run import build, evaluate, train, whole_set
+from experiments.run import build, doubts, evaluate, train, whole_set
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import Evaluator
@@ -320,7 +320,7 @@ def test_other_parameters_of_the_same_step_are_another_evaluation(workdir, cache
 def test_a_chunk_that_is_not_whole_is_computed_again(tmp_path, damage):
     def evaluate_chunks(function):
         return run_chunks(
-            *(tmp_path / "a" / "b", 10, 5, lambda i: (i,), function, ("x",))
+            *(tmp_path / "a" / "b", np.arange(10), 5, lambda i: (i,), function, ("x",))
         )
 
     def double(indices, values):
@@ -338,13 +338,14 @@ def test_a_chunk_that_is_not_whole_is_computed_again(tmp_path, damage):
 def test_a_result_that_is_not_finite_is_an_error(tmp_path):
     def zero_log(indices, values):
         return {
-            "log_p": np.where(indices == 7, -np.inf, 0.0),
+            "log_p": np.where(indices == 70, -np.inf, 0.0),
             "error": indices * np.nan,
         }
 
-    with pytest.raises(NonFiniteResult, match=r"log_p of example 7 is not finite"):
+    with pytest.raises(NonFiniteResult, match=r"log_p of example 70 is not finite"):
         run_chunks(
-            *(tmp_path / "a", 10, 5, lambda i: (i,), zero_log, ("log_p", "error"))
+            *(tmp_path / "a", 10 * np.arange(10), 5, lambda i: (i,), zero_log),
+            ("log_p", "error"),
         )
 
 
@@ -398,11 +399,11 @@ def test_bad_sampling_is_warned_of(caplog):
     settings = resolve(make_config(**EVALUATION)).evaluation
     good = {"ess": np.full(5, 3.0), "accept_prob": np.full(5, 0.6)}
     good["standard_error"] = np.full(5, 1.1)
-    evaluate._warn_of_bad_sampling(good, _numbers(-3.0, -2.0, -1.0), settings)
+    doubts.of_sampling(good, _numbers(-3.0, -2.0, -1.0), settings)
     assert not caplog.text
     bad = {"ess": np.array([1.0, 1.1, 1.2, 4.0, 4.0]), "accept_prob": np.zeros(5)}
     bad["standard_error"] = np.array([0.5, 9.0, 0.5, 0.5, np.inf])
-    evaluate._warn_of_bad_sampling(bad, _numbers(-3.0, -4.0, -5.0, 2.0), settings)
+    doubts.of_sampling(bad, _numbers(-3.0, -4.0, -5.0, 2.0), settings)
     for cause in (
         *("ESS is below 1.5 of 4 chains", "stood still", "not in the order"),
         "Monte Carlo error of log p(x), 2 nats, is above evaluation.gap_threshold=0.1",
@@ -415,6 +416,6 @@ def test_bad_sampling_is_warned_of(caplog):
 @pytest.mark.parametrize("num", [0, 297, 1000, 100000])
 def test_more_images_than_there_are_are_named(caplog, num):
     config = make_config(evaluation__num_examples=num)
-    evaluate._warn_of_few_images(resolve(config).evaluation, load.load("digits"))
+    doubts.of_few_images(resolve(config).evaluation, load.load("digits"))
     expected = "num_examples=100000: digits has 297 test images, and all are evaluated"
     assert (expected in caplog.text) == bool(caplog.text) == (num == 100000)

@@ -15,7 +15,7 @@ from ais_jax.hmc import hmc_step
 from ais_jax.registry import unknown_name
 from configs.figure1 import get_config
 from experiments.run.folder import provenance
-from experiments.run.plots import COLOURS, MARKERS
+from experiments.run.plots import curve_style
 from experiments.system.errors import InputError
 from experiments.system.files import prepare, write_json
 
@@ -203,8 +203,8 @@ def _plot_distance(axes, rows):
     for i, name in enumerate(dict.fromkeys(map(_curve, rows[2:]))):
         curve = [row for row in rows[2:] if _curve(row) == name]
         x, y, error = zip(*((r.cost, r.mmd2, 2.0 * r.standard_error) for r in curve))
-        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 8], "markersize": 5}
-        axes.errorbar(x, y, error, label=name, capsize=3, **style)
+        style = curve_style(i) | {"markersize": 5, "capsize": 3}
+        axes.errorbar(x, y, error, label=name, **style)
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=noise)
     axes.set_yticks([0.0, *(10.0**i for i in range(-8, 1) if 10.0**i >= noise)])

@@ -12,24 +12,25 @@ from experiments.system.files import read_arrays, write_arrays
 from experiments.system.progress import Progress
 
 
-def run_chunks(folder, num, size, examples, function, names, multiple=1):
+def run_chunks(folder, examples, size, load, function, names, multiple=1):
     """Runs a function over examples chunk by chunk; finished chunks are read back.
 
     Args:
         folder: where each chunk's results are kept.
-        num: number of examples.
+        examples: i[N], the indices of the examples.
         size: examples in a chunk; the last one is filled up with its last example.
-        examples: indices i[C] -> tuple of the chunk's arrays, a leading axis of C each.
+        load: indices i[C] -> tuple of the chunk's arrays, a leading axis of C each.
         function: (indices, *arrays) -> dict of arrays with a leading axis of C.
         names: of these arrays. They are finite, but for an `_error` of one chain.
         multiple: C is rounded up to a multiple of it, the number of devices.
 
     Returns:
-        dict of arrays with a leading axis of `num`.
+        dict of arrays with a leading axis of N.
 
     Raises:
         NonFiniteResult: naming the array and its first example.
     """
+    num = len(examples)
     size = math.ceil(min(size, num) / multiple) * multiple
     starts = range(0, num, size)
     paths = [folder / f"{a:06d}-{min(a + size, num):06d}.npz" for a in starts]
@@ -42,11 +43,12 @@ def run_chunks(folder, num, size, examples, function, names, multiple=1):
     name = f"{folder.parent.name} {folder.name}"
     with Progress(num, done, "example") as progress:
         for i in np.flatnonzero(is_missing):
-            indices = np.minimum(np.arange(starts[i], starts[i] + size), num - 1)
-            inputs = jax.device_get(examples(indices))
+            places = np.minimum(np.arange(starts[i], starts[i] + size), num - 1)
+            indices = examples[places]
+            inputs = jax.device_get(load(indices))
             part = sharding.fetch(function(indices, *inputs))
             parts[i] = {k: v[: lengths[i]] for k, v in part.items()}
-            _check_finite(parts[i], starts[i], name)
+            _check_finite(parts[i], indices, name)
             if is_first():
                 write_arrays(paths[i], parts[i])
             done += int(lengths[i])
@@ -65,7 +67,7 @@ def _is_sound(part, names, length):
 
 
 def _first_non_finite(part):
-    """(name, index) of a value that is not finite, or None."""
+    """(name, row) of a value that is not finite, or None."""
     for name, values in part.items():
         rows = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
         if not name.endswith("error") and not rows.all():
@@ -73,11 +75,11 @@ def _first_non_finite(part):
     return None
 
 
-def _check_finite(part, start, stage):
+def _check_finite(part, indices, stage):
     if (place := _first_non_finite(part)) is not None:
-        name, index = place
+        name, row = place
         raise NonFiniteResult(
-            f"{name} of example {start + index} is not finite ({stage}): nothing is "
+            f"{name} of example {indices[row]} is not finite ({stage}): nothing is "
             "reported. Evaluate with evaluation.preconditioner=unit, a smaller "
             "evaluation.first_step_size, or an earlier checkpoint."
         )

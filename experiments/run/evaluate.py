@@ -13,19 +13,18 @@ import numpy as np
 from ais_jax import evaluation, sharding, tuning
 from configs import presets
 from experiments.data.dataset import Dataset
-from experiments.run import pictures, whole_set
+from experiments.run import doubts, pictures, whole_set
 from experiments.run.build import Training
 from experiments.run.chunks import run_chunks
 from experiments.run.evaluator import AIS, ENCODER, Evaluator
 from experiments.run.folder import provenance
 from experiments.run.migrate import VERSION
-from experiments.run.train import LOW_ACCEPTANCE, Trained
+from experiments.run.train import Trained
 from experiments.system.devices import is_first
 from experiments.system.files import read_arrays, write_arrays, write_json
 from experiments.system.progress import log
 
 ACTIVE_UNIT_VARIANCE = 0.01
-LOW_ESS = 1.5  # of several chains, warned of
 CURVE_EXAMPLES = 200  # test images of a learning curve
 
 
@@ -39,7 +38,7 @@ def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path)
     started, workdir = time.monotonic(), Path(workdir)
     settings = setup.settings.evaluation
     evaluator = Evaluator(setup, dataset, settings)
-    _warn_of_few_images(settings, dataset)
+    doubts.of_few_images(settings, dataset)
     params = parameters(trained.state)
     folder = _folder(settings, dataset, trained.step, params, workdir)
     bound = [evaluator.bind(each) for each in params]
@@ -146,17 +145,13 @@ def _evaluate_one(evaluator, folder):
     def on_test(name, function, names):
         return run_chunks(
             folder / name,
-            evaluator.num_examples,
+            evaluator.images,
             evaluator.settings.chunk_size,
-            of_images,
-            lambda _, *examples: function(*examples),
+            lambda indices: (evaluator.test_images(indices),),
+            function,
             names,
             evaluator.mesh.size,
         )
-
-    def of_images(places):
-        indices = evaluator.images[places]
-        return indices, evaluator.test_images(indices)
 
     ais = on_test("ais", partial(evaluator.ais, plan), AIS)
     encoder = on_test("encoder", evaluator.encoder, ENCODER)
@@ -175,54 +170,11 @@ def _evaluate_one(evaluator, folder):
         test["log_p_all"] = whole
     if evaluator.num_examples < len(evaluator.dataset.test):
         test["images"] = evaluator.images.tolist()
-    _warn_of_bad_sampling(ais, test, evaluator.settings)
+    doubts.of_sampling(ais, test, evaluator.settings)
     part = {"test": test}
     if evaluator.settings.num_simulated:
         part["bidirectional"] = _bidirectional(evaluator, plan, folder)
     return part
-
-
-def _warn_of_few_images(settings, dataset):
-    """Says so where more test images than there are were asked for by name."""
-    num, preset = len(dataset.test), presets.EVALUATION[settings.preset]
-    if num < settings.num_examples != preset["num_examples"]:
-        log.warning(
-            "evaluation.num_examples=%d: %s has %d test images, and all are evaluated.",
-            *(settings.num_examples, dataset.name, num),
-        )
-
-
-def _warn_of_bad_sampling(ais, test, settings):
-    """Says so where the chains of most images amount to one, or hardly moved."""
-    if settings.num_chains > 2 and np.median(ais["ess"]) < LOW_ESS:
-        log.warning(
-            "ESS is below %g of %d chains for most test images: one chain has nearly "
-            "all the weight, and log p(x) is too low. Raise "
-            "evaluation.num_temperatures=%d.",
-            *(LOW_ESS, settings.num_chains, settings.num_temperatures),
-        )
-    if test["log_p"]["monte_carlo"] > settings.gap_threshold:
-        log.warning(
-            "The Monte Carlo error of log p(x), %.3g nats, is above "
-            "evaluation.gap_threshold=%g; %d of %d images have an error above 1 nat. "
-            "Raise evaluation.num_temperatures=%d.",
-            *(test["log_p"]["monte_carlo"], settings.gap_threshold),
-            *(np.sum(ais["standard_error"] > 1.0), len(ais["standard_error"])),
-            settings.num_temperatures,
-        )
-    if settings.num_temperatures > 1 and np.mean(ais["accept_prob"]) < LOW_ACCEPTANCE:
-        log.warning(
-            "HMC accepted %.1g of its moves in the evaluation: the chains stood still. "
-            "Lower evaluation.first_step_size=%g.",
-            *(np.mean(ais["accept_prob"]), settings.first_step_size),
-        )
-    if not test["elbo"]["mean"] < test["iwae"]["mean"] < test["log_p"]["mean"]:
-        log.warning(
-            "ELBO %.2f, IWAE %.2f and AIS %.2f are not in the order that enough "
-            "samples give: raise evaluation.num_temperatures=%d.",
-            *(test[name]["mean"] for name in ("elbo", "iwae", "log_p")),
-            settings.num_temperatures,
-        )
 
 
 def _bidirectional(evaluator, plan, folder):
@@ -235,7 +187,7 @@ def _bidirectional(evaluator, plan, folder):
         thinned = tuning.resample_plan(jax.tree.map(jnp.asarray, plan), rung)
         bounds = run_chunks(
             folder / f"bounds_{rung}",
-            num,
+            np.arange(num),
             settings.chunk_size,
             evaluator.simulate,
             lambda i, x, z, plan=thinned: evaluator.bounds(plan, i, x, z),
@@ -248,12 +200,7 @@ def _bidirectional(evaluator, plan, folder):
             part.setdefault(name, []).append(moments["mean"])
             part.setdefault(f"{name}_error", []).append(moments["standard_error"])
     part["per_example_gap"] = bounds["gap"]
-    if part["gap"][-1] > settings.gap_threshold:
-        log.warning(
-            "The bidirectional gap, %.3f nats, is above evaluation.gap_threshold=%g: "
-            "log p(x) may be off by as much. Raise evaluation.num_temperatures=%d.",
-            *(part["gap"][-1], settings.gap_threshold, top),
-        )
+    doubts.of_gap(part["gap"][-1], settings)
     return part
 
 

@@ -108,8 +108,8 @@ def line_plot(
     figure = _figure(5.5, 4.2)
     axes = figure.add_subplot()
     for i, (name, (x, y, y_se)) in enumerate(series.items()):
-        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 8], "markersize": 4.5}
-        axes.errorbar(x, y, y_se, label=name, capsize=3, **style)
+        style = curve_style(i) | {"markersize": 4.5, "capsize": 3}
+        axes.errorbar(x, y, y_se, label=name, **style)
     if logx:
         axes.set_xscale("log")
         values = np.unique(np.concatenate([x for x, *_ in series.values()]))
@@ -137,6 +137,11 @@ def numbered_points(x, y, y_se, path: PathLike, *, xlabel: str, ylabel: str) -> 
     axes.set_ylim(bottom=min(0.0, *y))
     _label(axes, xlabel, ylabel)
     _save(figure, path)
+
+
+def curve_style(i: int) -> dict[str, str]:
+    """The colour and marker of the i-th curve of a figure, i >= 0."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
 
 def _figure(width: float = 1.0, height: float = 1.0) -> Any:
@@ -170,10 +175,10 @@ def _plot_scores(axes: Any, rows: Rows, names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         x, values, unit = _series(rows, name)
         values = values.reshape(len(x), -1)
-        colour, marker = COLOURS[i % 7], MARKERS[i % 8] if len(x) < 40 else ""
+        style = curve_style(i) | ({} if len(x) < 40 else {"marker": ""})
         label = name.replace("_", " ").replace("elbo", "ELBO")
-        axes.plot(x, values.mean(1), label=label, color=colour, marker=marker, ms=3.5)
-        band = {"color": colour, "alpha": 0.25, "linewidth": 0}
+        axes.plot(x, values.mean(1), label=label, markersize=3.5, **style)
+        band = {"color": style["color"], "alpha": 0.25, "linewidth": 0}
         axes.fill_between(x, values.min(1), values.max(1), **band)
         late.append(values[len(x) // 20 :].ravel())
     late = np.concatenate(late)

@@ -26,7 +26,7 @@ def of_all_images(evaluator, log_p, folder):
     try:
         elbo = run_chunks(
             folder,
-            num,
+            np.arange(num),
             evaluator.settings.chunk_size,
             lambda indices: (evaluator.test_images(indices),),
             evaluator.elbo,

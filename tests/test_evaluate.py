@@ -413,6 +413,15 @@ def test_bad_sampling_is_warned_of(caplog):
     assert "evaluation.num_temperatures=16" in caplog.text
 
 
+def test_a_gap_of_a_few_examples_is_warned_of(caplog):
+    settings = resolve(make_config(**EVALUATION)).evaluation
+    doubts.of_gap(np.full(100, 0.05), settings)
+    assert not caplog.text
+    doubts.of_gap(np.append(np.full(98, 0.05), [87.0, 20.0]), settings)
+    assert "gap, 1.119 nats, is above evaluation.gap_threshold=0.1" in caplog.text
+    assert "that of 2 of 100 simulated examples above 1 nat" in caplog.text
+
+
 @pytest.mark.parametrize("num", [0, 297, 1000, 100000])
 def test_more_images_than_there_are_are_named(caplog, num):
     config = make_config(evaluation__num_examples=num)

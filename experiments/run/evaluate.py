@@ -200,7 +200,7 @@ def _bidirectional(evaluator, plan, folder):
             part.setdefault(name, []).append(moments["mean"])
             part.setdefault(f"{name}_error", []).append(moments["standard_error"])
     part["per_example_gap"] = bounds["gap"]
-    doubts.of_gap(part["gap"][-1], settings)
+    doubts.of_gap(bounds["gap"], settings)
     return part
 
 

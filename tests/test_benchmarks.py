@@ -17,7 +17,7 @@ MEASURED = (
 )
 SLOW = (
     *("fill", "launches", "log_z", "memory", "sampler", "scaling"),
-    *("one_pass", "smc", "training_step", "weak_scaling"),
+    *("one_pass", "smc", "startup", "training_step", "weak_scaling"),
 )
 SCRIPTS = (
     *(name for name in MEASURED if name not in SLOW),

@@ -120,12 +120,18 @@ ON_EIGHT_DEVICES = """
 """
 
 
-def test_eight_devices_and_a_two_by_four_mesh_equal_one_device():
-    flags = "--xla_force_host_platform_device_count=8"
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(os.environ["XLA_FLAGS"], id="soon compiled"),
+        pytest.param("", id="as users compile", marks=pytest.mark.slow),
+    ],
+)
+def test_eight_devices_and_a_two_by_four_mesh_equal_one_device(flags):
     script = textwrap.dedent(ON_EIGHT_DEVICES)
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "XLA_FLAGS": flags},
+        env={**os.environ, "XLA_FLAGS": f"{flags} {HOST_DEVICES}=8"},
         capture_output=True,
         text=True,
         cwd=ROOT,

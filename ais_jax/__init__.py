@@ -27,6 +27,7 @@ from ais_jax.models import (
     LatentVariableModel,
     posterior_path,
     prior_path,
+    wide_path,
 )
 from ais_jax.networks import bernoulli_model, latent_model
 from ais_jax.numpyro_models import from_numpyro
@@ -77,5 +78,6 @@ __all__ = [
     "trajectory_step",
     "tune",
     "tune_examples",
+    "wide_path",
 ]
 __version__ = "0.2.0"

@@ -7,14 +7,18 @@ knows what is inside.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from ais_jax.numerics import normal_log_prob
 from ais_jax.one_pass import OnePass
 from ais_jax.path import AnnealingPath
 from ais_jax.registry import lookup
 from ais_jax.types import Params, PRNGKey, Scalar
 
 PRECONDITIONERS = ("unit", "encoder")
+WIDTH = 6.0  # of the wide start, in the encoder's standard deviations
 LogJoint = Callable[[Params, Real[Array, "X"], Float[Array, "D"]], Scalar]
 
 
@@ -107,6 +111,41 @@ def prior_path(
     """
     scale = _scale(model.proposal(phi, x), preconditioner)
     return _path(model, theta, x, model.prior(theta), scale)
+
+
+def wide_path(
+    model: LatentVariableModel,
+    theta: Params,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    preconditioner: str = "unit",
+) -> AnnealingPath:
+    """The path from the encoder, widened, to p_theta(x, z) for one example.
+
+    It starts from a normal distribution at q's mean with `WIDTH` times q's standard
+    deviations, but no wider than the prior. Where the posterior has modes that the
+    encoder misses, chains from here find more of them, on a longer way.
+
+    Args:
+        model: gives the densities.
+        theta: parameters of the generative model.
+        phi: parameters of the inference model.
+        x: the example.
+        preconditioner: as for `posterior_path`.
+
+    Returns:
+        A path whose normalising constant is p(x).
+    """
+    q = model.proposal(phi, x)
+    widened = jnp.minimum(WIDTH * q.scale, model.prior(theta).scale)
+    scale = jnp.maximum(q.scale, widened)
+    base = Distribution(
+        lambda key: q.mean + scale * jax.random.normal(key, scale.shape, scale.dtype),
+        lambda z: normal_log_prob(z, q.mean, scale),
+        q.mean,
+        scale,
+    )
+    return _path(model, theta, x, base, _scale(q, preconditioner))
 
 
 def _path(model, theta, x, base, scale):

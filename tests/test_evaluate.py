@@ -184,9 +184,12 @@ def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
     assert len(set(many.tolist())) == 5
 
 
-def test_another_start_is_another_evaluation_of_the_same_examples(workdir, cache):
+@pytest.mark.parametrize("start", ["prior", "wide"])
+def test_another_start_is_another_evaluation_of_the_same_examples(
+    workdir, cache, start
+):
     _, expected = first_evaluation(workdir)
-    _, found = evaluate_again(workdir, cache, **{"evaluation.start": "prior"})
+    _, found = evaluate_again(workdir, cache, **{"evaluation.start": start})
     assert_same_examples(
         {"encoder": found["encoder"]}, {"encoder": expected["encoder"]}, 12
     )

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from targets import ratio_and_error, shaken
+from targets import errors_off, ratio_and_error, shaken
 
 from ais_jax import models, networks, schedules
 from ais_jax.ais import anneal
 from ais_jax.hmc import hmc_step
 
 X = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0], np.float32)
+PATHS = (models.posterior_path, models.prior_path, models.wide_path)
 
 
 @pytest.fixture
@@ -37,20 +38,66 @@ def test_paths_end_at_the_base_and_the_joint(model, params):
         np.testing.assert_array_equal(path.scale, model.proposal(phi, X).scale)
 
 
-@pytest.mark.parametrize("make", [models.posterior_path, models.prior_path])
+def test_a_wide_start_is_at_most_as_wide_as_the_prior(model, params):
+    theta, phi = params
+    q, p = model.proposal(phi, X), model.prior(theta)
+    narrow = model._replace(
+        proposal=lambda phi, x: q._replace(scale=q.scale * jnp.float32(0.01))
+    )
+    for each, scale in (
+        (model, jnp.maximum(q.scale, p.scale)),
+        (narrow, 0.06 * q.scale),
+    ):
+        path = models.wide_path(each, theta, phi, X)
+        draws = jax.vmap(path.sample_base)(jax.random.split(jax.random.key(2), 4096))
+        assert np.all(np.abs(errors_off(draws, q.mean)) < 4.0)
+        np.testing.assert_allclose(np.std(draws, axis=0), scale, rtol=0.05)
+        expected = jax.scipy.stats.norm.logpdf(draws[0], q.mean, scale).sum()
+        np.testing.assert_allclose(path.log_base(draws[0]), expected, rtol=1e-5)
+
+
+def test_a_wide_start_finds_a_mode_that_the_encoder_misses(small_model):
+    def normal(mean, scale):
+        return models.Distribution(
+            lambda key: mean + scale * jax.random.normal(key, (1,)),
+            lambda z: jax.scipy.stats.norm.logpdf(z[0], mean, scale),
+            jnp.full(1, mean),
+            jnp.full(1, scale),
+        )
+
+    def log_joint(theta, x, z):
+        modes = jax.scipy.stats.norm.logpdf(z[0], jnp.array([-0.8, 0.8]), 0.1)
+        return jax.nn.logsumexp(modes)  # the integral is two
+
+    model = small_model._replace(
+        log_joint=log_joint,
+        prior=lambda theta: normal(0.0, 1.0),
+        proposal=lambda phi, x: normal(0.8, 0.1),
+    )
+
+    def ratio(make):
+        path = make(model, None, None, X)
+        z = jax.vmap(path.sample_base)(jax.random.split(jax.random.key(3), 2**15))
+        log_w = jax.vmap(path.log_target)(z) - jax.vmap(path.log_base)(z)
+        return ratio_and_error(log_w, jnp.log(2.0))
+
+    assert ratio(models.posterior_path)[0] == pytest.approx(0.5, abs=0.01)
+    found, error = ratio(models.wide_path)
+    assert abs(found - 1.0) < 4.0 * error < 0.2
+
+
+@pytest.mark.parametrize("make", PATHS)
 def test_unknown_preconditioner_is_refused(small_model, make):
     theta, phi = small_model.init(jax.random.key(0))
     with pytest.raises(ValueError, match="preconditioner='mass'"):
         make(small_model, theta, phi, X, "mass")
 
 
-@pytest.mark.parametrize("make", [models.posterior_path, models.prior_path])
+@pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize(
     ("latent_sizes", "preconditioner"), [((2,), "unit"), ((1, 1), "encoder")]
 )
-def test_both_paths_normalise_to_the_integral_over_z(
-    make, latent_sizes, preconditioner
-):
+def test_all_paths_normalise_to_the_integral_over_z(make, latent_sizes, preconditioner):
     model = networks.bernoulli_model(
         6, latent_sizes=latent_sizes, widths=((3,),) * len(latent_sizes)
     )

@@ -29,7 +29,11 @@ BLOCK_BYTES = (
 SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
 ROWS_PER_CORE = 64  # chains at least; fewer do not pay for averaging the gradients
 AUTO = "auto"  # until `force.settle` a force's precision is then the model's own
-STARTS = {"encoder": models.posterior_path, "prior": models.prior_path}
+STARTS = {
+    "encoder": models.posterior_path,
+    "prior": models.prior_path,
+    "wide": models.wide_path,
+}
 
 
 class Training(NamedTuple):

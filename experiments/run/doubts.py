@@ -58,7 +58,8 @@ def of_gap(gaps, settings):
         log.warning(
             "The bidirectional gap, %.3f nats, is above evaluation.gap_threshold=%g, "
             "and that of %d of %d simulated examples above 1 nat: log p(x) may be off "
-            "by as much. Raise evaluation.num_temperatures=%d.",
+            "by as much. Raise evaluation.num_temperatures=%d or, where few examples "
+            "make it, try evaluation.start=wide (here %s).",
             *(np.mean(gaps), settings.gap_threshold, np.sum(gaps > 1.0), len(gaps)),
-            settings.num_temperatures,
+            *(settings.num_temperatures, settings.start),
         )

@@ -17,8 +17,8 @@ min of training and 6.7e7 gradient evaluations a seed (docs/gradients.md);
 from configs import default
 
 
-def get_config(estimator="ais"):
-    """Returns the config; the argument picks the estimator, or is "best"."""
+def get_config(estimator="best"):
+    """Returns the config for "best" or, by the argument, an estimator."""
     config = default.get_config(estimator)
     config.dataset = "omniglot"
     config.num_epochs = 100

@@ -6,7 +6,7 @@ The workdir gets one folder for each variant. Finished variants are skipped, unf
 ones resumed. Any run's config can be swept over any of its settings:
 
 python -m experiments.sweep --config=configs/digits.py --workdir=runs/rates \
-    --over=optimizer.learning_rate=1e-3,3e-3 --over=estimator.num_samples=1,5
+    --over=optimizer.learning_rate=1e-2,2e-2 --over=estimator.num_samples=1,5
 """
 
 from absl import flags

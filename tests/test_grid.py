@@ -11,7 +11,7 @@ SAMPLES = "estimator.num_samples=1,5"
 
 
 def test_a_grid_has_every_combination():
-    variants = grid.select(digits.get_config(), [RATES, SAMPLES])
+    variants = grid.select(digits.get_config("ais"), [RATES, SAMPLES])
     assert [v.name for v in variants] == [
         "learning_rate=0.001,num_samples=1",
         "learning_rate=0.001,num_samples=5",

@@ -158,7 +158,7 @@ def rows_without_seconds(workdir):
     return rows
 
 
-def make_config(estimator="ais", **settings):
+def make_config(estimator="best", **settings):
     """The tiny config for this process; a double underscore stands for a dot."""
     config = digits.get_config(estimator)
     flat = {name.replace("__", "."): value for name, value in settings.items()}
@@ -244,7 +244,8 @@ def test_results_say_what_was_measured_and_how(uninterrupted):
     assert results["device"] == f"{cores} x cpu (cpu)"
     assert {k: results[k] for k in provenance} == provenance
     assert (results["steps"], results["epochs"]) == (STEPS, STEPS // 15)
-    per_example = 1 * (2 + 2 * 3) + 1
+    points = 2 + 1  # of the last trajectory
+    per_example = 1 + (2 + 2) * 2 + points + 4  # four moves of two steps; phi's draws
     assert results["gradient_evaluations"] == STEPS * 100 * per_example
     assert results["training_seconds"] > 0.0
     assert results["evaluation_seconds"] > 0.0
@@ -349,10 +350,10 @@ def test_a_killed_evaluation_ends_with_the_very_same_numbers(
     [
         ({"num_epochs": 50}, "num_epochs=100, not 50"),
         ({"seed": 1}, "seed=0, not 1"),
-        ({"optimizer__learning_rate": (1e-3,)}, "optimizer.learning_rate=[0.003], not"),
+        ({"optimizer__learning_rate": (1e-3,)}, "optimizer.learning_rate=[0.015], not"),
         ({"model__widths": ((8,),)}, "model.widths=[[16]], not [[8]]"),
         ({"training__steps_per_row": 15}, "training.steps_per_row=5, not 15"),
-        ({"estimator": "vae"}, "estimator.average='end', not None"),
+        ({"estimator": "vae"}, "estimator.average='points', not None"),
     ],
 )
 def test_a_workdir_of_another_config_is_refused_by_the_setting(
@@ -381,7 +382,7 @@ def test_other_settings_of_the_evaluation_may_go_on(cache, uninterrupted, tmp_pa
 
 def test_a_loss_that_is_not_finite_stops_the_run(cache, tmp_path):
     workdir = tmp_path / "run"
-    rate = {"optimizer.learning_rate": (1e30,)}
+    rate = {"optimizer.learning_rate": (1e30,), "optimizer.phi.learning_rate": (1e30,)}
     with started(cache, workdir, TINY | rate) as process:
         assert process.wait() == 1, log_of(workdir)
     last = log_of(workdir).splitlines()[-1]
@@ -401,10 +402,12 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     optimizer = identity["config"]["optimizer"]
     optimizer["learning_rate"] = optimizer["phi"]["learning_rate"] = [1e30]
     write_json(workdir / "config.json", identity)
+    high = (1e30,)
+    config = make_config(
+        optimizer__learning_rate=high, optimizer__phi__learning_rate=high
+    )
     with pytest.raises(NonFiniteLoss) as caught:
-        train_and_evaluate(
-            make_config(optimizer__learning_rate=(1e30,)), workdir, mode="train"
-        )
+        train_and_evaluate(config, workdir, mode="train")
     assert caught.value.status == 1
     assert f"last good checkpoint is of step {saved} in {workdir}" in str(caught.value)
     bad = int(str(caught.value).split("at step ")[1].split(";")[0])

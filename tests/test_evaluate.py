@@ -31,7 +31,7 @@ from experiments.system.errors import (
 from experiments.system.files import read_json, write_arrays, write_json
 
 cache = launcher.cache
-EVALUATION = SHORT | {"evaluation.num_examples": 12}
+EVALUATION = SHORT | {"estimator": "ais", "evaluation.num_examples": 12}
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,12 @@ def _sweep_over(config):
     """Runs the variants of --over one after the other, and prints what they reached."""
     from experiments.paper import compare, grid
     from experiments.run import launch
+    from experiments.system.errors import InputError
 
     args = flags.FLAGS
+    for name in ("dry_run", "shard", "only"):
+        if args[name].present:
+            raise InputError(f"--{name} is for tables: leave it out with --over")
     variants = grid.select(config, args.over, args.random)
     launch.use_cores([variant.config for variant in variants])
     print(compare.run(variants, args.workdir))

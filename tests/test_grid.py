@@ -1,5 +1,9 @@
 """Sweeps over any settings: the grid, random draws of it, refusals."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from configs import digits
@@ -57,3 +61,19 @@ def test_bad_texts_are_refused_in_a_line(over, message):
     with pytest.raises(InputError, match=message) as caught:
         grid.select(digits.get_config(), [over])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "--shard=1/2", "--only=batch_size=50"])
+def test_flags_of_tables_are_refused_in_a_line(tmp_path, flag):
+    command = ["-m", "experiments.sweep", "--config=configs/digits.py", flag]
+    command += ["--over=batch_size=50,100", f"--workdir={tmp_path / 'sweep'}"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    name = flag.split("=")[0]
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"Error: {name} is for tables: leave it out with --over\n"
+    assert not (tmp_path / "sweep").exists()

@@ -1,40 +1,72 @@
-"""Annealed importance sampling for deep latent-variable models, in JAX."""
+"""Annealed importance sampling for deep latent-variable models, in JAX.
 
-from ais_jax import (
-    adaptation,
-    epochs,
-    estimators,
-    likelihoods,
-    optimizers,
-    schedules,
-    sharding,
-    training,
+Names of `ais_jax.models` and `ais_jax.training`, which need Flax and Optax, are loaded
+when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ais_jax.annealing import schedules
+from ais_jax.annealing.ais import AISResult, anneal, reverse_anneal
+from ais_jax.annealing.hmc import HMCInfo, hmc_step
+from ais_jax.annealing.path import AnnealingPath, Point, evaluate
+from ais_jax.annealing.proposals import (
+    WeightedSamples,
+    annealed,
+    importance,
+    resample,
 )
-from ais_jax.ais import AISResult, anneal, reverse_anneal
-from ais_jax.bounded import bounded
-from ais_jax.estimators import Estimator
-from ais_jax.evaluation import (
-    Bounds,
-    LogNormalizer,
+from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
+from ais_jax.evidence.bounded import bounded
+from ais_jax.evidence.estimates import Bounds, LogNormalizer
+from ais_jax.evidence.log_z import (
     bidirectional_bounds,
     estimate_log_z,
     importance_log_weights,
     log_normalizer,
 )
-from ais_jax.hmc import HMCInfo, hmc_step
-from ais_jax.models import (
-    Distribution,
-    LatentVariableModel,
-    posterior_path,
-    prior_path,
-    wide_path,
-)
-from ais_jax.networks import bernoulli_model, latent_model
-from ais_jax.numpyro_models import from_numpyro
-from ais_jax.path import AnnealingPath, Point, evaluate
-from ais_jax.proposals import WeightedSamples, annealed, importance, resample
-from ais_jax.trajectory import TrajectoryInfo, trajectory_step
-from ais_jax.tuning import Plan, resample_plan, tune, tune_examples
+from ais_jax.evidence.numpyro_models import from_numpyro
+from ais_jax.evidence.plan import Plan, resample_plan, tune, tune_examples
+
+if TYPE_CHECKING:
+    from ais_jax import training
+    from ais_jax.models import likelihoods
+    from ais_jax.models.latent import (
+        Distribution,
+        LatentVariableModel,
+        posterior_path,
+        prior_path,
+        wide_path,
+    )
+    from ais_jax.models.networks import bernoulli_model, latent_model
+    from ais_jax.training import (
+        epochs,
+        estimators,
+        optimizers,
+        sharding,
+        step_sizes,
+    )
+    from ais_jax.training.estimators import Estimator
+
+_LATENT, _NETWORKS = "ais_jax.models.latent", "ais_jax.models.networks"
+_LOADED_ON_USE = {
+    "Distribution": _LATENT,
+    "Estimator": "ais_jax.training.estimators",
+    "LatentVariableModel": _LATENT,
+    "bernoulli_model": _NETWORKS,
+    "epochs": "ais_jax.training.epochs",
+    "estimators": "ais_jax.training.estimators",
+    "latent_model": _NETWORKS,
+    "likelihoods": "ais_jax.models.likelihoods",
+    "optimizers": "ais_jax.training.optimizers",
+    "posterior_path": _LATENT,
+    "prior_path": _LATENT,
+    "sharding": "ais_jax.training.sharding",
+    "step_sizes": "ais_jax.training.step_sizes",
+    "training": "ais_jax.training",
+    "wide_path": _LATENT,
+}
 
 __all__ = [
     "AISResult",
@@ -49,7 +81,6 @@ __all__ = [
     "Point",
     "TrajectoryInfo",
     "WeightedSamples",
-    "adaptation",
     "anneal",
     "annealed",
     "bernoulli_model",
@@ -74,6 +105,7 @@ __all__ = [
     "reverse_anneal",
     "schedules",
     "sharding",
+    "step_sizes",
     "training",
     "trajectory_step",
     "tune",
@@ -81,3 +113,17 @@ __all__ = [
     "wide_path",
 ]
 __version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:
+    """A public name that is loaded on its first use (PEP 562)."""
+    if name not in _LOADED_ON_USE:
+        raise AttributeError(f"module 'ais_jax' has no attribute {name!r}")
+    module = import_module(_LOADED_ON_USE[name])
+    is_module = module.__name__.endswith(f".{name}")
+    return module if is_module else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """The names that are loaded, and those that are loaded on use."""
+    return sorted({*globals(), *__all__})

@@ -8,18 +8,25 @@ import jax
 import jax.numpy as jnp
 
 from ais_jax import (
-    adaptation,
     estimators,
-    evaluation,
     optimizers,
     schedules,
     training,
-    tuning,
 )
-from ais_jax.batching import chain_keys, map_examples
-from ais_jax.hmc import hmc_step
-from ais_jax.models import posterior_path
-from ais_jax.networks import bernoulli_model
+from ais_jax.annealing.hmc import hmc_step
+from ais_jax.batching import (
+    chain_keys,
+    map_examples,
+)
+from ais_jax.evidence import (
+    log_z,
+)
+from ais_jax.evidence import (
+    plan as tuning,
+)
+from ais_jax.models.latent import posterior_path
+from ais_jax.models.networks import bernoulli_model
+from ais_jax.training.step_sizes import StepSizeRule
 from benchmarks import launcher
 
 GRID = ((1, 5), (1, 11), (5, 5), (5, 11), (50, 5), (50, 11))  # (K, T) of the paper
@@ -139,7 +146,7 @@ def sampler_arguments(work, num_moves):
 
 def make_step(estimate, block):
     """The training step as the launcher makes it, images drawn at each visit."""
-    rule = adaptation.StepSizeRule()
+    rule = StepSizeRule()
     return training.make_train_step(estimate, rule, binarize=True, block_size=block)
 
 
@@ -185,7 +192,7 @@ def compiled_evaluation(work, num_chains, num_temperatures, num_leapfrog):
     def evaluate(key, theta, phi, x):
         def one(key, x):
             path = posterior_path(model, theta, phi, x)
-            return evaluation.log_normalizer(key, path, plan, num_chains, transition)
+            return log_z.log_normalizer(key, path, plan, num_chains, transition)
 
         keys = jax.random.split(key, len(x))
         block = launcher.block_size(num_chains)

@@ -9,8 +9,8 @@ import numpy as np
 from jax.scipy import stats
 from jax.scipy.special import logsumexp
 
+from ais_jax.annealing.path import AnnealingPath
 from ais_jax.numerics import normal_log_prob
-from ais_jax.path import AnnealingPath
 
 
 class Density(NamedTuple):

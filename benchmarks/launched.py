@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from ais_jax import adaptation, epochs, estimators, sharding, training
+from ais_jax import (
+    epochs,
+    estimators,
+    sharding,
+    training,
+)
+from ais_jax.training import step_sizes
 from benchmarks import common, flops, launcher, runner
 
 LAUNCHED, AUTOMATIC = "as launched", "as launched, automatic force"
@@ -84,7 +90,7 @@ def spread_run(work, estimate, mesh, images, num_replicates=1):
     """
     train_step = training.make_train_step(
         estimate,
-        adaptation.StepSizeRule(),
+        step_sizes.StepSizeRule(),
         binarize=True,
         block_size=launcher.block_size(estimate.num_samples),
         axis_name=sharding.DATA,

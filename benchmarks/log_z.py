@@ -11,8 +11,12 @@ from functools import partial
 import jax
 import numpy as np
 
-from ais_jax import hmc_step, log_normalizer, tune
-from ais_jax.tuning import DEFAULT_JITTER
+from ais_jax import (
+    hmc_step,
+    log_normalizer,
+    tune,
+)
+from ais_jax.evidence.plan import DEFAULT_JITTER
 from benchmarks import runner
 from benchmarks.densities import DENSITIES
 

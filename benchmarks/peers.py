@@ -11,10 +11,10 @@ import optax
 from jax.scipy.stats import norm
 
 from ais_jax import schedules
+from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.batching import chain_keys
-from ais_jax.models import posterior_path
-from ais_jax.path import AnnealingPath
-from ais_jax.proposals import WeightedSamples
+from ais_jax.models.latent import posterior_path
 from benchmarks import launched, runner
 
 TORCH_THREADS = 2  # on a CPU

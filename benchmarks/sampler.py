@@ -8,9 +8,9 @@ import statistics
 
 import jax
 
+from ais_jax.annealing.path import evaluate
 from ais_jax.batching import chain_keys
-from ais_jax.models import posterior_path
-from ais_jax.path import evaluate
+from ais_jax.models.latent import posterior_path
 from benchmarks import common, flops, launched, launcher, peers, runner
 
 EVALUATION = (16, 100, 10)  # chains, temperatures, leapfrog steps

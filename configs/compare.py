@@ -12,7 +12,7 @@ import importlib
 
 from ml_collections import ConfigDict
 
-from ais_jax.registry import lookup
+from ais_jax.checks import lookup
 from configs import presets
 
 DATASETS = ("digits", "mnist", "omniglot")

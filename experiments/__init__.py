@@ -10,6 +10,6 @@ if sys.argv[0] == "-m":  # one of the programs starts: no import of it is unguar
 
 def load_run(workdir, model=None):
     """A trained run as an object: see `experiments.run.loaded.load_run`."""
-    from experiments.run import loaded
+    from experiments.run import run
 
-    return loaded.load_run(workdir, model)
+    return run.load_run(workdir, model)

@@ -15,7 +15,8 @@ def main():
     """Evaluates the decoder that the flags name."""
     args = flags.FLAGS
     config = command_line.load_config()
-    from experiments.run import decoder, launch
+    from experiments.evaluate import decoder
+    from experiments.run import launch
 
     launch.use_cores([config])
     decoder.evaluate_named(config, args.decoder, args.weights, args.workdir)

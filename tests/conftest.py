@@ -10,7 +10,7 @@ import os
 import jax
 import pytest
 
-from ais_jax.networks import bernoulli_model
+from ais_jax.models.networks import bernoulli_model
 
 FASTER_COMPILATION = "--xla_backend_optimization_level=0"
 if jax.__version__.startswith("0.10."):  # a later XLA ends at a flag that it lacks

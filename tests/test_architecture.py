@@ -10,56 +10,25 @@ import pytest
 import ais_jax
 import experiments
 
-SOURCES = sorted(Path(ais_jax.__file__).parent.glob("*.py"))
-CHAIN = ["numerics", "path", "hmc", "ais", "proposals", "models", "estimators"]
-BASE = {"registry", "types", "batching", "schedules"}
-IMPORTS = {
-    "types": set(),
-    "registry": set(),
-    "batching": {"types"},
-    "adaptation": {"types"},
-    "optimizers": {"types", "registry"},
-    "trajectory": {"types", *CHAIN[:3]},
-    "averaging": {"types", "registry", "trajectory", *CHAIN[:4]},
-    "precision": {"types", "registry"},
-    "numerics": {"types"},
-    "schedules": {"types", "registry"},
-    "path": {"types", "numerics"},
-    "hmc": {"types", *CHAIN[:2]},
-    "ais": {*BASE, *CHAIN[:3]},
-    "positions": {"types", "path"},
-    "bounded": {"types", "path"},
-    "numpyro_models": {"types", "path"},
-    "preconditioning": {"types", "registry"},
-    "placement": {"types"},
-    "results": {"types", "numerics"},
-    "populations": {*BASE, *CHAIN[:4]},
-    "pilot": {*BASE, *CHAIN[:4], "placement", "populations", "preconditioning"},
-    "proposals": {*BASE, *CHAIN[:4], "averaging", "populations"},
-    "one_pass": {"types"},
-    "models": {*BASE, *CHAIN[:5], "one_pass"},
-    "likelihoods": {"types", "registry", "numerics"},
-    "modules": {"types"},
-    "networks": {*BASE, *CHAIN[:6], "precision", "likelihoods", "modules", "one_pass"},
-    "losses": {*BASE, *CHAIN[:6], "one_pass"},
-    "estimators": {*BASE, *CHAIN[:6], "averaging", "losses"},
-    "gradients": {*BASE, *CHAIN},
-    "training": {*BASE, *CHAIN, "adaptation", "gradients", "optimizers"},
-    "tuning": {*BASE, *CHAIN[:5], "pilot", "placement", "positions", "preconditioning"},
-    "refining": {"types", "results", "tuning"},
-    "evaluation": {*BASE, *CHAIN[:4], "populations", "positions", "refining"},
-    "epochs": {"types", "training"},
-    "sharding": {"types", "epochs"},
-    "toy": {*BASE, *CHAIN[:5]},
+LIBRARY = Path(ais_jax.__file__).parent
+SOURCES = sorted(LIBRARY.rglob("*.py"))
+GROUND = {"types", "checks", "numerics", "batching"}
+IMPORTS = {  # what each room may import, beside its own files and the ground's
+    "annealing": set(),
+    "evidence": {"annealing"},
+    "models": {"annealing"},
+    "training": {"annealing", "models"},
 }
-IMPORTS["evaluation"] |= {"results", "tuning"}
-IMPORTS["__init__"] = set(IMPORTS)  # it may name anything that users import from it
-LIBRARIES = {"jax", "flax", "optax", "numpy", "jaxtyping"}
+NEEDS_FLAX = {"models", "training"}  # these alone import Flax and Optax
+LIBRARIES = {"jax", "numpy", "jaxtyping"}
+FLAX = {"flax", "optax"}
 EXTRAS = {"numpyro_models": {"numpyro"}}  # imported where it is called
-STANDARD = {"collections", "difflib", "functools", "inspect", "math"}
+STANDARD = {"collections", "difflib", "functools", "importlib", "inspect", "math"}
 STANDARD |= {"operator", "types", "typing"}
 
-each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+each_source = pytest.mark.parametrize(
+    "source", SOURCES, ids=lambda p: str(p.relative_to(LIBRARY))
+)
 
 
 def imported(source):
@@ -74,16 +43,35 @@ def imported(source):
     return names
 
 
-@each_source
-def test_modules_import_only_from_the_left(source):
-    ours = {n.split(".")[1] for n in imported(source) if n.startswith("ais_jax.")}
-    assert ours <= IMPORTS[source.stem]
+def files_imported(source):
+    """The files of the library that a file imports, such as `annealing/path`."""
+    known = {str(p.relative_to(LIBRARY).with_suffix("")): p for p in SOURCES}
+    for name in imported(source):
+        if name.startswith("ais_jax."):
+            place = name.removeprefix("ais_jax.").replace(".", "/")
+            yield place if place in known else place.rpartition("/")[0]
+
+
+@pytest.mark.parametrize("room", IMPORTS)
+def test_a_room_imports_only_from_those_below_it(room):
+    allowed = {room, *IMPORTS[room], *GROUND}
+    for source in (LIBRARY / room).glob("*.py"):
+        theirs = {place.partition("/")[0] for place in files_imported(source)}
+        assert theirs <= allowed, source
+
+
+def test_the_ground_imports_itself_alone():
+    assert {p.stem for p in LIBRARY.glob("*.py")} == {*GROUND, "__init__"}
+    for name in GROUND:
+        assert set(files_imported(LIBRARY / f"{name}.py")) <= GROUND
 
 
 @each_source
 def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
     extras = EXTRAS.get(source.stem, set())
+    if source.parent.name in NEEDS_FLAX:
+        extras = extras | FLAX
     assert roots <= LIBRARIES | STANDARD | {"ais_jax"} | extras
     tree = ast.parse(source.read_text())
     first = {ast.dump(node) for node in tree.body if "numpyro" in ast.dump(node)}
@@ -104,7 +92,7 @@ def test_gradients_are_stopped_in_the_estimators_and_their_losses_only():
 
 def test_no_module_imports_itself_through_others():
     graph = {
-        source.stem: {n.split(".")[1] for n in imported(source) if n.startswith("ais_")}
+        str(source.relative_to(LIBRARY).with_suffix("")): set(files_imported(source))
         for source in SOURCES
         if source.stem != "__init__"
     }
@@ -130,7 +118,8 @@ def public(module):
 
 @each_source
 def test_every_public_function_is_annotated(source):
-    module = importlib.import_module(f"ais_jax.{source.stem}")
+    parts = source.relative_to(LIBRARY.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts))
     for name, function in public(module):
         signature = inspect.signature(function)
         bare = {
@@ -146,7 +135,14 @@ def test_no_file_is_longer_than_330_lines(source):
 
 
 EXPERIMENTS = Path(experiments.__file__).parent
-ROOMS = ["system", "data", "run", "paper"]  # each may import from those before it
+ROOMS = [
+    "system",
+    "data",
+    "run",
+    "evaluate",
+    "doors",
+    "paper",
+]  # each may import from those before it
 PLACES = sorted(EXPERIMENTS.rglob("*.py"))
 each_place = pytest.mark.parametrize(
     "source", PLACES, ids=lambda p: str(p.relative_to(EXPERIMENTS))
@@ -166,8 +162,17 @@ def imported_modules(source):
     return {n if n in known else n.rpartition(".")[0] for n in names}
 
 
+DOORS = {  # they put training and evaluation together
+    "experiments.run.launch",
+    "experiments.run.run",
+    "experiments.evaluate.decoder",
+}
+
+
 def room(name):
     """A module's room; the programs are a room above all others."""
+    if name in DOORS:
+        return "doors"
     parts = name.split(".")
     return parts[1] if len(parts) > 2 or parts[-1] in ROOMS else "programs"
 
@@ -210,7 +215,9 @@ def read_keys(source):
 
 
 @pytest.mark.parametrize(
-    "source", sorted(EXPERIMENTS.glob("run/*.py")), ids=lambda p: p.stem
+    "source",
+    sorted((*EXPERIMENTS.glob("run/*.py"), *EXPERIMENTS.glob("evaluate/*.py"))),
+    ids=lambda p: p.stem,
 )
 def test_only_the_settings_read_the_keys_of_a_runs_config(source):
     is_reader = source.stem in ("settings", "migrate")

@@ -53,8 +53,10 @@ def test_the_readmes_log_z_needs_the_library_alone(tmp_path):
 
 
 def test_every_module_of_the_library_imports_by_itself(tmp_path):
-    names = sorted(path.stem for path in (ROOT / "ais_jax").glob("*.py"))
-    code = "".join(f"import ais_jax.{n}\n" for n in names if n != "__init__")
+    files = sorted((ROOT / "ais_jax").rglob("*.py"))
+    places = [path.relative_to(ROOT).with_suffix("").parts for path in files]
+    names = [".".join(parts) for parts in places if parts[-1] != "__init__"]
+    code = "".join(f"import {name}\n" for name in names)
     done = run_hidden(code, tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -66,3 +68,12 @@ def test_what_is_hidden_cannot_be_imported(tmp_path):
         for name in HIDDEN
     )
     assert run_hidden(code, tmp_path).stdout.split() == list(HIDDEN)
+
+
+def test_log_z_needs_neither_flax_nor_optax(tmp_path):
+    code = """
+import sys
+from ais_jax import estimate_log_z, from_numpyro
+print(sorted({"flax", "optax", "numpyro"} & sys.modules.keys()))
+"""
+    assert run_hidden(code, tmp_path).stdout == "[]\n"

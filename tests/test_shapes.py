@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jaxtyping import TypeCheckError
-from targets import skewed
 
 import ais_jax
-from ais_jax import adaptation, batching, numerics, tuning
+from ais_jax import (
+    batching,
+    numerics,
+)
+from ais_jax.evidence import plan
+from ais_jax.training import step_sizes
+from tests.targets import skewed
 
 KEY = jax.random.key(0)
 PATH = skewed(3).path
@@ -37,10 +42,10 @@ def posterior(model, images):
         lambda: ais_jax.reverse_anneal(KEY, PATH, BATCH, BETAS, STEPS, move),
         lambda: ais_jax.anneal(BETAS, PATH, BATCH[0], BETAS, STEPS, move),
         lambda: hmc(step_size=STEPS),
-        lambda: adaptation.update_step_sizes(adaptation.StepSizeRule(), STEPS, BETAS),
+        lambda: step_sizes.update_step_sizes(step_sizes.StepSizeRule(), STEPS, BETAS),
         lambda: batching.example_keys(KEY, 2),
         lambda: numerics.bernoulli_log_prob(BATCH, BETAS),
-        lambda: tuning.tune(KEY, PATH, num_temperatures="4"),
+        lambda: plan.tune(KEY, PATH, num_temperatures="4"),
     ],
 )
 def test_a_wrong_shape_or_type_is_refused(call):

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from configs import default
 from experiments.data.dataset import Dataset
-from experiments.run.decoder import evaluate_decoder
+from experiments.evaluate.decoder import evaluate_decoder
 
 images = load_digits().images.astype(np.float32) / 16.0
 train, test = images[:1500], images[1500:]

@@ -17,7 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data import originals, own
+from experiments.data import (
+    downloads,
+    user_data,
+)
 from experiments.data.catalogue import (
     CATALOGUE,
     REBUILT_DIGEST,
@@ -47,17 +50,17 @@ def check_available(name: str, data_dir: str | os.PathLike | None = None) -> Non
             f"dataset={GIVEN}: it is given in Python alone: train_and_evaluate(config, "
             "dataset=Dataset.from_arrays(train, test))"
         )
-    if own.is_path(name):
-        own.find(name, root)
+    if user_data.is_path(name):
+        user_data.find(name, root)
         return
     if name.startswith(TFDS):
-        originals.require_packages(name, CATALOGUE["mnist"].packages)
+        downloads.require_packages(name, CATALOGUE["mnist"].packages)
         return
     if name not in NAMES:
         raise DataError(unknown(name))
     caches = _cache_paths(name, root)
     if name == "digits" or not any(path.is_file() for path in caches):
-        originals.require(name, root, caches)
+        downloads.require(name, root, caches)
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -65,15 +68,15 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
 
     `data_dir` None or "" means `$AIS_JAX_DATA`, else `~/.cache/ais_jax/data`. A copy of
     Omniglot other than the IWAE study's is used with a warning that names both digests.
-    A path is one of `own.load`; `tfds:NAME` one of `tfds_images.load`.
+    A path is one of `user_data.load`; `tfds:NAME` one of `tfds_images.load`.
 
     Raises:
         DataError: the name is unknown, or the data are missing or damaged.
     """
     check_available(name, data_dir)
     root, name = _root(data_dir), _catalogued(name)
-    if own.is_path(name):
-        return own.load(name, root)
+    if user_data.is_path(name):
+        return user_data.load(name, root)
     if name.startswith(TFDS):
         from experiments.data import tfds_images
 
@@ -92,7 +95,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
 
 def unknown(name: str) -> str:
     """One line that refuses an unknown name."""
-    from ais_jax.registry import unknown_name
+    from ais_jax.checks import unknown_name
 
     near = unknown_name("dataset", name, NAMES)
     return f"{near} Or give a path (./NAME, NAME.npz, NAME.npy) or tfds:NAME."
@@ -105,7 +108,7 @@ def is_named(name: str) -> bool:
 
 def is_elsewhere(name: str) -> bool:
     """Whether the name is a path, or one of tensorflow-datasets'."""
-    return own.is_path(name) or _catalogued(name).startswith(TFDS)
+    return user_data.is_path(name) or _catalogued(name).startswith(TFDS)
 
 
 def sizes(name: str, data_dir: str | os.PathLike | None = None) -> Sizes:
@@ -169,7 +172,7 @@ def _digits():
 
 
 def _omniglot(root):
-    arrays, md5 = originals.read_chardata(root)
+    arrays, md5 = downloads.read_chardata(root)
     if md5 == STUDY_MD5:
         return arrays, STUDY_SOURCE
     kind = "rebuilt split" if digest(arrays) == REBUILT_DIGEST else "user's copy"
@@ -178,7 +181,7 @@ def _omniglot(root):
 
 def _build(name, root):
     """Arrays and source from the originals, which are then cached."""
-    originals.require(name, root, _cache_paths(name, root))
+    downloads.require(name, root, _cache_paths(name, root))
     logging.getLogger(__name__).info("preparing %s, once", name)
     if name == "omniglot":
         arrays, source = _omniglot(root)
@@ -205,13 +208,13 @@ def _build(name, root):
 
 def _cache_paths(name, root):
     identity = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
-    folders = (root / ".cache", originals.user_cache() / identity)
+    folders = (root / ".cache", downloads.user_cache() / identity)
     return tuple(folder / f"{name}.npz" for folder in folders)
 
 
 def _fingerprint(name, root):
     """File name -> sha256 of each original that is there."""
-    return {f: _sha256(path) for f, path in originals.find(name, root).items()}
+    return {f: _sha256(path) for f, path in downloads.find(name, root).items()}
 
 
 def _sha256(path):

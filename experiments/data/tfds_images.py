@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.data.catalogue import CATALOGUE
 from experiments.data.dataset import Dataset
-from experiments.data.originals import find
+from experiments.data.downloads import find
 from experiments.system.errors import DataError
 
 

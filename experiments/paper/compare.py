@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from ais_jax.registry import unknown_name
+from ais_jax.checks import unknown_name
 from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
 from experiments.paper.variants import Variant, counted

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import proposals, schedules, toy
-from ais_jax.hmc import hmc_step
-from ais_jax.registry import unknown_name
+from ais_jax import schedules
+from ais_jax.annealing import proposals
+from ais_jax.annealing.hmc import hmc_step
+from ais_jax.checks import unknown_name
 from configs.figure1 import get_config
+from experiments.evaluate.plots import curve_style
+from experiments.paper import toy
 from experiments.run.folder import provenance
-from experiments.run.plots import curve_style
 from experiments.system.errors import InputError
 from experiments.system.files import prepare, write_json
 

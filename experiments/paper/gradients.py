@@ -14,12 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import batching, estimators
-from ais_jax.adaptation import StepSizeRule, update_step_sizes
-from ais_jax.gradients import phi_gradient, theta_gradient
+from ais_jax import (
+    batching,
+    estimators,
+)
 from ais_jax.numerics import effective_sample_size
-from experiments.run import build, folder, launch, plots, train
-from experiments.run.evaluate import parameters
+from ais_jax.training.gradients import (
+    phi_gradient,
+    theta_gradient,
+)
+from ais_jax.training.step_sizes import (
+    StepSizeRule,
+    update_step_sizes,
+)
+from experiments.evaluate import plots
+from experiments.evaluate.evaluate import parameters
+from experiments.run import (
+    build,
+    folder,
+    launch,
+    train,
+)
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
 from experiments.system.files import write_json

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 from ml_collections import ConfigDict
 
-from ais_jax.registry import unknown_name
+from ais_jax.checks import unknown_name
 from experiments.paper import compare
 from experiments.run.settings import flatten
 from experiments.system.errors import InputError

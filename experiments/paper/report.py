@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.evaluate import plots
 from experiments.paper import differences
 from experiments.paper.lines import arrange, line
 from experiments.paper.results import Run, pool
 from experiments.paper.tables import TITLES, label
-from experiments.run import plots
 from experiments.system.files import prepare, write_text
 
 _LEGEND = """\

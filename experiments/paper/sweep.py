@@ -7,7 +7,7 @@ import jax
 import pandas as pd
 from ml_collections import ConfigDict
 
-from ais_jax.registry import unknown_name
+from ais_jax.checks import unknown_name
 from experiments.data import load
 from experiments.paper import variants as expansion
 from experiments.paper.variants import Variant

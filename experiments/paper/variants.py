@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from ais_jax.registry import unknown_name
+from ais_jax.checks import unknown_name
 from configs import default, presets, table1
 from experiments.paper import cost, tables
 from experiments.paper.tables import Row

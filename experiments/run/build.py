@@ -12,14 +12,16 @@ import jax.numpy as jnp
 from ais_jax import (
     epochs,
     estimators,
-    models,
-    networks,
     optimizers,
     sharding,
     training,
 )
-from ais_jax.likelihoods import LIKELIHOODS
-from ais_jax.optimizers import Optimizers
+from ais_jax.models import (
+    latent,
+    networks,
+)
+from ais_jax.models.likelihoods import LIKELIHOODS
+from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
 from experiments.system.errors import ConfigError
 
@@ -30,9 +32,9 @@ SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
 ROWS_PER_CORE = 64  # chains at least; fewer do not pay for averaging the gradients
 AUTO = "auto"  # until `force.settle` a force's precision is then the model's own
 STARTS = {
-    "encoder": models.posterior_path,
-    "prior": models.prior_path,
-    "wide": models.wide_path,
+    "encoder": latent.posterior_path,
+    "prior": latent.prior_path,
+    "wide": latent.wide_path,
 }
 
 
@@ -40,7 +42,7 @@ class Training(NamedTuple):
     """What a training run needs."""
 
     settings: Any  # a `settings.Settings`
-    model: models.LatentVariableModel
+    model: latent.LatentVariableModel
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
     init: Callable  # (key, learning_rates) -> `TrainState`

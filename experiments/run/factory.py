@@ -3,7 +3,7 @@
 import importlib
 import inspect
 
-from ais_jax.models import LatentVariableModel
+from ais_jax.models.latent import LatentVariableModel
 from experiments.data.dataset import GIVEN
 from experiments.system.errors import ConfigError
 

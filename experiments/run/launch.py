@@ -7,7 +7,15 @@ from pathlib import Path
 from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
-from experiments.run import build, checkpoint, evaluate, folder, force, train
+from experiments.evaluate import evaluate, plots
+from experiments.run import (
+    build,
+    checkpoint,
+    folder,
+    force,
+    train,
+)
+from experiments.run.metrics import read_metrics
 from experiments.run.settings import resolve
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError, DiskFull
@@ -49,6 +57,7 @@ def train_and_evaluate(
                 log.info("Working directory: %s", workdir)
                 curve = evaluate.curve(setup, dataset)
                 trained = train.train(setup, dataset, workdir, curve)
+                _draw_learning_curves(workdir)
         if mode == "train":
             return None
         results = evaluate.evaluate(setup, dataset, trained, workdir)
@@ -70,6 +79,12 @@ def open_run(settings, workdir, write=False, dataset=None, model=None):
         setup = build.build_training(settings, dataset, model)
     folder.claim(workdir, settings, dataset.digest, write, dataset.image_shape)
     return setup, dataset
+
+
+def _draw_learning_curves(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl") if devices.is_first() else []
+    if rows:  # none where the file of a finished run was removed
+        plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
 
 
 def _check_given(settings, dataset, model):

@@ -15,14 +15,29 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from ais_jax import models, optimizers, precision, registry, schedules
-from ais_jax.adaptation import StepSizeRule, check_rule
+from ais_jax import (
+    checks,
+    optimizers,
+    schedules,
+)
+from ais_jax.models import (
+    latent,
+    precision,
+)
+from ais_jax.training.step_sizes import (
+    StepSizeRule,
+    check_rule,
+)
 from configs import default, presets
 from experiments.data import load
-from experiments.run import build, factory, shape
+from experiments.run import (
+    build,
+    factory,
+    schema,
+)
 from experiments.system.errors import ConfigError
 
-flatten = shape.flatten
+flatten = schema.flatten
 FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
 _TINY = 5e-324  # the smallest number above 0
 _RANGES = {  # what a setting must be -> its least value, what it is below, and names
@@ -56,7 +71,7 @@ _CHOICES = {
     "evaluation.start": build.STARTS,
     "evaluation.subset": ("random", "first"),
     "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
-    "evaluation.preconditioner": models.PRECONDITIONERS,
+    "evaluation.preconditioner": latent.PRECONDITIONERS,
 }
 _WIDEST = 10**7  # of a layer
 Evaluation = namedtuple("Evaluation", list(default.get_config().evaluation))
@@ -108,7 +123,7 @@ def resolve(config: ConfigDict) -> Settings:
     for section, program in (("table", "sweep"), ("variants", "compare")):
         if section in config:
             raise ConfigError(f"--config is for experiments.{program}: use that")
-    values = _filled(shape.complete(config, _defaults(config)))
+    values = _filled(schema.complete(config, _defaults(config)))
     _check(values)
     model, optimizer = dict(values["model"]), dict(values["optimizer"])
     phi_optimizer = {**optimizer, **optimizer.pop("phi")}
@@ -183,7 +198,7 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
         ConfigError: for another override.
     """
     config = ConfigDict(with_tuples(saved))
-    shape.check_names(config)
+    schema.check_names(config)
     with config.ignore_type():
         if "evaluation.preset" in overrides:
             preset = presets.EVALUATION["standard"]
@@ -269,7 +284,7 @@ def _check(values):
 
 def _choose(name, value, known):
     if value not in known:
-        raise ConfigError(registry.unknown_name(name, value, known))
+        raise ConfigError(checks.unknown_name(name, value, known))
 
 
 @contextlib.contextmanager

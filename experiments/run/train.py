@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from ais_jax.optimizers import with_rate
-from experiments.run import parameters, plots
+from ais_jax.training.optimizers import with_rate
+from experiments.run import parameters
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
@@ -89,8 +89,6 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
     if is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
         _warn_of_low_acceptance(rows)
-        if rows:  # none where the file of a finished run was removed
-            plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
     return _trained(setup, workdir, state)
 
 

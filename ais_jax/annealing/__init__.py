@@ -1,0 +1,1 @@
+"""One annealed chain: path, moves, weights; and many chains, resampled."""

@@ -1,0 +1,155 @@
+"""The geometric annealing path between a normalised base and a target (Eq. 6).
+
+Positions are flat vectors here; `positions.flatten` makes them of any pytree.
+Everything is for one chain: add chains and examples by `jax.vmap`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
+
+from ais_jax.types import (
+    PRNGKey,
+    Scalar,
+)
+
+
+class Coordinates(NamedTuple):
+    """A one-to-one map between a path's positions and the parameters of its user.
+
+    Attributes:
+        constrain: the parameters at a position.
+        unconstrain: the position of parameters.
+    """
+
+    constrain: Callable[[PyTree], PyTree]
+    unconstrain: Callable[[PyTree], PyTree]
+
+
+class AnnealingPath(NamedTuple):
+    """A base distribution and a target density, as closures.
+
+    Build it inside the function that is traced: it does not cross `jit`, `vmap` or
+    `scan`.
+
+    Attributes:
+        sample_base: an exact draw from the base.
+        log_base: its normalised log-density, log q(z|x), nats.
+        log_target: the target's log-density up to its normalising constant,
+            log p(x, z), nats.
+        scale: the length scale of each coordinate in HMC (the inverse square root of a
+            diagonal mass matrix); 1 in the paper. Or a matrix S, for HMC of z = S u.
+        force: its gradient, in place of the target's, drives the leapfrog. Any
+            deterministic function keeps HMC exact; a cheaper or coarser copy of
+            `log_target` makes it fast.
+        coordinates: where parameters are bounded and positions are not: estimates
+            give and take parameters.
+        score: gives log_target, its gradient, and what every point shall keep as its
+            `factors` (`one_pass.OnePass`), in one pass; in place of log_target, and
+            where there is no force.
+    """
+
+    sample_base: Callable[[PRNGKey], Float[Array, "D"]]
+    log_base: Callable[[Float[Array, "D"]], Scalar]
+    log_target: Callable[[Float[Array, "D"]], Scalar]
+    scale: Float[ArrayLike, "D D"] | Float[ArrayLike, "#D"] | ScalarLike = 1.0
+    force: Callable[[Float[Array, "D"]], Scalar] | None = None
+    coordinates: Coordinates | None = None
+    score: Callable[[Float[Array, "D"]], tuple] | None = None
+
+
+class Point(NamedTuple):
+    """A position with both endpoints' values and gradients there.
+
+    Every intermediate density of the path and its gradient are linear mixtures of
+    them, so nothing is evaluated again when the temperature changes.
+
+    Attributes:
+        z: the position.
+        log_base: nats.
+        log_target: nats.
+        grad_base: gradient of log_base.
+        grad_target: the gradient that drives the leapfrog.
+        factors: what `AnnealingPath.score` gives beside them, or None.
+    """
+
+    z: Float[Array, "D"]
+    log_base: Scalar
+    log_target: Scalar
+    grad_base: Float[Array, "D"]
+    grad_target: Float[Array, "D"]
+    factors: PyTree = None
+
+
+def evaluate(path: AnnealingPath, z: Float[Array, "D"]) -> Point:
+    """Evaluates both endpoints at a position: one pass forward and backward."""
+    log_base, grad_base = jax.value_and_grad(path.log_base)(z)
+    factors = None
+    if path.score is not None:
+        log_target, grad_target, factors = path.score(z)
+    elif path.force is None:
+        log_target, grad_target = jax.value_and_grad(path.log_target)(z)
+    else:
+        log_target, grad_target = path.log_target(z), jax.grad(path.force)(z)
+    return Point(
+        z=z,
+        log_base=log_base,
+        log_target=log_target,
+        grad_base=grad_base,
+        grad_target=grad_target,
+        factors=factors,
+    )
+
+
+def mix(
+    beta: ScalarLike, base: Float[ArrayLike, "*D"], target: Float[ArrayLike, "*D"]
+) -> Float[Array, "*D"]:
+    """The path's mixture of the endpoints' values: (1 - beta) base + beta target.
+
+    An endpoint of weight zero is left out, so that its infinities do not enter.
+    """
+    return jnp.where(beta < 1.0, (1.0 - beta) * base, 0.0) + jnp.where(
+        beta > 0.0, beta * target, 0.0
+    )
+
+
+def log_density(point: Point, beta: ScalarLike) -> Scalar:
+    """Log of f_beta (Eq. 6), unnormalised, at a point, nats.
+
+    A density of NaN is treated as zero.
+    """
+    value = mix(beta, point.log_base, point.log_target)
+    return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+
+def grad_log_density(point: Point, beta: ScalarLike) -> Float[Array, "D"]:
+    """Gradient of log f_beta (Eq. 6) that drives the leapfrog at a point."""
+    return mix(beta, point.grad_base, point.grad_target)
+
+
+def force_at(
+    path: AnnealingPath, beta: ScalarLike, z: Float[Array, "D"]
+) -> Float[Array, "D"]:
+    """The gradient of log f_beta at a new position, without the values."""
+    target = path.log_target if path.force is None else path.force
+    return mix(beta, jax.grad(path.log_base)(z), jax.grad(target)(z))
+
+
+def log_ratio(point: Point) -> Scalar:
+    """Log of target over base at a point, the integrand of Eq. 7, nats."""
+    return point.log_target - point.log_base
+
+
+def scaled(scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]) -> Float[Array, "D"]:
+    """A vector of the path's units in those of the position: scale * v, or S v."""
+    return scale @ v if jnp.ndim(scale) == 2 else scale * v
+
+
+def scaled_back(
+    scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]
+) -> Float[Array, "D"]:
+    """A gradient in the position in the path's units: scale * v, or S' v."""
+    return v @ scale if jnp.ndim(scale) == 2 else scale * v

@@ -1,0 +1,1 @@
+"""Log Z of any density, with errors, bounds and warnings."""

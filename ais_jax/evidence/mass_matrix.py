@@ -1,0 +1,81 @@
+"""The units of HMC at each temperature, estimated from a pilot's chains."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ais_jax.checks import lookup
+
+PRECONDITIONERS = ("unit", "diagonal", "dense")
+SHRINKAGE = 0.02  # of estimated correlations towards none: keeps them invertible
+
+
+class Covariance(NamedTuple):
+    """Second moments of a position, in parts that can be averaged one by one.
+
+    Attributes:
+        log_sd: logarithms of the standard deviations.
+        correlation: or None where it is not estimated.
+    """
+
+    log_sd: Float[Array, "*N D"]
+    correlation: Float[Array, "*N D D"] | None
+
+
+def estimate(
+    preconditioner: str, z: Float[Array, "P K *N D"], where: Bool[Array, "P K *N"]
+) -> Covariance | None:
+    """The covariance of K chains, within examples and averaged over P of them.
+
+    Args:
+        preconditioner: a name in `PRECONDITIONERS`.
+        z: positions, at any number of temperatures.
+        where: which of them count.
+
+    Returns:
+        One covariance for each temperature, or None for 'unit'.
+    """
+    if lookup("preconditioner", preconditioner, PRECONDITIONERS) == "unit":
+        return None
+    weight = where[..., None].astype(z.dtype)
+    num = jnp.sum(weight, axis=1, keepdims=True)
+    z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
+    mean = jnp.sum(z, axis=1, keepdims=True) / jnp.maximum(num, 1.0)
+    deviations = weight * (z - mean)
+    largest = jnp.maximum(jnp.max(jnp.abs(deviations), axis=(0, 1)), 1e-30)
+    u = deviations / largest[None, None]  # so that no square overflows
+    free = jnp.maximum(jnp.sum(jnp.maximum(num - 1.0, 0.0), axis=(0, 1)), 1.0)
+    sd = jnp.sqrt(jnp.sum(jnp.square(u), axis=(0, 1)) / free)
+    sd = jnp.maximum(sd, 1e-6)
+    log_sd = jnp.log(sd) + jnp.log(largest)
+    if preconditioner == "diagonal":
+        return Covariance(log_sd, None)
+    u = u / sd[None, None]
+    products = jnp.einsum("pk...d,pk...e->...de", u, u) / free[..., None]
+    return Covariance(log_sd, _unit_diagonal(products))
+
+
+def blend(
+    old: Covariance | None, new: Covariance | None, share: float = 0.5
+) -> Covariance | None:
+    """Part by part (1 - share) old + share new."""
+    return jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, old, new)
+
+
+def to_scale(covariance: Covariance) -> Float[Array, "..."]:
+    """What a path's `scale` is for it: standard deviations [D], or a factor [D, D]."""
+    sd = jnp.exp(covariance.log_sd)
+    if covariance.correlation is None:
+        return sd
+    size = sd.shape[-1]
+    shrunk = (1.0 - SHRINKAGE) * covariance.correlation + SHRINKAGE * jnp.eye(size)
+    return sd[..., None] * jnp.linalg.cholesky(shrunk)
+
+
+def _unit_diagonal(products):
+    """Correlations whose diagonal is exactly one, also where a coordinate is stuck."""
+    size = products.shape[-1]
+    is_diagonal = jnp.eye(size, dtype=bool)
+    return jnp.where(is_diagonal, 1.0, products)

@@ -1,0 +1,293 @@
+"""The pilot run: temperatures and step sizes, which are then frozen.
+
+An estimate whose chains adapt while they are weighed is biased. So a pilot with a key
+of its own makes a `Plan`, and every estimate takes one.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
+
+from ais_jax.annealing import schedules
+from ais_jax.annealing.ais import Transition
+from ais_jax.annealing.hmc import hmc_step
+from ais_jax.annealing.path import AnnealingPath
+from ais_jax.checks import (
+    check_count,
+    lookup,
+)
+from ais_jax.evidence import pilot as pilots
+from ais_jax.evidence.mass_matrix import PRECONDITIONERS
+from ais_jax.evidence.positions import flatten
+from ais_jax.evidence.spacing import (
+    interpolate,
+    place,
+)
+from ais_jax.types import PRNGKey
+
+DEFAULT_JITTER = 0.9  # no trajectory returns to its start; docs/log_z.md
+DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10, jitter=DEFAULT_JITTER)
+DEFAULT_STEP_SIZE = 0.1
+DEFAULT_TARGET = 0.65  # near HMC's optimal acceptance (Beskos et al., 2013)
+PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them
+PILOT_TEMPERATURES = 64  # the plan is read off the pilot's schedule by interpolation
+NUM_ROUNDS = 16
+MOST_ROUNDS = 4  # times as many where the acceptance is not there yet
+LARGEST_ERROR = 0.15  # of the acceptance where the rounds end
+
+Schedule = str | Float[ArrayLike, "T_plus_1"] | Sequence
+
+
+class Plan(NamedTuple):
+    """Frozen settings of a run: what `tune` gives and every estimate takes.
+
+    Attributes:
+        betas: inverse temperatures from 0 to 1.
+        step_sizes: of the moves at betas[1], ..., betas[T - 1]; a move at beta = 1
+            would not change the weight.
+        scale: of the path at each of these moves, in place of its `scale`: standard
+            deviations [T - 1, D] or factors [T - 1, D, D]; or a number, which leaves
+            the path's as it is.
+    """
+
+    betas: Float[Array, "T_plus_1"]
+    step_sizes: Float[Array, "T_minus_1"]
+    scale: Float[Array, "..."] | ScalarLike = 1.0
+
+
+def tune(
+    key: PRNGKey,
+    path: AnnealingPath | Callable[[PyTree], AnnealingPath],
+    xs: PyTree = None,
+    *,
+    num_temperatures: int,
+    num_chains: int = PILOT_CHAINS,
+    preconditioner: str = "diagonal",
+    **settings: Any,
+) -> Plan:
+    """Places the temperatures and sets the step sizes of one path in a pilot run.
+
+    Args:
+        key: use another one for the estimate itself.
+        path: from the base to the target; or, with xs, x -> path.
+        xs: None, or pilot examples with a leading axis, as for `tune_examples`.
+        num_temperatures: T of the plan.
+        num_chains: pilot chains of each path, at least 2.
+        preconditioner: 'diagonal', 'dense' (give it several chains for each dimension)
+            or 'unit', as for `tune_examples`.
+        **settings: as for `tune_examples`.
+
+    Raises:
+        ValueError: as `tune_examples`.
+    """
+    is_one = xs is None
+    return tune_examples(
+        key,
+        (lambda _: path) if is_one else path,
+        jnp.zeros((1,)) if is_one else xs,
+        num_temperatures=num_temperatures,
+        num_chains=num_chains,
+        preconditioner=preconditioner,
+        **settings,
+    )
+
+
+def tune_examples(
+    key: PRNGKey,
+    path_fn: Callable[[PyTree], AnnealingPath],
+    xs: PyTree,
+    *,
+    num_temperatures: int,
+    schedule: Schedule = "adaptive",
+    num_chains: int = 8,
+    transition: Transition = DEFAULT_TRANSITION,
+    target: ScalarLike = DEFAULT_TARGET,
+    first_step_size: ScalarLike = DEFAULT_STEP_SIZE,
+    pilot_temperatures: int = PILOT_TEMPERATURES,
+    num_rounds: int = NUM_ROUNDS,
+    preconditioner: str = "unit",
+) -> Plan:
+    """Makes one plan for the paths of many examples, from some of them.
+
+    First a population is tempered with resampling, its temperatures and step sizes
+    following the target. Then each round takes one through a short schedule: the
+    step size at each temperature moves towards the target acceptance, smoothly in
+    temperature, and rounds go on until it is there. With
+    schedule = 'adaptive' the temperatures are placed so that the conditional effective
+    sample size between neighbours is constant: to the leading order that is a density
+    proportional to the standard deviation of log target - log base at beta, here the
+    root of its variance over chains averaged over examples. Chains of zero density, or
+    of a penalty far below all others, are left out of it.
+
+    Args:
+        key: use another one for the estimate itself.
+        path_fn: the path of one example.
+        xs: pilot examples, a pytree with a leading axis of P.
+        num_temperatures: T of the plan.
+        schedule: 'adaptive', a name in `schedules.SCHEDULES`, or T + 1 betas.
+        num_chains: chains for each pilot example, at least 2.
+        transition: as for `ais.anneal`.
+        target: acceptance probability to aim for.
+        first_step_size: where the search starts, in units of the base's draws.
+        pilot_temperatures: temperatures of the pilot's own schedule, at most.
+        num_rounds: pilot runs; up to four times as many where they are needed.
+        preconditioner: 'unit' leaves the path's `scale`; 'diagonal' and 'dense' put in
+            its place the standard deviations, or a factor of the covariance, that the
+            pilot's chains have at each temperature.
+
+    Raises:
+        ValueError: for an unknown schedule, betas of another number of temperatures,
+            a path that does not fit together, or a number out of range.
+    """
+    check_count("num_chains", num_chains, 2)
+    check_count("pilot_temperatures", pilot_temperatures)
+    check_count("num_rounds", num_rounds)
+    _check_between("target", target, 1.0)
+    _check_between("first_step_size", first_step_size, float("inf"))
+    fixed = _fixed_betas(schedule, num_temperatures)
+    lookup("preconditioner", preconditioner, PRECONDITIONERS)
+    if num_temperatures == 1:
+        return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)), jnp.ones(()))
+    xs = jax.tree.map(jnp.asarray, xs)  # NumPy's types are not all JAX's
+
+    @jax.jit  # one program, where every operation would be compiled by itself
+    def run(key, xs):
+        task = pilots.Task(
+            lambda x: flatten(key, path_fn(x))[0],
+            xs,
+            num_chains,
+            transition,
+            target,
+            preconditioner,
+        )
+        num = min(pilot_temperatures, num_temperatures)
+        pilot = _run_pilot(key, task, fixed, first_step_size, num, num_rounds)
+        return _plan(pilot, fixed, num_temperatures)
+
+    return run(key, xs)
+
+
+def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
+    """The same schedule and step sizes with another number of temperatures.
+
+    Temperatures are interpolated in their index, step sizes and scales in temperature;
+    a plan of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
+    """
+    check_count("num_temperatures", num_temperatures)
+    num = plan.betas.shape[0] - 1
+    at = jnp.linspace(0.0, num, num_temperatures + 1)
+    betas = jnp.interp(at, jnp.arange(num + 1.0), plan.betas)
+    if num_temperatures == 1 or num == 1:
+        return Plan(betas, jnp.full((num_temperatures - 1,), DEFAULT_STEP_SIZE))
+    inner = betas[1:-1], plan.betas[1:-1]
+    log_steps = interpolate(*inner, jnp.log(plan.step_sizes))
+    scale = plan.scale
+    if jnp.ndim(scale) > 0:
+        scale = interpolate(*inner, scale)
+    return Plan(betas, jnp.exp(log_steps), scale)
+
+
+def check_plan(plan: Plan) -> Plan:
+    """Checks a `Plan` and returns it with arrays in it.
+
+    Values that are traced are not known and are not checked.
+
+    Raises:
+        ValueError: for betas that do not rise from 0 to 1, or for lengths or step sizes
+            that do not fit.
+    """
+    if not isinstance(plan.betas, jax.core.Tracer):
+        schedules.check_betas(plan.betas)
+    if not isinstance(plan.step_sizes, jax.core.Tracer):
+        _check_step_sizes(np.asarray(plan.step_sizes))
+    betas, step_sizes, scale = map(jnp.asarray, plan)
+    num = betas.shape[0] - 2
+    if step_sizes.shape != (num,):
+        raise ValueError(
+            f"step_sizes of shape {step_sizes.shape} for {num + 1} temperatures: a "
+            f"plan has {num}, one for each but the last"
+        )
+    if scale.ndim > 0 and len(scale) != num:
+        raise ValueError(
+            f"scale has {len(scale)} rows: a plan of these betas has {num}"
+        )
+    return Plan(betas, step_sizes, scale)
+
+
+def scale_of_moves(plan: Plan) -> Float[Array, "..."] | None:
+    """The plan's scales as `ais.anneal` takes them."""
+    return None if jnp.ndim(plan.scale) == 0 else plan.scale
+
+
+def _check_step_sizes(step_sizes):
+    if not np.all(np.isfinite(step_sizes) & (step_sizes > 0.0)):
+        raise ValueError(f"step_sizes={step_sizes}: use positive numbers")
+
+
+def _check_between(name, value, end):
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not 0.0 < float(np.asarray(value)) < end:
+        wanted = "a positive number" if end > 1.0 else "a number between 0 and 1"
+        raise ValueError(f"{name}={value}: use {wanted}")
+
+
+def _fixed_betas(schedule, num_temperatures):
+    """The betas of a schedule, or None where the pilot is to place them."""
+    check_count("num_temperatures", num_temperatures)
+    if isinstance(schedule, str):
+        lookup("schedule", schedule, [*schedules.SCHEDULES, "adaptive"])
+        if schedule == "adaptive":
+            return None
+        schedule = schedules.make(schedule, num_temperatures)
+    if not isinstance(schedule, jax.core.Tracer):
+        schedules.check_betas(schedule)
+    betas = jnp.asarray(schedule, float)
+    if len(betas) != num_temperatures + 1:
+        raise ValueError(
+            f"schedule has {len(betas) - 1} temperatures after the first and "
+            f"num_temperatures={num_temperatures}: make them equal"
+        )
+    return betas
+
+
+def _run_pilot(key, task, fixed, first_step_size, num, num_rounds):
+    """A pilot of `num` temperatures: tempered once, then refined in rounds."""
+    if fixed is not None:
+        places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
+        fixed = interpolate(*places, fixed)
+
+    def a_pass(state):
+        i, pilot, _ = state
+        pass_key = jax.random.fold_in(key, i)
+        pilot, error = pilots.a_pass(pass_key, task, pilot, i == 0, first_step_size)
+        betas = fixed
+        if fixed is None:
+            betas = place(pilot.betas, pilot.density, num)
+        not_needed = jnp.ones((len(pilot.betas) - len(betas),))
+        return i + 1, pilots.move_to(pilot, jnp.append(betas, not_needed)), error
+
+    def is_unfinished(state):
+        i, _, error = state
+        is_far = (error > LARGEST_ERROR) & (i <= MOST_ROUNDS * num_rounds)
+        return (i <= num_rounds) | is_far
+
+    blank = pilots.blank(key, task, max(num, pilots.MOST_TEMPERATURES))
+    state = jnp.array(0), blank, jnp.array(jnp.inf)
+    return jax.lax.while_loop(is_unfinished, a_pass, state)[1]
+
+
+def _plan(pilot, fixed, num_temperatures):
+    """The plan that a pilot gives."""
+    betas = fixed
+    if fixed is None:
+        betas = place(pilot.betas, pilot.density, num_temperatures)
+    pilot = pilots.move_to(pilot, betas)
+    scale = pilots.scales(pilot.covariance, slice(1, -1))
+    step_sizes = jnp.exp(pilot.log_steps[1:-1])
+    return Plan(betas, step_sizes, jnp.ones(()) if scale is None else scale)

@@ -1,0 +1,1 @@
+"""Latent-variable models as bundles of pure functions."""

@@ -1,0 +1,170 @@
+"""Latent-variable models as bundles of pure functions, and the paths that they give.
+
+Bring your own model by filling in a `LatentVariableModel`; nothing else in the library
+knows what is inside.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from ais_jax.annealing.path import AnnealingPath
+from ais_jax.checks import lookup
+from ais_jax.models.outer_products import OnePass
+from ais_jax.numerics import normal_log_prob
+from ais_jax.types import (
+    Params,
+    PRNGKey,
+    Scalar,
+)
+
+PRECONDITIONERS = ("unit", "encoder")
+WIDTH = 6.0  # of the wide start, in the encoder's standard deviations
+LogJoint = Callable[[Params, Real[Array, "X"], Float[Array, "D"]], Scalar]
+
+
+class Distribution(NamedTuple):
+    """A distribution over latent vectors, as closures built inside the traced function.
+
+    Attributes:
+        sample: a draw, reparameterized where it depends on parameters.
+        log_prob: normalised, nats.
+        mean: of each latent.
+        scale: standard deviations.
+    """
+
+    sample: Callable[[PRNGKey], Float[Array, "D"]]
+    log_prob: Callable[[Float[Array, "D"]], Scalar]
+    mean: Float[Array, "D"]
+    scale: Float[Array, "D"]
+
+
+class LatentVariableModel(NamedTuple):
+    """A generative model p_theta(x, z) and its inference model q_phi(z|x).
+
+    Every function is pure and takes one example x and one latent vector z.
+
+    Attributes:
+        init: key -> (theta, phi), two pytrees of parameters.
+        log_joint: (theta, x, z) -> log p(x, z), nats.
+        prior: theta -> `Distribution` of z.
+        proposal: (phi, x) -> `Distribution` of z given x, q_phi(z|x).
+        decode: (theta, z) -> the mean of p(x|z).
+        simulate: (key, theta) -> (x, z), an exact draw from p(x, z).
+        force: like log_joint, or None. Its gradient in z drives HMC in place of
+            log_joint's (see `AnnealingPath.force`).
+        one_pass: log_joint with both its gradients from one pass, or None. It makes
+            theta's gradient cheaper where a trajectory's points are averaged.
+    """
+
+    init: Callable[[PRNGKey], tuple[Params, Params]]
+    log_joint: LogJoint
+    prior: Callable[[Params], Distribution]
+    proposal: Callable[[Params, Real[Array, "X"]], Distribution]
+    decode: Callable[[Params, Float[Array, "D"]], Float[Array, "X"]]
+    simulate: Callable[[PRNGKey, Params], tuple[Real[Array, "X"], Float[Array, "D"]]]
+    force: LogJoint | None = None
+    one_pass: OnePass | None = None
+
+
+def posterior_path(
+    model: LatentVariableModel,
+    theta: Params,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    preconditioner: str = "unit",
+) -> AnnealingPath:
+    """The path from the encoder q_phi(z|x) to p_theta(x, z) for one example (Eq. 6).
+
+    Args:
+        model: gives the densities.
+        theta: parameters of the generative model.
+        phi: parameters of the inference model.
+        x: the example.
+        preconditioner: 'unit' for HMC of unit mass, as in the paper, or 'encoder' for
+            HMC in units of the encoder's standard deviations.
+
+    Returns:
+        A path whose normalising constant is p(x).
+    """
+    q = model.proposal(phi, x)
+    return _path(model, theta, x, q, _scale(q, preconditioner))
+
+
+def prior_path(
+    model: LatentVariableModel,
+    theta: Params,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    preconditioner: str = "unit",
+) -> AnnealingPath:
+    """The path from the prior p_theta(z) to p_theta(x, z) for one example.
+
+    Args:
+        model: gives the densities.
+        theta: parameters of the generative model.
+        phi: parameters of the inference model; read for its scale alone.
+        x: the example.
+        preconditioner: as for `posterior_path`.
+
+    Returns:
+        A path whose normalising constant is p(x).
+    """
+    scale = _scale(model.proposal(phi, x), preconditioner)
+    return _path(model, theta, x, model.prior(theta), scale)
+
+
+def wide_path(
+    model: LatentVariableModel,
+    theta: Params,
+    phi: Params,
+    x: Real[ArrayLike, "X"],
+    preconditioner: str = "unit",
+) -> AnnealingPath:
+    """The path from the encoder, widened, to p_theta(x, z) for one example.
+
+    It starts from a normal distribution at q's mean with `WIDTH` times q's standard
+    deviations, but no wider than the prior. Where the posterior has modes that the
+    encoder misses, chains from here find more of them, on a longer way.
+
+    Args:
+        model: gives the densities.
+        theta: parameters of the generative model.
+        phi: parameters of the inference model.
+        x: the example.
+        preconditioner: as for `posterior_path`.
+
+    Returns:
+        A path whose normalising constant is p(x).
+    """
+    q = model.proposal(phi, x)
+    widened = jnp.minimum(WIDTH * q.scale, model.prior(theta).scale)
+    scale = jnp.maximum(q.scale, widened)
+    base = Distribution(
+        lambda key: q.mean + scale * jax.random.normal(key, scale.shape, scale.dtype),
+        lambda z: normal_log_prob(z, q.mean, scale),
+        q.mean,
+        scale,
+    )
+    return _path(model, theta, x, base, _scale(q, preconditioner))
+
+
+def _path(model, theta, x, base, scale):
+    def at_x(log_p):
+        return lambda z: log_p(theta, x, z)
+
+    return AnnealingPath(
+        sample_base=base.sample,
+        log_base=base.log_prob,
+        log_target=at_x(model.log_joint),
+        scale=scale,
+        force=None if model.force is None else at_x(model.force),
+    )
+
+
+def _scale(proposal, preconditioner):
+    lookup("preconditioner", preconditioner, PRECONDITIONERS)
+    return proposal.scale if preconditioner == "encoder" else 1.0

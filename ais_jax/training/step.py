@@ -1,0 +1,251 @@
+"""Algorithm 1 as pure functions: the training step and many steps in one dispatch."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from flax.training import train_state
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real, ScalarLike
+
+from ais_jax.batching import (
+    example_keys,
+    sum_blocks,
+)
+from ais_jax.models.latent import LatentVariableModel
+from ais_jax.numerics import effective_sample_size
+from ais_jax.training.estimators import Estimator
+from ais_jax.training.gradients import (
+    phi_gradient,
+    theta_gradient,
+)
+from ais_jax.training.optimizers import (
+    Optimizers,
+    with_rate,
+)
+from ais_jax.training.step_sizes import (
+    StepSizeRule,
+    update_step_sizes,
+)
+from ais_jax.types import (
+    Params,
+    PRNGKey,
+    Scalar,
+)
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes; the seed and learning rate stay outside.
+
+    Attributes:
+        generative: Flax train state of theta.
+        inference: Flax train state of phi.
+        step_sizes: of each move.
+        average: exponential moving average of theta, where one is kept.
+    """
+
+    # JAX rebuilds this class around shapes, shardings and placeholders too, and
+    # replicates lead with another axis: a checker must take them all.
+    generative: PyTree
+    inference: PyTree
+    step_sizes: PyTree
+    average: PyTree = None
+
+    @property
+    def theta(self) -> Params:
+        """What is evaluated: the average of theta where one is kept, else theta."""
+        return self.generative.params if self.average is None else self.average
+
+    @property
+    def step(self) -> Any:
+        """The number of steps made."""
+        return self.generative.step
+
+
+class Metrics(NamedTuple):
+    """Means over a batch, and over the steps of a dispatch.
+
+    Attributes:
+        elbo: of q_phi at the updated theta, nats.
+        ess: effective sample size of the N weighted points, as a share of N.
+        accept_prob: of each move.
+        bad_step: the first step whose loss was not finite, or -1.
+    """
+
+    elbo: Scalar
+    ess: Scalar
+    accept_prob: Float[Array, "M"]
+    bad_step: Int[Array, ""]
+
+
+TrainStep = Callable[[TrainState, PRNGKey, Array], tuple]
+"""(state, key, images) -> (state, `Metrics`)."""
+
+
+def init(
+    key: PRNGKey,
+    model: LatentVariableModel,
+    estimator: Estimator,
+    optimizers: Optimizers,
+    step_size: ScalarLike,
+    *,
+    learning_rates: Float[ArrayLike, "2"],
+    keep_average: bool = False,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        key: of the parameters' first values.
+        model: what is trained.
+        estimator: says how many moves need a step size.
+        optimizers: of theta and of phi, each of `optimizers.make`.
+        step_size: HMC's first step size at every temperature.
+        learning_rates: the peak rates of theta and of phi.
+        keep_average: whether to keep an exponential moving average of theta.
+    """
+    theta, phi = model.init(key)
+
+    def create(params, optimizer, learning_rate):
+        opt_state = optimizer.init(params)
+        return train_state.TrainState(
+            step=jnp.zeros((), jnp.int32),  # a Python int would be traced twice
+            apply_fn=None,
+            params=params,
+            tx=optimizer,
+            opt_state=with_rate(opt_state, learning_rate),
+        )
+
+    step_sizes = jnp.full((estimator.num_moves,), step_size, jnp.float32)
+    return TrainState(
+        create(theta, optimizers.theta, learning_rates[0]),
+        create(phi, optimizers.phi, learning_rates[1]),
+        step_sizes,
+        theta if keep_average else None,
+    )
+
+
+def make_train_step(
+    estimator: Estimator,
+    rule: StepSizeRule,
+    *,
+    binarize: bool,
+    average_decay: float = 0.0,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """Builds one step of Algorithm 1: theta first, then phi at the updated theta.
+
+    Args:
+        estimator: of the two gradients.
+        rule: moves the step sizes after each batch.
+        binarize: whether to draw the pixels from their intensities at each visit.
+        average_decay: of the exponential moving average of theta, in a state that
+            keeps one.
+        block_size: examples that are computed at a time (see `sum_blocks`).
+        axis_name: mesh axis over which the batch is spread, or None. Gradients and
+            metrics are averaged over it, and examples keep the keys of their places
+            in the whole batch.
+
+    Returns:
+        (state, key, images) -> (state, `Metrics`), the images being those on this
+        device.
+    """
+    average = partial(_average, axis_name)
+    theta_block = _block(estimator, block_size, estimator.num_points)
+    theta_part = partial(theta_gradient, estimator, block_size=theta_block)
+    phi_block = _block(estimator, block_size, estimator.num_phi_samples)
+
+    def update_theta(state, keys, x):
+        theta, phi = state.generative.params, state.inference.params
+        gradient = partial(theta_part, theta, phi, state.step_sizes)
+        sums, samples = sum_blocks(gradient, keys, x, block_size=block_size)
+        accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        ess = jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_points
+        means = average((_divide(sums, len(x)), accept_prob, ess))
+        (loss, grads), accept_prob, ess = means
+        generative = _apply(state.generative, grads)
+        return generative, loss, samples, accept_prob, ess
+
+    def update_phi(inference, theta, keys, x, samples):
+        gradient = partial(phi_gradient, estimator, inference.params, theta)
+        sums, _ = sum_blocks(gradient, keys, x, samples, block_size=phi_block)
+        (loss, elbo), grads = average(_divide(sums, len(x)))
+        return _apply(inference, grads), loss, elbo
+
+    def train_step(
+        state: TrainState,
+        key: PRNGKey,
+        images: Real[ArrayLike, "B X"],
+    ) -> tuple[TrainState, Metrics]:
+        pixel_key, sample_key, phi_key = jax.random.split(key, 3)
+        keys = partial(example_keys, indices=_indices(len(images), axis_name))
+        x = _draw_pixels(keys(pixel_key), images) if binarize else images
+        generative, theta_loss, samples, accept_prob, ess = update_theta(
+            state, keys(sample_key), x
+        )
+        inference = state.inference
+        for i in range(estimator.num_phi_steps):
+            step_key = phi_key if i == 0 else jax.random.fold_in(phi_key, i)
+            inference, phi_loss, elbo = update_phi(
+                inference, generative.params, keys(step_key), x, samples
+            )
+        step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
+        is_finite = jnp.isfinite(theta_loss) & jnp.isfinite(phi_loss)
+        bad_step = jnp.where(is_finite, -1, state.step)
+        mean = None
+        if state.average is not None:
+            change = 1.0 - average_decay
+            mean = optax.incremental_update(generative.params, state.average, change)
+        state = TrainState(generative, inference, step_sizes, mean)
+        return state, Metrics(elbo, ess, accept_prob, bad_step)
+
+    return train_step
+
+
+def _average(axis_name: str | None, tree: PyTree) -> PyTree:
+    """Means over a mesh axis, in one collective for all the leaves."""
+    if axis_name is None:
+        return tree
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.pmean(flat, axis_name))
+
+
+def _divide(tree, num):
+    return jax.tree.map(lambda total: total / num, tree)
+
+
+def _indices(num, axis_name):
+    """Places in the whole batch of the examples on this device."""
+    first = 0 if axis_name is None else num * jax.lax.axis_index(axis_name)
+    return first + jnp.arange(num)
+
+
+def _draw_pixels(keys, images):
+    """Binary pixels whose means are the images' intensities."""
+
+    def draw(key, mean):
+        return jax.random.bernoulli(key, mean).astype(images.dtype)
+
+    return jax.vmap(draw)(keys, images)
+
+
+def _block(estimator, block_size, num_rows):
+    """Examples of `num_rows` each, of as many rows as a block of chains has."""
+    if block_size is None:
+        return None
+    return max(1, block_size * estimator.num_samples // num_rows)
+
+
+def _apply(state, grads):
+    """One optimizer step; Flax's own takes no parameters but dicts."""
+    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+    )

@@ -1,0 +1,143 @@
+"""Log p(x) of a decoder that was trained elsewhere."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from ais_jax.models.latent import LatentVariableModel
+from ais_jax.models.likelihoods import LIKELIHOODS
+from experiments.data import load
+from experiments.data.dataset import GIVEN
+from experiments.evaluate import evaluate
+from experiments.run import (
+    build,
+    factory,
+    launch,
+    train,
+)
+from experiments.run.settings import changed, resolve
+from experiments.system import files
+from experiments.system.errors import ConfigError, DataError
+
+
+def evaluate_decoder(config, decode, weights, workdir, dataset=None):
+    """Log p(x) of test images under z ~ N(0, I) and a decoder, with errors and gap.
+
+    An encoder is fitted to it, by the config's estimator (`vae` is enough) for its
+    epochs; or, with `evaluation.start=prior`, the chains start from the prior and
+    nothing is fitted. The folder then holds a run like any other, whose theta is
+    `weights`, unchanged.
+
+    Args:
+        config: a ConfigDict of `configs/default.py`'s shape. `model.likelihood` says
+            what the decoder gives, `model.latent_sizes` the one size D of z,
+            `model.widths` the encoder's; `model.factory` is set to "given".
+        decode: (weights, z f32[D]) -> the likelihood's output f32[X]: logits of
+            Bernoulli pixels, log rates of counts, means. A likelihood with a log scale
+            takes (output, log_scale f32[X]).
+        weights: a pytree of arrays, NumPy's or Flax's.
+        workdir: the run's folder.
+        dataset: a `Dataset`, where `config.dataset` says "given".
+
+    Returns:
+        The contents of results.json.
+
+    Raises:
+        InputError: for bad input, such as a decoder of another shape.
+    """
+    workdir = Path(workdir)
+    config = changed(config, {"model.factory": GIVEN})
+    settings = resolve(config)
+    if settings.optimizer.get("weight_decay"):
+        raise ConfigError(
+            f"optimizer.weight_decay={settings.optimizer['weight_decay']} would change "
+            "the decoder: use optimizer.name=adam"
+        )
+    if dataset is None:
+        dataset = load.load(settings.dataset, settings.data_dir)
+    model = fixed_model(settings, dataset.image_shape, decode, weights)
+    given = dataset if settings.dataset == GIVEN else None
+    if settings.evaluation.start != "prior":
+        return launch.train_and_evaluate(config, workdir, dataset=given, model=model)
+    with files.prepared(workdir):
+        setup, dataset = launch.open_run(settings, workdir, True, given, model)
+        trained = train.Trained(train.initial_state(setup), 0, 0.0, 0.0, 0)
+        results = evaluate.evaluate(setup, dataset, trained, workdir)
+    print(evaluate.report(results))
+    return results
+
+
+def fixed_model(settings, image_shape, decode, weights):
+    """A model whose theta is the decoder's weights, which no gradient reaches.
+
+    Raises:
+        ConfigError: where the decoder gives another shape than the images'.
+    """
+    family = LIKELIHOODS[settings.model["likelihood"]]
+    sizes = settings.model["latent_sizes"]
+    if len(sizes) != 1:
+        raise ConfigError(f"model.latent_sizes={sizes}: give the one size of z")
+    base = build.build_model(settings._replace(factory=""), image_shape)
+    weights = jax.tree.map(np.float32, weights)
+
+    def prior(_):
+        return base.prior(())
+
+    def output(theta, z):
+        given = decode(jax.lax.stop_gradient(theta), z)
+        return given if family.has_scale else (given, None)
+
+    def log_joint(theta, x, z):
+        return prior(theta).log_prob(z) + family.log_prob(*output(theta, z), x)
+
+    def simulate(key, theta):
+        z_key, x_key = jax.random.split(key)
+        z = prior(theta).sample(z_key)
+        return family.sample(x_key, *output(theta, z)), z
+
+    _check_shape(output, weights, sizes[0], image_shape)
+    starts_at_prior = settings.evaluation.start == "prior"
+    return LatentVariableModel(
+        init=lambda key: (weights, () if starts_at_prior else base.init(key)[1]),
+        log_joint=log_joint,
+        prior=prior,
+        proposal=(lambda phi, x: prior(None)) if starts_at_prior else base.proposal,
+        decode=lambda theta, z: family.mean(output(theta, z)[0]),
+        simulate=simulate,
+    )
+
+
+def evaluate_named(config, decoder, weights, workdir):
+    """`evaluate_decoder` of a function package.module:function and an .npz file.
+
+    Names such as `Dense_0/kernel` in the file become nested dicts.
+
+    Raises:
+        InputError: as `evaluate_decoder`, and for a function or file that is missing.
+    """
+    decode = factory.load("decoder", decoder)
+    arrays = files.read_arrays(Path(weights))
+    if arrays is None:
+        raise DataError(f"weights={weights}: there is no .npz file that can be read")
+    tree = unflatten_dict({tuple(k.split("/")): v for k, v in arrays.items()})
+    return evaluate_decoder(config, decode, tree, workdir)
+
+
+def _check_shape(output, weights, latent_size, image_shape):
+    z = jax.ShapeDtypeStruct((latent_size,), np.float32)
+    try:
+        shape = jax.eval_shape(output, weights, z)[0].shape
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the decoder refuses z of model.latent_sizes=({latent_size},): "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    size = int(np.prod(image_shape))
+    if shape != (size,):
+        raise ConfigError(
+            f"the decoder gives {list(shape)} for one z: it must give [{size}], one "
+            "number for each value of an image, row by row"
+        )

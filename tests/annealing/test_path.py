@@ -1,0 +1,48 @@
+"""The cached ends of the path mix to every density between them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ais_jax.annealing import path as paths
+from tests.targets import mixture, skewed
+
+
+def direct(path, beta, z):
+    return (1.0 - beta) * path.log_base(z) + beta * path.log_target(z)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("target", [skewed(4), mixture()], ids=["skewed", "mixture"])
+def test_cached_values_and_gradients_are_the_densitys_own(target, beta):
+    path, z = target.path, jnp.linspace(-1.0, 2.0, target.size)
+    point = paths.evaluate(path, z)
+    value, grad = jax.value_and_grad(lambda z: direct(path, beta, z))(z)
+    close = dict(rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(paths.log_density(point, beta), value, **close)
+    np.testing.assert_allclose(paths.grad_log_density(point, beta), grad, **close)
+    np.testing.assert_allclose(paths.force_at(path, beta, z), grad, **close)
+
+
+def test_log_ratio_is_target_over_base():
+    path, z = skewed(2).path, jnp.array([0.2, 0.5])
+    expected = path.log_target(z) - path.log_base(z)
+    np.testing.assert_allclose(paths.log_ratio(paths.evaluate(path, z)), expected)
+
+
+def test_an_end_of_weight_zero_brings_no_infinity():
+    assert paths.mix(0.0, 2.0, -jnp.inf) == 2.0
+    assert paths.mix(1.0, -jnp.inf, 3.0) == 3.0
+    assert paths.mix(0.5, 0.0, -jnp.inf) == -jnp.inf
+
+
+def test_force_replaces_the_gradient_and_not_the_density():
+    path = skewed(2).path._replace(force=lambda z: -2.0 * jnp.sum(z**2))
+    z = jnp.array([0.4, -0.1])
+    point = paths.evaluate(path, z)
+    assert point.log_target == path.log_target(z)
+    np.testing.assert_allclose(point.grad_target, -4.0 * z)
+    mixed = 0.5 * jax.grad(path.log_base)(z) - 2.0 * z
+    np.testing.assert_allclose(paths.force_at(path, 0.5, z), mixed, rtol=1e-6)
+    np.testing.assert_allclose(paths.grad_log_density(point, 0.5), mixed, rtol=1e-6)

@@ -1,0 +1,219 @@
+"""The trajectory transition: its physics, its invariance, and its weighted points."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ais_jax.annealing import trajectory
+from ais_jax.annealing.hmc import (
+    energy,
+    leapfrog,
+)
+from ais_jax.annealing.path import (
+    AnnealingPath,
+    evaluate,
+)
+from ais_jax.annealing.trajectory import trajectory_step
+from tests.annealing.test_hmc import coarse, draws_of_mixed_density
+from tests.targets import errors_off, mixture, skewed
+
+PATH = mixture().path
+BETA = 0.4
+NUM = 40_000
+STEP = 1.5
+MOVE = partial(trajectory_step, num_leapfrog=3)
+
+
+def functions(z):
+    """Functions whose means under f_beta the weighted points are to have."""
+    return jnp.stack([z[..., 0], z[..., 0] ** 2, jnp.cos(2 * z[..., 0])], axis=-1)
+
+
+def weighted_means(z, log_w):
+    return jnp.sum(jnp.exp(log_w)[..., None] * functions(z), axis=-2)
+
+
+@functools.cache
+def compiled(move, path=PATH, num_moves=1):
+    """(keys, exact draws, beta) -> (last positions, first move's weighted means)."""
+
+    def one(key, z, beta):
+        def body(point, t):
+            point, info = move(jax.random.fold_in(key, t), path, point, beta, STEP)
+            return point, weighted_means(info.z, info.log_w)
+
+        point, means = jax.lax.scan(body, evaluate(path, z), jnp.arange(num_moves))
+        return point.z, means[0]
+
+    return jax.jit(jax.vmap(one, (0, 0, None)))
+
+
+def run(move, path=PATH, beta=BETA, num_moves=1, seed=1):
+    """(next positions, weighted means, distribution function) from exact draws."""
+    z, cdf = draws_of_mixed_density(PATH, beta, NUM, seed)
+    keys = jax.random.split(jax.random.key(seed), NUM)
+    return *compiled(move, path, num_moves)(keys, z, beta), cdf
+
+
+def exact_means(beta):
+    grid = jnp.linspace(-6.0, 6.0, 20001)[:, None]
+    log_f = (1 - beta) * jax.vmap(PATH.log_base)(grid)
+    log_f += beta * jax.vmap(PATH.log_target)(grid)
+    f = np.exp(np.asarray(log_f, np.float64))
+    return f @ np.asarray(functions(grid), np.float64) / np.sum(f)
+
+
+def pvalue(z, cdf):
+    return stats.kstest(np.asarray(z[:, 0], np.float64), cdf).pvalue
+
+
+@pytest.mark.parametrize("beta", [0.0, BETA, 1.0])
+def test_the_next_position_is_distributed_as_the_current_one(beta):
+    z, _, cdf = run(MOVE, beta=beta, num_moves=5)
+    assert pvalue(z, cdf) > 0.01
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_weighted_points_have_the_means_of_the_density(stride):
+    _, means, _ = run(partial(MOVE, stride=stride))
+    assert np.abs(errors_off(means, exact_means(BETA))).max() < 4
+
+
+def test_a_coarse_force_leaves_the_density_invariant():
+    z, means, cdf = run(MOVE, coarse(PATH))
+    assert pvalue(z, cdf) > 0.01
+    assert np.abs(errors_off(means, exact_means(BETA))).max() < 4
+
+
+def fixed_place(place):
+    """A mutant that always stands at one place of the trajectory."""
+
+    def move(key, path, point, beta, step_size):
+        momentum_key, next_key = jax.random.split(key)
+        momentum = jax.random.normal(momentum_key, point.z.shape)
+        points, energies, *_ = trajectory._integrate(
+            path, (point, momentum), beta, step_size, 3, place
+        )
+        log_w = jax.nn.log_softmax(-energies)
+        chosen = jax.random.categorical(next_key, log_w)
+        info = trajectory.TrajectoryInfo(1.0, points.z, log_w)
+        return jax.tree.map(lambda a: a[chosen], points), info
+
+    return move
+
+
+def without_weights(key, path, point, beta, step_size):
+    """A mutant whose points all have the same weight."""
+    point, info = MOVE(key, path, point, beta, step_size)
+    return point, info._replace(log_w=jnp.full(4, -jnp.log(4.0)))
+
+
+def without_the_current(key, path, point, beta, step_size):
+    """A mutant that drops the current position, as where a rejection adds nothing."""
+    next_point, info = MOVE(key, path, point, beta, step_size)
+    log_w = jnp.where(info.z[:, 0] == point.z[0], -jnp.inf, info.log_w)
+    return next_point, info._replace(log_w=jax.nn.log_softmax(log_w))
+
+
+@pytest.mark.parametrize(
+    "mutant", [fixed_place(0), fixed_place(1), without_weights, without_the_current]
+)
+def test_mutants_are_told_apart(mutant):
+    _, means, _ = run(mutant)
+    assert np.abs(errors_off(means, exact_means(BETA))).max() > 6
+
+
+def test_a_fixed_place_changes_the_density():
+    z, _, cdf = run(fixed_place(0), num_moves=5)
+    assert pvalue(z, cdf) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def start():
+    path = skewed(3).path._replace(scale=jnp.array([0.5, 1.0, 2.0]))
+    z, momentum = jax.random.normal(jax.random.key(0), (2, 3))
+    return path, evaluate(path, z), momentum
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_points_stand_in_the_order_of_the_trajectory(start, place):
+    path, point, momentum = start
+    points, energies, *_ = trajectory._integrate(
+        path, (point, momentum), BETA, 0.3, 4, place
+    )
+    np.testing.assert_array_equal(points.z[place], point.z)
+    for i in range(5):
+        step = 0.3 if i >= place else -0.3
+        z, p = point, momentum
+        for _ in range(abs(i - place)):
+            z, p = leapfrog(path, z, p, BETA, step, 1)
+        np.testing.assert_allclose(points.z[i], z.z, atol=1e-5)
+        np.testing.assert_allclose(energies[i], energy(z, p, BETA), rtol=1e-5)
+
+
+def test_every_point_has_the_same_trajectory(start):
+    """Begun at its last point, at its own place, the trajectory is the same."""
+    path, point, momentum = start
+    points, energies, *_ = trajectory._integrate(
+        path, (point, momentum), BETA, 0.3, 4, 1
+    )
+    end, end_momentum = leapfrog(path, point, momentum, BETA, 0.3, 3)
+    again, same, *_ = trajectory._integrate(path, (end, end_momentum), BETA, 0.3, 4, 4)
+    np.testing.assert_allclose(again.z, points.z, atol=1e-5)
+    np.testing.assert_allclose(same, energies, rtol=1e-5)
+
+
+def test_points_of_no_density_have_no_weight():
+    wall = AnnealingPath(
+        PATH.sample_base,
+        PATH.log_base,
+        lambda z: jnp.where(z[0] > 0.0, PATH.log_target(z), -jnp.inf),
+    )
+    move = jax.jit(lambda key, z: MOVE(key, wall, evaluate(wall, z), 1.0, STEP))
+    keys = jax.random.split(jax.random.key(0), 200)
+    for z in (jnp.array([0.2]), jnp.array([-0.2])):
+        points, info = jax.vmap(move, (0, None))(keys, z)
+        inside = info.z[..., 0] > 0.0
+        assert jnp.any(inside) and jnp.any(~inside)
+        assert jnp.all(
+            jnp.where(inside, True, jnp.exp(info.log_w) == 0.0)
+            | ~jnp.any(inside, axis=1, keepdims=True)
+        )
+        has_density = jnp.any(inside, axis=1)
+        assert jnp.all((points.z[:, 0] > 0.0) == has_density)
+        assert jnp.all(jnp.isfinite(info.accept_prob))
+
+
+def test_the_acceptance_falls_with_the_step():
+    path = skewed(3).path
+    z = jax.random.normal(jax.random.key(1), (500, 3))
+    keys = jax.random.split(jax.random.key(2), 500)
+
+    def acceptance(step_size):
+        one = lambda key, z: MOVE(key, path, evaluate(path, z), 1.0, step_size)
+        return jnp.mean(jax.jit(jax.vmap(one))(keys, z)[1].accept_prob)
+
+    assert acceptance(1.5) < 0.8 < 0.97 < acceptance(0.1) <= 1.0
+
+
+def test_a_trajectory_costs_one_evaluation_a_step():
+    count = []
+
+    def log_target(z):
+        jax.debug.callback(lambda: count.append(1))
+        return -0.5 * jnp.sum(z**2)
+
+    path = AnnealingPath(PATH.sample_base, PATH.log_base, log_target)
+    point = evaluate(path, jnp.ones(1))
+    jax.effects_barrier()
+    count.clear()
+    jax.block_until_ready(
+        trajectory_step(jax.random.key(0), path, point, 1.0, 0.3, num_leapfrog=6)
+    )
+    jax.effects_barrier()
+    assert len(count) == 6

@@ -1,0 +1,410 @@
+"""Trained runs as objects, as starts, on other data, with models of one's own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import experiments
+from ais_jax.models import networks
+from configs import default
+from experiments.data.dataset import Dataset
+from experiments.evaluate import decoder
+from experiments.run import (
+    export,
+    train,
+)
+from experiments.run.folder import claim
+from experiments.run.launch import open_run, train_and_evaluate
+from experiments.run.settings import resolve
+from experiments.system.errors import ConfigError, InputError
+from experiments.system.files import read_json
+from tests.targets import shaken
+
+ROOT = Path(__file__).parents[2]
+RNG = np.random.default_rng(0)
+TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5), np.uint8) for n in (60, 12))
+TINY = {
+    **{"num_epochs": 2, "batch_size": 20, "num_replicates": 2},
+    **{"model.latent_sizes": (2,), "model.widths": ((3,),)},
+    **{"model.force_precision": "float32", "evaluation.force_precision": "float32"},
+    **{"estimator.num_temperatures": 2, "estimator.num_leapfrog": 2},
+    **{"optimizer.schedule": "constant", "evaluation.num_examples": 6},
+    **{"evaluation.num_chains": 3, "evaluation.num_temperatures": 2},
+    **{"evaluation.num_leapfrog": 2, "evaluation.iwae_samples": 4},
+    **{"evaluation.num_simulated": 4, "evaluation.num_pilot": 4},
+    **{"evaluation.chunk_size": 4},
+}
+
+
+def tiny(estimator="ais", **settings):
+    """A small config; a double underscore stands for a dot."""
+    config = default.get_config(estimator)
+    flat = {**TINY, **{k.replace("__", "."): v for k, v in settings.items()}}
+    known = {k: v for k, v in flat.items() if not k.startswith("estimator.n")}
+    config.update_from_flattened_dict(flat if estimator == "ais" else known)
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run on an .npz of bytes: two replicates, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("loaded")
+    np.savez(folder / "mine.npz", train=TRAIN, test=TEST)
+    config = tiny("vae", dataset=str(folder / "mine.npz"))
+    train_and_evaluate(config, folder / "run")
+    (folder / "mine.npz").rename(folder / "moved.npz")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    """That run as an object, without its data."""
+    return experiments.load_run(workdir)
+
+
+def test_a_run_has_its_config_history_and_results(run, workdir):
+    results = read_json(workdir / "results.json")
+    assert run.config.to_dict()["num_epochs"] == 2
+    assert run.image_shape == (4, 5)
+    assert len(run.replicates) == len(run.results) == 2
+    for row, part in zip(run.results.to_dict("records"), results["replicates"]):
+        assert row["log_p"] == part["test"]["log_p"]["mean"]
+        assert row["gap"] == part["bidirectional"]["gap"][-1]
+    assert list(run.history["step"]) == [3, 6]
+    assert len(run.history["elbo"].iloc[-1]) == 2
+
+
+def test_samples_codes_and_reconstructions_are_the_models(run):
+    x = run.sample(0, 5)
+    assert x.shape == (5, 4, 5) and set(np.unique(x)) <= {0.0, 1.0}
+    np.testing.assert_array_equal(x, run.sample(jax.random.key(0), 5))
+    mean, scale = run.encode(TEST)
+    assert mean.shape == scale.shape == (12, 2) and np.all(scale > 0)
+    q = run.model.proposal(run.phi, jnp.float32(TEST[3].ravel()) / 255)
+    np.testing.assert_allclose(mean[3], q.mean, rtol=1e-4, atol=1e-6)
+    decoded = run.model.decode(run.theta, mean[3])
+    reconstructed = run.reconstruct(TEST)
+    assert reconstructed.shape == (12, 4, 5)
+    np.testing.assert_allclose(reconstructed[3].ravel(), decoded, rtol=1e-4)
+    draws = run.latents(0, TEST[:3], 500)
+    assert draws.shape == (3, 500, 2)
+    standardized = (draws - mean[:3, None]) / scale[:3, None]
+    assert abs(standardized.mean(1)).max() < 5 / np.sqrt(500)
+
+
+def test_replicates_differ_and_unknown_ones_are_refused(run):
+    other = run.replicate(1)
+    assert other.index == 1 and other.theta is run.replicates[1][0]
+    assert not np.array_equal(run.encode(TEST)[0], other.encode(TEST)[0])
+    with pytest.raises(ConfigError, match=r"replicate=2: .* has 2"):
+        run.replicate(2)
+
+
+def grid_of(run):
+    """Log p(x, z) over a grid of two latents, the grid, and its cells' log area."""
+    axis = jnp.linspace(-6, 6, 121)
+    z = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+    log_joint = jax.vmap(run.model.log_joint, (None, None, 0))
+    return (
+        lambda x: log_joint(run.theta, x.ravel(), z),
+        z,
+        2 * jnp.log(axis[1] - axis[0]),
+    )
+
+
+def test_log_likelihoods_agree_with_quadrature(run):
+    x = run.sample(1, 3)
+    table = run.log_likelihood(x, preset="")
+    assert list(table) == ["log_p", "standard_error", "ess", "accept_prob"]
+    log_joint, _, area = grid_of(run)
+    for i, image in enumerate(x):
+        exact = jax.nn.logsumexp(log_joint(image)) + area
+        error = max(table["standard_error"][i], 0.02)
+        assert abs(table["log_p"][i] - exact) < 5 * error
+
+
+@pytest.mark.slow
+def test_annealed_latents_have_the_posteriors_mean(run):
+    x = run.sample(1, 1)
+    draws = run.latents(0, x, 200, preset="quick")[0]
+    log_joint, z, _ = grid_of(run)
+    weights = jax.nn.softmax(log_joint(x[0]))
+    # resampled from 8 chains: the error is that of 8 draws
+    assert np.all(abs(draws.mean(0) - weights @ z) < 5 / np.sqrt(8))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((3, 5, 5)), r"x is \[3, 5, 5\]: use images"),
+        (np.full((3, 4, 5), np.nan), "NaN"),
+        (np.full((3, 4, 5), 2.0), "does not fit likelihood='bernoulli'"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(run, x, message):
+    for call in (run.encode, run.reconstruct, run.log_likelihood):
+        with pytest.raises(InputError, match=message):
+            call(x)
+
+
+def test_other_bad_loads_are_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match="holds no run"):
+        experiments.load_run(tmp_path)
+    with pytest.raises(ConfigError, match="preset='quik'"):
+        run.log_likelihood(TEST, preset="quik")
+    model = networks.latent_model((4, 5), latent_sizes=(3,), widths=((3,),))
+    with pytest.raises(InputError, match=r"kernel is \(2, 3\), not \(3, 3\)"):
+        experiments.load_run(run.folder, model)
+
+
+def test_an_exported_file_holds_theta_phi_and_the_config(run, tmp_path):
+    names = export.export(run.replicate(1), tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as arrays:
+        kernel = arrays["theta/0/params/logits/kernel"]
+        config = json.loads(str(arrays["config"]))
+        assert set(names) == set(arrays.files) - {"config"}
+    saved = run.replicates[1][0][0]["params"]["logits"]["kernel"]
+    np.testing.assert_array_equal(kernel, saved)
+    assert config["model"]["latent_sizes"] == [2]
+    with pytest.raises(InputError, match=r"to=.*a\.pkl: use a name that ends in"):
+        export.export(run, tmp_path / "a.pkl")
+
+
+def test_the_export_program(run, tmp_path):
+    command = [sys.executable, "-m", "experiments.export", str(run.folder)]
+    to = tmp_path / "b.npz"
+    done = subprocess.run([*command, f"--to={to}"], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert to.exists()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "name one run's folder" in done.stderr
+
+
+def arrays_config(**settings):
+    return tiny("vae", dataset="given", **settings), Dataset.from_arrays(TRAIN, TEST)
+
+
+def test_a_run_starts_from_anothers_parameters(run, tmp_path):
+    config, dataset = arrays_config(init_from=str(run.folder), num_replicates=2)
+    setup, _ = open_run(resolve(config), tmp_path, dataset=dataset)
+    state = train.parameters.start(setup, train.initial_state(setup))
+    for r, (theta, phi) in enumerate(run.replicates):
+        both = state.generative.params, state.inference.params
+        jax.tree.map(
+            lambda a, b, r=r: np.testing.assert_array_equal(a[r], b), both, (theta, phi)
+        )
+    assert int(np.max(state.step)) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"init_from": "nowhere"}, "init_from=nowhere: no checkpoint"),
+        ({"num_replicates": 3}, "has 2 replicates: use num_replicates=2, not 3"),
+        ({"model__latent_sizes": (3,)}, "of another model"),
+    ],
+)
+def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
+    config, dataset = arrays_config(**{"init_from": str(run.folder), **settings})
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(config, tmp_path, "train", dataset=dataset)
+
+
+@pytest.mark.slow
+def test_a_constant_rate_run_goes_on_bit_for_bit(tmp_path):
+    config, dataset = arrays_config(num_replicates=1)
+    states = []
+    for folder, epochs in (("a", (1, 2)), ("b", (2,))):
+        for num in epochs:
+            config.num_epochs = num
+            train_and_evaluate(config, tmp_path / folder, "train", dataset=dataset)
+        states.append(experiments.load_run(tmp_path / folder).replicates)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "more"),
+    [
+        ("constant", 0.0, 3),
+        ("constant", 0.0, 1),
+        ("constant", 0.1, 3),
+        ("cosine", 0, 3),
+    ],
+)
+def test_more_epochs_are_for_constant_rates_alone(tmp_path, schedule, warmup, more):
+    config = tiny("vae", optimizer__schedule=schedule, optimizer__warmup=float(warmup))
+    claim(tmp_path, resolve(config), "digest")
+    config.num_epochs = more
+    if more > 2 and (schedule, warmup) == ("constant", 0.0):
+        claim(tmp_path, resolve(config), "digest")
+        assert read_json(tmp_path / "config.json")["config"]["num_epochs"] == more
+        return
+    with pytest.raises(ConfigError, match=f"num_epochs=2, not {more}"):
+        claim(tmp_path, resolve(config), "digest")
+
+
+def twice_as_wide(image_shape, latent_sizes, widths):
+    """A factory of the tests: reads two settings of config.model."""
+    return networks.latent_model(
+        image_shape, latent_sizes=latent_sizes, widths=[[2 * w for w in widths[0]]]
+    )
+
+
+def no_model(image_shape):
+    return {"shape": image_shape}
+
+
+NUMBER = 3
+
+
+def test_a_factory_gives_the_model(tmp_path):
+    config, dataset = arrays_config(
+        model__factory="tests.experiments.test_run:twice_as_wide"
+    )
+    setup, _ = open_run(resolve(config), tmp_path, dataset=dataset)
+    theta, _ = setup.model.init(jax.random.key(0))
+    assert theta[0]["params"]["Dense_0"]["kernel"].shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:model", "No module named 'no_such_module'"),
+        ("tests.experiments.test_run:no_such_function", "no_such_function"),
+        ("tests.experiments.test_run", "give package.module:function"),
+        ("tests.experiments.test_run:NUMBER", "is no function"),
+        (
+            "tests.experiments.test_run:no_model",
+            "returns dict: return an ais_jax.LatentVariableModel",
+        ),
+        ("given", r"goes together with train_and_evaluate\(config, model=...\)"),
+    ],
+)
+def test_bad_factories_are_refused_in_a_line(tmp_path, name, message):
+    config, dataset = arrays_config(model__factory=name)
+    with pytest.raises(ConfigError, match=message) as caught:
+        train_and_evaluate(config, tmp_path, "train", dataset=dataset)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_that_the_config_does_not_expect_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"dataset='digits'.*dataset=...\)"):
+        train_and_evaluate(tiny(), tmp_path, dataset=Dataset.from_arrays(TRAIN, TEST))
+
+
+def decode(weights, z):
+    """Log rates of four counts."""
+    return z @ weights["w"] + weights["b"]
+
+
+def quadrature(weights, counts):
+    """Log p(x) of a Poisson decoder of one latent, by a fine sum."""
+    z = np.linspace(-8, 8, 4001)
+    rates = np.exp(z[:, None] @ weights["w"] + weights["b"])
+    log_p = stats.poisson.logpmf(counts[:, None], rates).sum(-1)
+    log_p = log_p + stats.norm.logpdf(z)
+    return np.logaddexp.reduce(log_p, axis=1) + np.log(z[1] - z[0])
+
+
+def test_a_decoder_from_elsewhere_keeps_its_weights():
+    weights = {"w": np.array([[0.4, -0.3, 0.2, 0.5]]), "b": np.array([1, 0, 2, 0.5])}
+    config = tiny("vae", model__likelihood="poisson", model__latent_sizes=(1,))
+    model = decoder.fixed_model(resolve(config), (2, 2), decode, weights)
+    theta, phi = model.init(jax.random.key(0))
+    x, z = jnp.array([3.0, 0.0, 7.0, 1.0]), jnp.array([0.7])
+    rates = np.exp(0.7 * weights["w"][0] + weights["b"])
+    exact = stats.poisson.logpmf(x, rates).sum() + stats.norm.logpdf(0.7)
+    value, gradient = jax.value_and_grad(model.log_joint)(theta, x, z)
+    assert value == pytest.approx(exact, rel=1e-5)
+    assert all(jnp.all(g == 0) for g in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(model.decode(theta, z), rates, rtol=1e-5)
+    assert model.proposal(phi, x).mean.shape == (1,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["prior", "encoder"])
+def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start):
+    weights = {"w": np.array([[0.4, -0.3, 0.2, 0.5]]), "b": np.array([1, 0, 2, 0.5])}
+    z = RNG.normal(size=(40, 1))
+    counts = RNG.poisson(np.exp(z @ weights["w"] + weights["b"]))
+    config = tiny(
+        "vae",
+        **{"dataset": "given", "model__likelihood": "poisson", "num_replicates": 1},
+        **{"model__latent_sizes": (1,), "evaluation__start": start},
+        **{"evaluation__num_temperatures": 20, "evaluation__num_chains": 16},
+        **{"evaluation__num_simulated": 0, "evaluation__num_pilot": 16},
+    )
+    dataset = Dataset.from_arrays(counts[:30], counts[30:])
+    results = decoder.evaluate_decoder(config, decode, weights, str(tmp_path), dataset)
+    log_p = results["replicates"][0]["test"]["log_p"]
+    exact = quadrature(weights, counts[30:36]).mean()
+    assert abs(log_p["mean"] - exact) < 5 * log_p["monte_carlo"] < 0.5
+    if start == "encoder":
+        model = decoder.fixed_model(resolve(config), (2, 2), decode, weights)
+        run = experiments.load_run(tmp_path, model)
+        np.testing.assert_array_equal(run.theta["w"], np.float32(weights["w"]))
+        with pytest.raises(ConfigError, match=r"load_run\(workdir, model=...\)"):
+            experiments.load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__latent_sizes": (1, 1), "model__widths": ((3,), (3,))}, "one size"),
+        ({"model__latent_sizes": (3,)}, r"refuses z of model.latent_sizes=\(3,\)"),
+        ({"optimizer__name": "adamw"}, "optimizer.weight_decay=0.0001 would change"),
+    ],
+)
+def test_decoders_that_do_not_fit_are_refused(tmp_path, changes, message):
+    weights = {"w": np.zeros((1, 20)), "b": np.zeros(20)}
+    settings = {"model__latent_sizes": (1,), "dataset": "given", **changes}
+    data = Dataset.from_arrays(TRAIN, TEST)
+    config = tiny("vae", **settings)
+    with pytest.raises(ConfigError, match=message):
+        decoder.evaluate_decoder(config, decode, weights, tmp_path, data)
+
+
+def test_a_decoder_is_not_evaluated_where_nothing_can_be_written(tmp_path):
+    weights = {"w": np.zeros((1, 20)), "b": np.zeros(20)}
+    settings = {"model__latent_sizes": (1,), "evaluation__start": "prior"}
+    config = tiny("vae", dataset="given", **settings)
+    data, workdir = Dataset.from_arrays(TRAIN, TEST), tmp_path / "file"
+    workdir.write_text("")
+    with pytest.raises(ConfigError, match=r"workdir=.*file cannot be written"):
+        decoder.evaluate_decoder(config, decode, weights, str(workdir), data)
+
+
+def test_a_decoder_of_another_shape_and_missing_files_are_refused(tmp_path):
+    weights = {"w": np.zeros((2, 19)), "b": np.zeros(19)}
+    config, data = tiny("vae", dataset="given"), Dataset.from_arrays(TRAIN, TEST)
+    with pytest.raises(ConfigError, match=r"gives \[19\] for one z: .*\[20\]"):
+        decoder.evaluate_decoder(config, decode, weights, tmp_path, data)
+    with pytest.raises(InputError, match="weights=nowhere"):
+        decoder.evaluate_named(
+            config, "tests.experiments.test_run:decode", "nowhere.npz", tmp_path
+        )
+    with pytest.raises(ConfigError, match="decoder='nowhere:decode'"):
+        decoder.evaluate_named(config, "nowhere:decode", "nowhere.npz", tmp_path)
+
+
+def test_every_picture_is_drawn_and_shown_in_tensorboard(workdir):
+    names = ("bounds", "learning_curves", "reconstructions", "sample_pixels")
+    names += ("samples", "traversals")
+    assert sorted(p.stem for p in (workdir / "plots").glob("*.png")) == sorted(names)
+    (events,) = (workdir / "tensorboard").glob("*.pictures")
+    content = events.read_bytes()
+    assert all(name.encode() in content for name in names)
+
+
+def test_shaken_parameters_are_others(run):
+    """The comparisons above would not pass with any parameters."""
+    theta = shaken(run.theta, jax.random.key(0))
+    z = jnp.zeros(2)
+    assert not np.allclose(run.model.decode(theta, z), run.model.decode(run.theta, z))

@@ -1,0 +1,302 @@
+"""The sweep: the tables' variants, their costs, shards, skipping and resuming."""
+
+from collections import Counter
+
+import pytest
+
+from configs import presets, table1, table2
+from experiments.data import load
+from experiments.data.catalogue import CATALOGUE
+from experiments.evaluate import evaluate
+from experiments.paper import sweep, tables, variants
+from experiments.run import build
+from experiments.run.settings import plain
+from experiments.system import files
+from experiments.system.errors import Ended, InputError, NonFiniteLoss, Stopped
+from experiments.system.files import read_json
+
+
+def tiny(structure="digits"):
+    """A sweep of seconds: one epoch, eight units, few chains."""
+    config = table1.get_config(structure)
+    config.scale.num_epochs = 1
+    config.scale.batch_size = config.scale.dreg_batch_size = 500
+    config.scale.num_examples = 10
+    config.model.latent_sizes, config.model.widths = (2,), ((8,),)
+    config.evaluation.num_chains = 2
+    config.evaluation.num_temperatures = 1
+    config.evaluation.num_leapfrog = 1
+    config.evaluation.iwae_samples = 2
+    config.evaluation.num_simulated = 0
+    return config
+
+
+@pytest.fixture(scope="module")
+def both():
+    """The variants of Tables 1 and 2."""
+    return [
+        v for table in (table1, table2) for v in variants.expand(table.get_config())
+    ]
+
+
+def test_the_tables_are_25_models(both):
+    assert len(both) == 18 + 12
+    assert len({v.name for v in both}) == 25
+    assert all(v.row in tables.PAPER for v in both) and len(tables.PAPER) == 25
+    methods = Counter(row.method for row in {v.row for v in both})
+    assert methods == {"dreg": 9, "ais": 12, "mh_hmc": 4}
+    assert tables.PAPER[tables.Row("omniglot", "ais", 5, 11)] == -101.94
+    assert tables.PAPER[tables.Row("omniglot", "mh_hmc", 50, 11)] == -101.25
+    assert tables.PAPER[tables.Row("mnist", "dreg", 50)] == -84.38
+
+
+def test_shared_rows_are_the_same_run(both):
+    configs = {}
+    for variant in both:
+        mine = plain(variant.config)
+        assert configs.setdefault(variant.name, mine) == mine
+
+
+AUTHORS_ADAM = ("adam", 0.9, 0.999, 1e-4)
+
+
+def test_every_variant_follows_the_released_protocol(both):
+    for variant in both:
+        config = variant.config
+        assert config.num_epochs == 3280
+        assert config.batch_size == (20 if variant.row.method == "dreg" else 128)
+        assert config.optimizer.schedule == "stages"
+        adam = variant.settings.optimizer
+        assert (adam["name"], adam["b1"], adam["b2"], adam["eps"]) == AUTHORS_ADAM
+        assert adam == variant.settings.phi_optimizer
+        assert variant.settings.learning_rates == ((1e-3, 1e-3),)
+        assert not config.model.data_mean_bias
+        assert config.model.widths == ((200, 200),)
+        assert config.evaluation.preset == "paper"
+        if variant.row.method != "dreg":
+            assert config.estimator.preconditioner == "unit"
+            assert config.estimator.num_leapfrog == 5
+    sizes = presets.STEP_SIZES["unit"]
+    assert sizes == {"first": 0.1, "smallest": 0.001, "largest": 0.3}
+
+
+@pytest.mark.parametrize(("reading", "moves"), [("increments", 11), ("released", 10)])
+@pytest.mark.parametrize("method", ["ais", "mh_hmc"])
+def test_both_readings_of_t(reading, moves, method):
+    config = table2.get_config()
+    config.reading = reading
+    found = [v for v in variants.expand(config) if v.row[1:] == (method, 50, 11)]
+    (variant,) = found
+    model = build.build_model(variant.settings, (28, 28))
+    assert build.build_estimator(variant.settings, model).num_moves == moves
+    assert variant.identity["num_moves"] == moves
+    assert variant.identity["reading"] == reading
+    assert variant.name.endswith("-released") == (reading == "released")
+    assert tables.match(plain(variant.config)) == (variant.row, reading)
+
+
+def test_structures_restrict():
+    assert {v.row.dataset for v in variants.expand(table1.get_config("mnist"))} == {
+        "mnist"
+    }
+    found = variants.expand(table2.get_config("digits,matched"))
+    assert len(found) == 12 and all(v.name.endswith("-matched") for v in found)
+    with pytest.raises(ValueError, match="did you mean 'omniglot'"):
+        table1.get_config("omniglott")
+
+
+def test_scale_overrides_the_protocol():
+    config = table1.get_config("omniglot")
+    config.scale.update(
+        {"num_epochs": 100, "preset": "quick", "num_examples": 1000, "batch_size": 64}
+    )
+    for variant in variants.expand(config):
+        run = variant.config
+        assert (run.num_epochs, run.evaluation.num_examples) == (100, 1000)
+        assert run.evaluation.preset == "quick"
+        assert run.batch_size == (20 if variant.row.method == "dreg" else 64)
+        assert variant.identity["scale"]["num_epochs"] == 100
+
+
+def test_cost_counts_gradient_evaluations_and_flops():
+    by_name = {v.name: v for v in variants.expand(table1.get_config())}
+    variant = by_name["omniglot-ais-K5-T11"]
+    assert variant.steps == 3280 * (24345 // 128)
+    assert variant.gradient_evaluations == variant.steps * 128 * (5 * (2 + 55) + 1)
+    weights = 50 * 200 + 200 * 200 + 200 * 784
+    assert variant.train_flops == 4 * weights * variant.gradient_evaluations
+    forward = 16 * (1 + 10 * 9999)
+    ladder = sum(16 * (1 + 10 * (top - 1)) for top in (1250, 2500, 5000, 10000))
+    gradients = 8070 * forward + 2 * 100 * ladder
+    evaluation = weights * (4 * gradients + 2 * 8070 * 5000)
+    assert variant.evaluation_flops == pytest.approx(evaluation)
+
+
+def test_matched_cost_gives_all_the_same_number_of_gradient_evaluations():
+    found = variants.expand(table2.get_config("matched"))
+    reference = next(v for v in found if v.row[1:] == ("ais", 1, 11))
+    assert reference.config.num_epochs == 3280
+    for variant in found:
+        matched = variant.identity["matched_cost"]
+        ratio = variant.gradient_evaluations / reference.gradient_evaluations
+        assert ratio == pytest.approx(matched["ratio"])
+        assert abs(ratio - 1) <= 0.5 / variant.config.num_epochs + 1e-9
+    (dear,) = (v for v in found if v.row.num_samples == 2750)
+    images = 24345 // 128 * 128, 24345 // 20 * 20
+    assert dear.config.num_epochs == round(3280 * images[0] * 58 / images[1] / 5500)
+
+
+def test_digits_have_the_counted_images():
+    data = load.load("digits")
+    sizes = len(data.train), len(data.test), data.train.shape[1]
+    entry = CATALOGUE["digits"]
+    assert (entry.num_train, entry.num_test, entry.num_pixels) == sizes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+def test_shards_are_a_balanced_partition(both, count):
+    found = both[:18]
+    shards = [variants.shard(found, i + 1, count) for i in range(count)]
+    names = [v.name for shard in shards for v in shard]
+    assert sorted(names) == sorted(v.name for v in found)
+    loads = [sum(v.flops for v in shard) for shard in shards]
+    dearest = max(v.flops for v in found)
+    assert max(loads) <= sum(loads) / count + dearest
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b", "1/0", "-1/2"])
+def test_bad_shards_are_refused(text):
+    with pytest.raises(InputError, match="shard"):
+        sweep.select(table1.get_config("digits"), text)
+
+
+def test_an_unknown_variant_names_the_nearest():
+    with pytest.raises(InputError, match="mean 'digits-dreg-K50'"):
+        sweep.select(table1.get_config("digits"), only=["digit-dreg-K50"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("reading", "increment", "mean 'increments'"),
+        ("datasets", ("omniglt",), "mean 'omniglot'"),
+        ("datasets", (), "datasets"),
+        ("matched_reference", "ais-K2-T5", "mean 'ais-K"),
+        ("scale.preset", "quik", "mean 'quick'"),
+        ("scale.num_epochs", 0, "scale.num_epochs=0"),
+        ("scale.batch_size", 100000, "training images"),
+    ],
+)
+def test_bad_settings_are_one_line(name, value, message):
+    config = table1.get_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(InputError, match=message) as error:
+        variants.expand(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_of_the_launcher_is_refused():
+    from configs import digits
+
+    with pytest.raises(InputError, match="no sweep's"):
+        variants.expand(digits.get_config())
+
+
+def test_a_sweep_trains_skips_and_resumes(tmp_path, capsys, monkeypatch):
+    config = tiny()
+    first, second = "digits-dreg-K1", "digits-dreg-K5"
+    pair = sweep.select(config, only=[first, second])
+    sweep.run(pair[:1], tmp_path)
+    assert [sweep.status(v, tmp_path / v.name) for v in pair] == ["finished", "new"]
+    identity = read_json(tmp_path / first / "variant.json")
+    assert identity["method"] == "dreg" and identity["failure"] is None
+
+    def stop(*_):
+        raise Stopped("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "evaluate", stop)
+        with pytest.raises(Stopped):
+            sweep.run(pair, tmp_path)
+    assert sweep.status(pair[1], tmp_path / second) == "unfinished"
+    written = (tmp_path / first / "results.json").stat().st_mtime_ns
+    capsys.readouterr()
+    sweep.run(pair, tmp_path)
+    text = capsys.readouterr().out
+    assert f"{first}: finished" in text and f"{second}: unfinished" in text
+    assert [sweep.status(v, tmp_path / v.name) for v in pair] == ["finished"] * 2
+    assert (tmp_path / first / "results.json").stat().st_mtime_ns == written
+    config.optimizer.b1 = 0.8
+    with pytest.raises(InputError, match=r"optimizer.b1=0.9, not 0.8"):
+        sweep.run(sweep.select(config), tmp_path)
+
+
+def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
+    tmp_path, capsys, monkeypatch
+):
+    done = []
+
+    def fake(config, folder):
+        done.append(folder.name)
+        if "K5" in folder.name:
+            raise NonFiniteLoss("The loss was not finite at step 3")
+
+    monkeypatch.setattr(sweep.launch, "train_and_evaluate", fake)
+    names = ["digits-dreg-K1", "digits-dreg-K5", "digits-ais-K1-T5"]
+    found = sweep.select(tiny(), only=names)
+    with pytest.raises(Ended, match="1 of 3 variants failed: digits-dreg-K5") as end:
+        sweep.run(found, tmp_path)
+    assert end.value.status == 1 and done == names
+    identity = read_json(tmp_path / "digits-dreg-K5" / "variant.json")
+    assert "not finite at step 3" in identity["failure"]
+
+
+def test_a_variant_in_use_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        sweep.launch, "train_and_evaluate", lambda *_, **__: pytest.fail("it ran")
+    )
+    (variant,) = sweep.select(tiny(), only=["digits-dreg-K1"])
+    (tmp_path / variant.name).mkdir()
+    with files.locked(tmp_path / variant.name) as is_free:
+        assert is_free
+        sweep.run([variant], tmp_path)
+    assert "in use elsewhere" in capsys.readouterr().out
+
+
+def test_the_listing_predicts_cost_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(variants, "calibrate", lambda config: (1e-3, 1e-11))
+    config = table2.get_config("matched")
+    found = sweep.select(config)
+    text = sweep.listing(config, found, tmp_path)
+    assert len(text.splitlines()) == 1 + 12 + 1
+    assert "0 finished" in text
+    heading, *others = text.splitlines()
+    assert heading.endswith("cost / matched")
+    assert any(line.endswith(" 1.01") for line in others)
+    assert not list(tmp_path.iterdir())
+    total = sum(v.steps * 1e-3 + v.flops * 1e-11 for v in found) / 3600
+    assert f"{total:.3g} hours" in text
+
+
+@pytest.mark.slow
+def test_the_calibration_times_real_steps():
+    per_step, per_flop = variants.calibrate(tiny())
+    assert per_step >= 0.0
+    assert 1e-15 < per_flop < 1e-6
+
+
+@pytest.mark.parametrize("file", ["config.json", "results.json", "variant.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 1}'])
+def test_a_damaged_variant_fails_alone(tmp_path, monkeypatch, caplog, file, text):
+    done = []
+    monkeypatch.setattr(
+        *(sweep.launch, "train_and_evaluate"),
+        lambda config, folder: done.append(folder.name),
+    )
+    names = ["digits-dreg-K1", "digits-dreg-K5"]
+    (tmp_path / names[0]).mkdir()
+    (tmp_path / names[0] / file).write_text(text)
+    with pytest.raises(Ended, match="1 of 2 variants failed: digits-dreg-K1"):
+        sweep.run(sweep.select(tiny(), only=names), tmp_path)
+    assert done == names[1:]
+    assert str(tmp_path / names[0] / file) in caplog.text

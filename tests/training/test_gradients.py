@@ -1,0 +1,71 @@
+"""Noise and bias of gradients at a trained model."""
+
+import numpy as np
+import pytest
+
+from experiments.paper import gradients
+from experiments.run.launch import train_and_evaluate
+from experiments.system.errors import InputError
+from experiments.system.files import read_json
+from tests.experiments import test_launch as launcher
+from tests.experiments.test_launch import SHORT, make_config
+
+cache = launcher.cache
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory):
+    """A short training run: its workdir."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    train_and_evaluate(make_config(**SHORT), workdir, mode="train")
+    return workdir
+
+
+def test_noise_and_bias_of_gaussian_gradients_are_recovered():
+    rng = np.random.default_rng(0)
+    draw = lambda scale: scale * rng.normal(size=(100, 500))
+    batch = draw(1.0)
+    exact, again = batch + draw(1.7), batch + draw(1.7)
+    found = gradients.compare(batch + draw(1.5) + 0.2, exact, again)
+    assert found["noise"] == pytest.approx(2.25, abs=3 * found["noise_error"])
+    assert found["bias"] == pytest.approx(0.04, abs=3 * found["bias_error"])
+    assert found["noise_error"] < 0.2
+    assert found["bias_error"] < 0.01
+
+
+def test_more_chains_are_less_noisy_and_an_encoders_draws_are_biased(trained):
+    names = ["mh_hmc-K8-T5", "mh_hmc-K1-T5", "vae-K8"]
+    results = gradients.run(trained, names, num_batches=30)
+    many, one, encoder, exact = results["rows"]
+    assert exact["name"] == gradients.EXACT
+    difference = one["noise"] - many["noise"]
+    assert difference > 3 * np.hypot(one["noise_error"], many["noise_error"])
+    assert encoder["bias"] > many["bias"] + 3 * encoder["bias_error"]
+    assert abs(exact["bias"]) < 3 * exact["bias_error"]
+    assert read_json(trained / "gradients.json")["rows"] == results["rows"]
+    assert (trained / "gradients.png").stat().st_size > 5000
+
+
+def test_phis_path_derivative_is_unbiased_and_more_draws_are_less_noisy(trained):
+    settings = "+phi_loss=path_derivative+num_phi_samples="
+    names = ["vae-K1", f"ais-K1-T1{settings}1", f"ais-K1-T1{settings}8"]
+    results = gradients.run(trained, names, num_batches=30)
+    elbo, one, many, exact = results["rows"]
+    for more, less in ((elbo, many), (one, many), (many, exact)):
+        error = np.hypot(more["phi_noise_error"], less["phi_noise_error"])
+        assert more["phi_noise"] - less["phi_noise"] > 3 * error
+    for row in results["rows"]:
+        assert abs(row["phi_bias"]) < 4 * row["phi_bias_error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dreg", "write it as in"),
+        ("dreg-K0", "at least 1"),
+        ("airs-K1", "did you mean"),
+    ],
+)
+def test_a_wrong_name_is_refused(trained, name, message):
+    with pytest.raises(InputError, match=message):
+        gradients.run(trained, [name])

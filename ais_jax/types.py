@@ -15,4 +15,17 @@ Scalar = Float[Array, ""]
 Params = PyTree
 """Parameters of a model, or any other pytree of arrays."""
 
-__all__ = ["Array", "PRNGKey", "PRNGKeys", "Params", "Scalar", "ScalarLike"]
+__all__ = [
+    "Array",
+    "PRNGKey",
+    "PRNGKeys",
+    "Params",
+    "Scalar",
+    "ScalarLike",
+    "is_traced",
+]
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Whether an array of a pytree is traced, so that its values are not known."""
+    return any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(tree))

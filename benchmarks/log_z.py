@@ -73,7 +73,7 @@ def estimates(density, num_pilots, num_each, num_chains):
             pilot_key,
             path,
             num_temperatures=density.num_temperatures,
-            preconditioner=density.preconditioner,
+            mass_matrix=density.preconditioner,
             transition=transition,
         )
         estimate = partial(

@@ -95,7 +95,7 @@ def ours(keys, density, budget, resample_below):
             key,
             path,
             num_temperatures=density.num_temperatures,
-            preconditioner=density.preconditioner,
+            mass_matrix=density.preconditioner,
             transition=transition,
         )
 

@@ -1,55 +1,58 @@
-"""Annealed importance sampling, forward and reverse (Eq. 7), for one chain."""
+"""Annealed importance sampling, forward and reverse, of one chain and of K (Eq. 7)."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Key, ScalarLike, UInt32
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    Point,
-    evaluate,
-    log_ratio,
+from ais_jax.annealing.clouds import Cloud, Transition, of_points, weigh
+from ais_jax.annealing.loop import (
+    Moves,
+    Paths,
+    add_increment,
+    cloud_size,
+    finish,
+    frozen,
+    run,
+    start,
 )
+from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.schedules import check_betas
-from ais_jax.numerics import two_sum
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
-
-Transition = Callable[
-    [PRNGKey, AnnealingPath, Point, ScalarLike, ScalarLike], tuple[Point, Any]
-]
-"""(key, path, point, beta, step_size) -> (point, info), with `info.accept_prob`."""
+from ais_jax.batching import chain_keys
+from ais_jax.types import PRNGKey, PRNGKeys, Scalar, is_traced
 
 
 class AISResult(NamedTuple):
-    """The end of one annealed chain.
+    """The end of one annealed chain, or of K with leading axes of K.
 
     Attributes:
-        point: the last one.
+        point: drawn from the last cloud by weight; with log_w it is a weighted draw
+            from the target.
         log_w: the log importance weight, nats.
         accept_prob: the acceptance probability of each move.
-        log_ratio: log target - log base where each weight increment was taken; the
-            increments are `diff(betas) * log_ratio`. NaN and plus infinity, which
-            no density has there, weigh zero.
+        increments: of the log weight, at each temperature, nats.
+        is_unsound: whether a density of NaN or plus infinity was met; it weighs zero.
+        is_outside: whether a place was met where the base's density is zero and the
+            target's is not, so that the base misses a part of the target.
+        ancestor: the chain that this one descends from, where chains are resampled.
     """
 
     point: Point
     log_w: Scalar
     accept_prob: Float[Array, "M"]
-    log_ratio: Float[Array, "T"]
+    increments: Float[Array, "T"]
+    is_unsound: Bool[Array, ""]
+    is_outside: Bool[Array, ""]
+    ancestor: Int[Array, ""]
 
 
 def anneal(
     key: PRNGKey,
     path: AnnealingPath,
-    z0: Float[Array, "D"],
-    betas: Float[ArrayLike, "T_plus_1"],
-    step_sizes: Float[ArrayLike, "M"],
+    z0: Float[Array, "D"] | Float[Array, "P D"],
+    betas: Float[Array, "T_plus_1"],
+    step_sizes: Float[Array, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
@@ -57,17 +60,20 @@ def anneal(
 
     E[exp(log_w)] is the target's normalising constant Z, for any schedule and any
     transitions that leave their f_beta invariant. T = 1 without a move is importance
-    sampling. A chain of M moves of L leapfrog steps evaluates the target 1 + L*M times.
+    sampling. A chain of M moves of L leapfrog steps from one draw evaluates the target
+    1 + L*M times.
 
     Args:
         key: of this chain.
         path: from the base to the target.
-        z0: an exact draw from the base.
+        z0: an exact draw from the base, or up to P of them where the transition gives
+            clouds of P points; the chain goes on from one, by weight.
         betas: rising from 0 to 1.
-        step_sizes: one for each move at betas[1], ..., betas[M]. M = T makes
-            the last move, at beta = 1, which leaves the weight as it is; M = T - 1
-            leaves it out.
-        transition: for instance `hmc_step` with its `num_leapfrog` bound.
+        step_sizes: one for each move at betas[1], ..., betas[M]. M = T makes the last
+            move, at beta = 1, which leaves the weight as it is; M = T - 1 leaves it
+            out.
+        transition: for instance `hmc_step` with its `num_leapfrog` bound, or
+            `trajectory_step`, whose clouds make the weight less noisy.
         scale: of the path at each move, in place of its one `scale`.
 
     Raises:
@@ -77,102 +83,242 @@ def anneal(
     References:
         Neal, Annealed importance sampling, 2001; Ding & Freedman, 2020, Eq. 7.
     """
-    check_lengths(betas, step_sizes)
-    return _run(key, path, z0, betas, step_sizes, transition, scale)
+    chain = key[None], path, z0[None], betas, step_sizes, transition, scale
+    return jax.tree.map(lambda a: a[0], anneal_chains(*chain))
 
 
 def reverse_anneal(
     key: PRNGKey,
     path: AnnealingPath,
     z_target: Float[Array, "D"],
-    betas: Float[ArrayLike, "T_plus_1"],
-    step_sizes: Float[ArrayLike, "M"],
+    betas: Float[Array, "T_plus_1"],
+    step_sizes: Float[Array, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
     """Runs one chain from the target back to the base and weighs it.
 
-    The same function on the flipped schedule: each move is made at the temperature,
-    and with the step size, that it has in `anneal`. E[exp(log_w)] = 1 / Z where
-    `z_target` is an exact draw from the normalised target, so -log_w bounds log Z from
-    above in expectation.
+    Each move is made at the temperature, and with the step size, that it has in
+    `anneal`. E[exp(log_w)] = 1 / Z where `z_target` is an exact draw from the
+    normalised target, so -log_w bounds log Z from above in expectation.
 
     Args:
         key: of this chain.
-        path: as for `anneal`.
+        path: from the base to the target.
         z_target: an exact draw from the target.
-        betas: rising from 0 to 1, as for `anneal`.
-        step_sizes: as for `anneal`; the final move's is not used.
-        transition: as for `anneal`; it must be reversible, as HMC is.
-        scale: as for `anneal`.
+        betas: rising from 0 to 1.
+        step_sizes: those of `anneal`; a final move's, at beta = 1, is not used.
+        transition: that of `anneal`; it must be reversible, as HMC is.
+        scale: that of `anneal`.
 
     Returns:
         The chain, whose log_w estimates -log Z.
 
     Raises:
-        ValueError: as for `anneal`.
+        ValueError: where lengths do not fit, or betas do not rise from 0 to 1.
 
     References:
         Grosse, Ghahramani & Adams, Sandwiching the marginal likelihood using
         bidirectional Monte Carlo, 2015.
     """
-    check_lengths(betas, step_sizes)
-    num = betas.shape[0] - 2  # a move at beta = 1 changes no weight
-    inner = step_sizes[:num][::-1]
-    scale = None if scale is None else scale[:num][::-1]
-    return _run(key, path, z_target, betas[::-1], inner, transition, scale)
+    chain = key[None], path, z_target[None], betas, step_sizes, transition, scale
+    return jax.tree.map(lambda a: a[0], reverse_chains(*chain))
 
 
-def anneal_both_ways(
-    keys: Key[Array, "2 K"] | UInt32[Array, "2 K words"],
+def anneal_chains(
+    keys: PRNGKeys,
     path: AnnealingPath,
-    z: Float[Array, "2 K D"],
-    betas: Float[ArrayLike, "T_plus_1"],
-    step_sizes: Float[ArrayLike, "M"],
+    z0: Float[Array, "K D"] | Float[Array, "K P D"],
+    betas: Float[Array, "T_plus_1"],
+    step_sizes: Float[Array, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
+    resample_below: float | None = None,
 ) -> AISResult:
-    """K chains of `anneal` and K of `reverse_anneal`, which are compiled once.
+    """K chains of `anneal`, resampled where their weights have grown uneven.
 
     Args:
         keys: of the chains.
-        path: as for `anneal`.
-        z: K draws from the base, then K from the target.
-        betas: as for `anneal`.
-        step_sizes: as for `reverse_anneal`: no chain makes the final move.
-        transition: as for `reverse_anneal`.
-        scale: as for `anneal`.
+        path: from the base to the target.
+        z0: the draws of each chain, as `anneal` takes them.
+        betas: rising from 0 to 1.
+        step_sizes: T of them, or T - 1 without the final move.
+        transition: makes all moves.
+        scale: of the path at each move, or None.
+        resample_below: None for independent chains. Else, before a move where the
+            effective sample size has fallen below this share of K, the chains are drawn
+            anew from all points of all clouds and get the mean weight.
 
-    Returns:
-        The chains, with leading axes of 2 and K.
-
-    Raises:
-        ValueError: as for `anneal`.
+    References:
+        Del Moral, Doucet & Jasra, Sequential Monte Carlo samplers, 2006.
     """
+    size = cloud_size(path, keys[0], transition)
+    clouds = _first_clouds(path, z0, size)
+    way = _forward(betas, step_sizes, scale)
+    return _run(keys, path, clouds, way, transition, resample_below)
+
+
+def reverse_chains(
+    keys: PRNGKeys,
+    path: AnnealingPath,
+    z_target: Float[Array, "K D"],
+    betas: Float[Array, "T_plus_1"],
+    step_sizes: Float[Array, "M"],
+    transition: Transition,
+    scale: Float[Array, "M ..."] | None = None,
+) -> AISResult:
+    """K chains of `reverse_anneal`.
+
+    A cloud of several points is made by a move from the chain's point, weighed, and
+    left by its weights alone; a cloud of one point is weighed before the move. At the
+    base a cloud has the chain's point and fresh draws.
+    """
+    size = cloud_size(path, keys[0], transition)
+    clouds = _first_clouds(path, z_target, size)
+    way = _backward(betas, step_sizes, scale, size)
+    result = _run(keys, path, clouds, way, transition)
+    return _weigh_at_base(keys, path, result, betas[1] - betas[0], size)
+
+
+def anneal_both_ways(
+    keys: Shaped[Array, "2 K *words"],
+    path: AnnealingPath,
+    z0: Float[Array, "K P D"],
+    z_target: Float[Array, "K D"],
+    betas: Float[Array, "T_plus_1"],
+    step_sizes: Float[Array, "M"],
+    transition: Transition,
+    scale: Float[Array, "M ..."] | None = None,
+) -> tuple[AISResult, AISResult]:
+    """K chains of `anneal` and K of `reverse_anneal`, which are compiled once.
+
+    Args:
+        keys: of the chains of both kinds.
+        path: from the base to the target.
+        z0: draws from the base, as many for each chain as clouds have points.
+        z_target: draws from the target.
+        betas: rising from 0 to 1.
+        step_sizes: T of them, or T - 1; no chain makes the final move.
+        transition: makes all moves.
+        scale: of the path at each move, or None.
+    """
+    size, num = z0.shape[1], betas.shape[0] - 2
+    inner = jax.tree.map(lambda a: a[:num], (step_sizes, scale))
+    ways = _forward(betas, *inner), _backward(betas, *inner, size)
+    clouds = [_first_clouds(path, z, size) for z in (z0, z_target)]
+    stacked = (
+        jax.tree.map(lambda *a: jnp.stack(a), *ways),
+        jax.tree.map(lambda *a: jnp.stack(a), *clouds),
+        keys,
+    )
+
+    def one_way(args):
+        way, clouds, keys = args
+        return _run(keys, path, clouds, way, transition)
+
+    both = jax.lax.map(one_way, stacked)
+    forward, reverse = (jax.tree.map(lambda a, i=i: a[i], both) for i in range(2))
+    delta = betas[1] - betas[0]
+    return forward, _weigh_at_base(keys[1], path, reverse, delta, size)
+
+
+class Way(NamedTuple):
+    """What chains do: moves, the last increment, and 1 forwards or -1 backwards."""
+
+    moves: Moves
+    last: Scalar
+    sign: Scalar
+
+
+def _forward(betas, step_sizes, scale):
     check_lengths(betas, step_sizes)
-    inner = jax.tree.map(lambda a: a[: betas.shape[0] - 2], (step_sizes, scale))
-    ways = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), (betas, *inner))
+    num, deltas = step_sizes.shape[0], jnp.diff(betas)
+    deltas = jnp.append(deltas, jnp.zeros_like(deltas[:1]))
+    moves = Moves(deltas[:num], betas[1 : num + 1], step_sizes, scale)
+    return Way(moves, deltas[num], jnp.ones_like(deltas[0]))
 
-    def run(way):
-        keys, z, (betas, step_sizes, scale) = way
 
-        def chain(key, z):
-            return _run(key, path, z, betas, step_sizes, transition, scale)
+def _backward(betas, step_sizes, scale, size):
+    """The moves at betas[T - 1], ..., betas[1]; that of a cloud is weighed after it."""
+    check_lengths(betas, step_sizes)
+    num, deltas = betas.shape[0] - 2, jnp.diff(betas)[1:][::-1]
+    zero = jnp.zeros((1,), betas.dtype)
+    deltas = jnp.concatenate([zero, deltas] if size > 1 else [deltas, zero])
+    inner = jax.tree.map(lambda a: a[:num][::-1], (step_sizes, scale))
+    moves = Moves(deltas[:num], betas[1:-1][::-1], *inner)
+    return Way(moves, deltas[num], -jnp.ones_like(deltas[0]))
 
-        return jax.vmap(chain)(keys, z)
 
-    return jax.lax.map(run, (keys, z, ways))
+def _weigh_at_base(keys, path, result, delta, size):
+    """The last increment of reverse chains, whose clouds have fresh draws besides."""
+
+    def one(key, point, log_w):
+        fresh_key = jax.random.fold_in(key, result.increments.shape[-1] + 1)
+        draws = jax.vmap(path.sample_base)(chain_keys(fresh_key, size - 1))
+        fresh = jax.vmap(lambda z: evaluate(path, z))(draws)
+        points = jax.tree.map(lambda a, b: jnp.append(a[None], b, 0), point, fresh)
+        weighed = weigh(of_points(points, size), delta)
+        increment = -weighed.increment[0] - weighed.increment[1]
+        faults = weighed.is_unsound, weighed.is_outside
+        return add_increment(log_w, increment)[0], increment, faults
+
+    log_w, last, faults = jax.vmap(one)(keys, result.point, result.log_w)
+    return result._replace(
+        log_w=log_w,
+        increments=jnp.append(result.increments, last[:, None], axis=1),
+        is_unsound=result.is_unsound | faults[0],
+        is_outside=result.is_outside | faults[1],
+    )
+
+
+def _first_clouds(path, z0, size):
+    """Clouds of `size` points whose first have the weight: arrays [1, K, P, ...]."""
+    z0 = z0[:, None] if z0.ndim == 2 else z0
+    given = z0.shape[1]
+    if given > size:
+        raise ValueError(f"z0 has {given} draws and the transition's clouds {size}")
+    z0 = jnp.concatenate([z0, jnp.repeat(z0[:, :1], size - given, axis=1)], axis=1)
+    points = jax.vmap(jax.vmap(lambda z: evaluate(path, z)))(z0)
+    log_w = jnp.where(jnp.arange(size) < given, -jnp.log(1.0 * given), -jnp.inf)
+    log_w = jnp.broadcast_to(log_w, z0.shape[:2]).astype(points.log_target.dtype)
+    return jax.tree.map(lambda a: a[None], Cloud(points, log_w))
+
+
+def _run(keys, path, clouds, way, transition, resample_below=None):
+    """The chains of one path."""
+    moves, num = way.moves, len(way.moves.deltas)
+    chains, _, accept_prob, increments = run(
+        Paths(lambda _: path, jnp.zeros((1,))),
+        start(keys[None], clouds),
+        frozen(moves),
+        (),
+        num,
+        transition,
+        most_moves=num,
+        resample_below=resample_below,
+        sign=way.sign,
+    )
+    chains, points, last = finish(chains, way.last, num, way.sign)
+    return AISResult(
+        point=jax.tree.map(lambda a: a[0], points),
+        log_w=(chains.log_w + chains.lost)[0],
+        accept_prob=accept_prob[:, 0].T,
+        increments=jnp.append(increments[:, 0].T, last[0, :, None], axis=1),
+        is_unsound=chains.is_unsound[0],
+        is_outside=chains.is_outside[0],
+        ancestor=chains.ancestor[0],
+    )
 
 
 def check_lengths(
-    betas: Float[ArrayLike, "T_plus_1"], step_sizes: Float[ArrayLike, "M"]
+    betas: Float[Array, "T_plus_1"], step_sizes: Float[Array, "M"]
 ) -> None:
     """Checks that temperatures and moves fit together.
 
     Raises:
-        ValueError: as `anneal`.
+        ValueError: where they do not.
     """
-    if not isinstance(betas, jax.core.Tracer):
+    if not is_traced(betas):
         check_betas(betas)
     num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
     if num_moves not in (num_temperatures, num_temperatures - 1):
@@ -180,51 +326,3 @@ def check_lengths(
             f"{num_moves} step sizes for {num_temperatures} temperatures: give "
             f"{num_temperatures} (with the final move) or {num_temperatures - 1}"
         )
-
-
-def add_increment(
-    log_w: Scalar, delta: ScalarLike, ratio: Scalar
-) -> tuple[Scalar, Scalar]:
-    """Adds delta * ratio to a log weight: the sum and its rounding error, nats.
-
-    A point of zero target density has log_ratio = -inf: its weight is zero, and an
-    increment of width zero leaves it as it is. So does one of no density at all (NaN,
-    or plus infinity).
-    """
-    is_finite = jnp.isfinite(ratio)
-    increment = delta * jnp.where(is_finite, ratio, 0.0)
-    is_sound = jnp.isfinite(log_w) & (is_finite | (delta == 0.0))
-    total, error = two_sum(jnp.where(is_sound, log_w, 0.0), increment)
-    zero = jnp.where(delta < 0.0, jnp.inf, -jnp.inf)  # of a reverse chain: of 1 / w
-    lost = jnp.where(jnp.isfinite(log_w), zero, log_w)
-    return jnp.where(is_sound, total, lost), jnp.where(is_sound, error, 0.0)
-
-
-def _run(key, path, z, betas, step_sizes, transition, scale):
-    """Weighs, then moves, at each temperature after the first."""
-    num_moves = step_sizes.shape[0]
-    deltas = jnp.diff(betas)
-
-    def body(carry, xs):
-        point, log_w, lost = carry
-        t, delta, beta, step_size, scale = xs
-        units = path if scale is None else path._replace(scale=scale)
-        ratio = log_ratio(point)
-        log_w, error = add_increment(log_w, delta, ratio)  # at the old point (Eq. 7)
-        point, info = transition(
-            jax.random.fold_in(key, t), units, point, beta, step_size
-        )
-        return (point, log_w, lost + error), (info.accept_prob, ratio)
-
-    point = evaluate(path, z)
-    zero = jnp.zeros_like(point.log_target)
-    moved = deltas[:num_moves], betas[1:][:num_moves], step_sizes, scale
-    xs = (jnp.arange(num_moves), *moved)
-    (point, log_w, lost), (accept_prob, ratios) = jax.lax.scan(
-        body, (point, zero, zero), xs
-    )
-    if num_moves < deltas.shape[0]:
-        ratio = log_ratio(point)
-        log_w, error = add_increment(log_w, deltas[-1], ratio)
-        lost, ratios = lost + error, jnp.append(ratios, ratio)
-    return AISResult(point, log_w + lost, accept_prob, ratios)

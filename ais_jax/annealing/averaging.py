@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ais_jax.annealing.ais import Transition
+from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.checks import (

@@ -10,19 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ais_jax.annealing.ais import (
-    Transition,
-    anneal,
-)
+from ais_jax.annealing.ais import anneal_chains
 from ais_jax.annealing.averaging import Averaging
+from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.path import (
     AnnealingPath,
     evaluate,
 )
-from ais_jax.annealing.smc import (
-    anneal_population,
-    check_share,
-)
+from ais_jax.annealing.smc import check_share
 from ais_jax.batching import chain_keys
 from ais_jax.checks import lookup
 from ais_jax.types import PRNGKey
@@ -99,13 +94,15 @@ def annealed(
     check_share(resample_below)
     betas = np.asarray(betas, np.float32)
     first = len(betas) - 1 if averaging is None else _first_averaged(betas, averaging)
-    before = _annealing(betas[: first + 2], transition, first, resample_below)
+    before = _annealing(
+        jnp.asarray(betas[: first + 2]), transition, first, resample_below
+    )
 
     def propose(key, path, step_sizes):
         keys = jax.vmap(jax.random.split)(chain_keys(key, num_samples))
         z0 = jax.vmap(path.sample_base)(keys[:, 0])
         plain = path._replace(score=None)
-        result = before(key, keys[:, 1], plain, z0, step_sizes)
+        result = before(keys[:, 1], plain, z0, step_sizes)
         factors = None
         if averaging is None:
             z, shares = result.point.z[:, None], jnp.zeros_like(result.log_w)[:, None]
@@ -140,14 +137,18 @@ def _first_averaged(betas, averaging):
 
 def _annealing(betas, transition, num_moves, resample_below):
     """K chains of at most so many moves, independent or resampled."""
+    share = resample_below if resample_below > 0.0 else None
 
-    def run(key, keys, path, z0, step_sizes):
-        settings = betas, step_sizes[:num_moves], transition
-        if resample_below > 0.0:
-            key = jax.random.fold_in(key, len(z0))
-            share = {"resample_below": resample_below}
-            return anneal_population(key, path, z0, *settings, **share).chains
-        return jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys, z0)
+    def run(keys, path, z0, step_sizes):
+        return anneal_chains(
+            keys,
+            path,
+            z0,
+            betas,
+            step_sizes[:num_moves],
+            transition,
+            resample_below=share,
+        )
 
     return run
 

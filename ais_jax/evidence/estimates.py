@@ -1,5 +1,6 @@
 """What an estimate of log Z says: its numbers, and what its numbers cannot tell."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, ScalarLike
 
+from ais_jax.evidence.plan import Plan
 from ais_jax.numerics import (
     effective_sample_size,
     log_mean_exp,
@@ -18,6 +20,8 @@ from ais_jax.types import Scalar
 
 LARGEST_K = 0.7  # of the Pareto shape (Vehtari et al., 2024)
 SMALLEST_ESS = 25.0  # for the delta method; half of K for fewer than 50 chains
+LARGEST_SKEW = 0.7  # of log weights (`right_skew`)
+LARGEST_SHIFT = 2.0  # standard errors that log Z may move by where T is doubled
 SMALLEST_ACCEPTANCE = 0.2
 LARGEST_ACCEPTANCE = 0.99
 
@@ -60,9 +64,13 @@ class LogNormalizer(NamedTuple):
         resolution: the spacing of floating-point numbers as large as the log densities,
             to which log Z can be told, nats.
         num_nan: chains that met a density of NaN or plus infinity; they weigh zero.
-        num_moves: of all chains together, those of abandoned chunks included and the
-            pilot's not.
+        num_outside: chains that met a place where the base's density is zero and the
+            target's is not.
+        num_moves: of all chains together, those of the pilot and of fewer temperatures
+            included.
         wanted_error: standard error that was asked for, or infinity.
+        shift: standard errors by which log Z moved when temperatures were doubled.
+        plan: the frozen schedule; `log_normalizer` takes it again.
     """
 
     log_z: Scalar
@@ -75,8 +83,11 @@ class LogNormalizer(NamedTuple):
     pareto_k: Scalar
     resolution: Scalar
     num_nan: Int[Array, ""]
+    num_outside: Int[Array, ""]
     num_moves: ScalarLike = 0
     wanted_error: ScalarLike = float("inf")
+    shift: ScalarLike = 0.0
+    plan: Plan | None = None
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""
@@ -117,6 +128,25 @@ class Bounds(NamedTuple):
             f"{self.lower:.3f} (+- {self.lower_error:.3f}) < log Z < "
             f"{self.upper:.3f} (+- {self.upper_error:.3f}), in expectation"
         )
+
+
+def right_skew(log_w: Float[np.ndarray, "K"]) -> float:
+    """Skewness of the log weights but for their left tail, whose chains are lost.
+
+    The left is cut at three times the spread of the right. Where log weights lean to
+    the right, the largest weights are rare, few chains see them, and log Z is too low.
+    It is 0 for fewer than 25 live chains, and where all are within 0.1 nats.
+    """
+    live = log_w[np.isfinite(log_w)].astype(float)
+    if len(live) < 25:
+        return 0.0
+    away = live - np.median(live)
+    spread = math.sqrt(np.mean(np.square(away[away > 0.0]))) if np.any(away > 0) else 0
+    if spread < 0.05:
+        return 0.0
+    away = np.maximum(away, -3.0 * spread)
+    away -= away.mean()
+    return float(np.mean(away**3) / np.mean(away**2) ** 1.5)
 
 
 def summarize(log_w: Float[Array, "K"]) -> Summary:
@@ -206,6 +236,22 @@ def _warnings(result):
             num_nan > 0,
             f"{num_nan} of {num} chains met a density of NaN or +inf and weigh zero: "
             "return -inf where the density is zero",
+        ),
+        (
+            int(result.num_outside) > 0,
+            f"{int(result.num_outside)} of {num} chains met places where the base's "
+            "density is zero and the target's is not, so log Z is that of a part of "
+            "the target: use a base whose support covers it",
+        ),
+        (
+            float(result.shift) > LARGEST_SHIFT,
+            f"log Z moved by {float(result.shift):.1f} standard errors when the "
+            "temperatures were doubled: raise max_moves",
+        ),
+        (
+            not is_empty and right_skew(np.asarray(result.log_w)) > LARGEST_SKEW,
+            "the log weights lean to the right, so large weights are rare and log Z is "
+            "probably too low: use more temperatures, or a base nearer to the target",
         ),
         (
             num == 1,

@@ -5,49 +5,45 @@ Everything takes an `AnnealingPath`, so it serves any pair of densities, and a f
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.ais import (
-    Transition,
-    anneal,
-    anneal_both_ways,
-)
+from ais_jax.annealing.ais import AISResult, anneal_both_ways, anneal_chains
+from ais_jax.annealing.clouds import Transition
+from ais_jax.annealing.loop import cloud_size
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.annealing.smc import (
-    anneal_population,
-    check_share,
-    family_log_weights,
-)
+from ais_jax.annealing.smc import ancestor_log_weights, check_share
 from ais_jax.batching import chain_keys
-from ais_jax.checks import check_count
-from ais_jax.evidence.estimates import (
-    Bounds,
-    LogNormalizer,
-    summarize,
-)
+from ais_jax.checks import check_count, lookup
+from ais_jax.evidence.base import fit_clouds, fitted
+from ais_jax.evidence.estimates import Bounds, LogNormalizer, summarize
+from ais_jax.evidence.mass_matrix import MASS_MATRICES
 from ais_jax.evidence.plan import (
+    DEFAULT_TARGET,
     DEFAULT_TRANSITION,
     Plan,
     check_plan,
     scale_of_moves,
-    tune,
 )
-from ais_jax.evidence.positions import (
-    check_like_draws,
-    flatten,
-)
+from ais_jax.evidence.positions import check_like_draws, flatten
 from ais_jax.evidence.refine import (
+    LONG,
+    SHORTER,
+    Limits,
+    Meter,
     Progress,
-    refine,
+    Task,
+    find,
+    search,
 )
-from ais_jax.numerics import (
-    effective_sample_size,
-    log_mean_exp,
-)
-from ais_jax.types import PRNGKey
+from ais_jax.evidence.sampler import KEPT, programs
+from ais_jax.numerics import effective_sample_size, log_mean_exp
+from ais_jax.types import PRNGKey, is_traced
+
+DEFAULT_ERROR = 0.1  # nats
 
 __all__ = [
     "Bounds",
@@ -63,57 +59,85 @@ __all__ = [
 
 def estimate_log_z(
     key: PRNGKey,
-    path: AnnealingPath,
+    path: AnnealingPath | Callable[[PyTree], AnnealingPath],
+    data: PyTree = None,
     *,
-    num_temperatures: int = 100,
+    error: float | None = None,
+    num_temperatures: int | None = None,
     num_chains: int = 100,
     transition: Transition = DEFAULT_TRANSITION,
-    preconditioner: str = "diagonal",
-    resample_below: float = 0.0,
-    error: float | None = None,
+    mass_matrix: str = "diagonal",
+    fit_base: bool = True,
     max_moves: int = 10_000_000,
+    max_seconds: float = float("inf"),
     progress: Callable[[Progress], object] | None = None,
 ) -> LogNormalizer:
-    """Estimates log Z of a path with a pilot run of its own.
+    """Estimates log Z of a path, to 0.1 nats where nothing else is said.
 
-    With a wanted `error`, chains are run in chunks of `num_chains`, and temperatures
-    are doubled, until it is reached (`refining`).
+    A pilot of K chains finds temperatures, step sizes and mass matrices. Where the base
+    is far from the target, another base is fitted to the pilot's chains. The pilot says
+    how many temperatures there should be; the estimate is confirmed at twice as many,
+    and goes on until it stands (`refine.search`). Where the limits end it before, its
+    warnings say so.
 
     Args:
         key: of the pilot and of the estimate.
-        path: from the base to the target.
-        num_temperatures: T; the bias falls with it.
-        num_chains: K, independent chains; the standard error falls with it.
-        transition: as for `ais.anneal`.
-        preconditioner: as for `tuning.tune`.
-        resample_below: as for `log_normalizer`.
-        error: standard error wanted, nats; not under `jit` or `vmap`, nor with
-            resampling.
-        max_moves: with `error`, of all chains together; as many gradients as a move
-            has leapfrog steps.
-        progress: with `error`, called after every chunk, for instance `print`.
+        path: from the base to the target; or, with data, a function of them that gives
+            it. Another call with the same function, and data of the same shapes,
+            compiles nothing.
+        data: arrays that `path` takes, or None.
+        error: standard error wanted, nats; 0.1 unless `num_temperatures` is given,
+            which alone means one run of K chains.
+        num_temperatures: T to begin with, or None for the pilot's choice.
+        num_chains: K, the chains of a run.
+        transition: makes the moves; `transitions.md` says what may be one.
+        mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension) or
+            'unit' for the path's own scale.
+        fit_base: whether a base may be fitted.
+        max_moves: of all chains together; a move costs as many gradients as it has
+            leapfrog steps.
+        max_seconds: after which no further run is begun.
+        progress: called after every few hundred moves, for instance `print`.
 
     Raises:
-        ValueError: as `tuning.tune` and `log_normalizer`, before anything is run.
+        ValueError: naming the argument that cannot be, before anything is run.
     """
-    check_count("num_chains", num_chains)
-    check_share(resample_below)
-    if error is not None:
-        _check_wanted(key, error, max_moves, num_chains, resample_below)
-    pilot_key, key = jax.random.split(key)
-    plan = tune(
-        pilot_key,
-        path,
-        num_temperatures=num_temperatures,
-        transition=transition,
-        preconditioner=preconditioner,
-    )
-    settings = num_chains, transition, resample_below
-    if error is None:
-        return log_normalizer(key, path, plan, *settings)
-    run = jax.jit(lambda key, plan: log_normalizer(key, path, plan, *settings))
-    limits = {"num_chains": num_chains, "error": error, "max_moves": max_moves}
-    return refine(run, key, plan, **limits, progress=progress)
+    check_count("num_chains", num_chains, 4)
+    lookup("mass_matrix", mass_matrix, MASS_MATRICES)
+    if is_traced((key, data)):
+        raise ValueError(
+            "estimate_log_z is not for jit or vmap: there use `tune` and "
+            "`log_normalizer`, whose number of temperatures is given"
+        )
+    if num_temperatures is not None:
+        check_count("num_temperatures", num_temperatures)
+    elif error is None:
+        error = DEFAULT_ERROR
+    _check_limits(error, max_moves, max_seconds)
+    limits = Limits(error, num_temperatures, max_moves, max_seconds)
+    meter = Meter(limits, num_chains, progress)
+    path_fn, x = (_as_function(path), jnp.zeros(())) if data is None else (path, data)
+    user_path = path_fn(x)
+    unflatten, eps = flatten(key, user_path)[1], _spacing(key, user_path)
+    flat_fn = _flat(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    pilot_key, base_key, key = jax.random.split(key, 3)
+    settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
+    task = Task(programs(flat_fn, *settings), x, "")
+    found = find(meter, task, pilot_key, fit_base)
+    if fit_base and found.length > LONG:
+        base = fit_clouds(found.clouds)
+        programs_near = programs(_fitted(flat_fn), *settings)
+        near = Task(programs_near, (x, base), ", fitted base")
+        nearer = find(meter, near, base_key, False)
+        if nearer.length < SHORTER * found.length:
+            task, found = near, nearer
+        else:
+            found = find(meter, task, pilot_key, False)
+    result = None
+    for result in search(meter, task, found, key, eps):
+        pass
+    assert result is not None
+    return result._replace(z=jax.vmap(unflatten)(result.z))
 
 
 def log_normalizer(
@@ -146,12 +170,13 @@ def log_normalizer(
     """
     check_count("num_chains", num_chains)
     check_share(resample_below)
+    eps = _spacing(key, path)
     path, unflatten = flatten(key, path)
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, plan):
         chains = _forward(key, path, plan, num_chains, transition, resample_below)
-        return _log_normalizer(plan, *chains, unflatten)
+        return _log_normalizer(chains, plan, resample_below > 0.0, unflatten, eps)
 
     return run(key, check_plan(plan))
 
@@ -190,14 +215,18 @@ def bidirectional_bounds(
     z_target = check_like_draws(key, path, "z_target", z_target)
     path, plan = flatten(key, path)[0], check_plan(plan)
     forward_key, reverse_key = jax.random.split(key)
-    z0, keys = _starts(forward_key, path, num_chains)
-    lower, upper = anneal_both_ways(
+    z0, keys = _starts(forward_key, path, num_chains, transition)
+    both = anneal_both_ways(
         jnp.stack([keys, chain_keys(reverse_key, num_chains)]),
         path,
-        jnp.stack([z0, jnp.broadcast_to(z_target, z0.shape)]),
-        *(plan.betas, plan.step_sizes, transition, scale_of_moves(plan)),
-    ).log_w
-    below, above = summarize(lower), summarize(upper)
+        z0,
+        jnp.broadcast_to(z_target, (num_chains, *z_target.shape)),
+        plan.betas,
+        plan.step_sizes,
+        transition,
+        scale_of_moves(plan),
+    )
+    below, above = (summarize(way.log_w) for way in both)
     return Bounds(below.log_z, -above.log_z, below.standard_error, above.standard_error)
 
 
@@ -226,34 +255,40 @@ def importance_log_weights(
     return jax.lax.map(log_weight, indices, batch_size=min(block_size, num_samples))
 
 
-def _starts(key, path, num_chains):
-    """K draws from the base, and the keys of the chains that start there."""
+def _starts(key, path, num_chains, transition):
+    """Draws from the base for K chains, and the keys of the chains that start there."""
+    size = cloud_size(path, key, transition)
     keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
-    return jax.vmap(path.sample_base)(keys[:, 0]), keys[:, 1]
+
+    def draw(key):
+        return jax.vmap(path.sample_base)(chain_keys(key, size))
+
+    return jax.vmap(draw)(keys[:, 0]), keys[:, 1]
 
 
 def _forward(key, path, plan, num_chains, transition, resample_below):
-    """K chains from the base: (chains, their families, or None if not resampled)."""
-    settings = plan.betas, plan.step_sizes, transition, scale_of_moves(plan)
-    z0, keys = _starts(key, path, num_chains)
-    if resample_below > 0.0:
-        move_key = jax.random.fold_in(key, num_chains)
-        return anneal_population(
-            move_key, path, z0, *settings, resample_below=resample_below
-        )
-    chains = jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys, z0)
-    return chains, None
+    """K chains from the base."""
+    z0, keys = _starts(key, path, num_chains, transition)
+    return anneal_chains(
+        keys,
+        path,
+        z0,
+        plan.betas,
+        plan.step_sizes,
+        transition,
+        scale_of_moves(plan),
+        resample_below if resample_below > 0.0 else None,
+    )
 
 
-def _log_normalizer(plan, result, families, unflatten):
+def _log_normalizer(result: AISResult, plan, is_resampled, unflatten, eps):
     """What K chains say, an `AISResult` with a leading axis of K."""
     independent = result.log_w
-    if families is not None:
-        independent = family_log_weights(result.log_w, families)
+    if is_resampled:
+        independent = ancestor_log_weights(result.log_w, result.ancestor)
     summary = summarize(independent)
     is_live = jnp.isfinite(result.log_w)
-    increments = jnp.diff(plan.betas)[None] * result.log_ratio
-    resolution = _resolution(result.point)
+    resolution = _resolution(result.point, eps)
     return LogNormalizer(
         log_z=log_mean_exp(result.log_w),
         standard_error=jnp.hypot(summary.standard_error, resolution),
@@ -261,39 +296,63 @@ def _log_normalizer(plan, result, families, unflatten):
         log_w=result.log_w,
         z=jax.vmap(unflatten)(result.point.z),
         accept_prob=_mean_over(is_live, result.accept_prob),
-        increment_variance=_variance_over(is_live, increments),
+        increment_variance=_variance_over(is_live, result.increments),
         pareto_k=summary.pareto_k,
         resolution=resolution,
-        num_nan=jnp.sum(_is_no_density(result.log_ratio)),
+        num_nan=jnp.sum(result.is_unsound),
+        num_outside=jnp.sum(result.is_outside),
         num_moves=result.accept_prob.size,
+        plan=plan,
     )
 
 
-def _check_wanted(key, error, max_moves, num_chains, resample_below):
-    """Refuses an error that cannot be aimed for."""
-    if isinstance(key, jax.core.Tracer):
-        raise ValueError(f"error={error} is not for jit or vmap: call it from the host")
-    if not 0.0 < error < float("inf"):
+def _check_limits(error, max_moves, max_seconds):
+    """Refuses limits that cannot be kept."""
+    if error is not None and not 0.0 < error < float("inf"):
         raise ValueError(f"error={error}: use a positive number of nats")
     check_count("max_moves", max_moves)
-    check_count("num_chains", num_chains, 4)  # halves of chunks have an error
-    if resample_below > 0.0:
-        raise ValueError(
-            f"error={error} with resample_below={resample_below}: chains must be "
-            "independent, so leave one of them out"
-        )
+    if not max_seconds > 0.0:
+        raise ValueError(f"max_seconds={max_seconds}: use a positive number")
 
 
-def _is_no_density(ratios):
-    """Whether a chain met a log ratio of NaN or plus infinity: [K] of [K, T]."""
-    return jnp.any(jnp.isnan(ratios) | jnp.isposinf(ratios), axis=1)
+def _as_function(path):
+    """A path as a function of no data, the same one for the same path."""
+    try:
+        return _constant(path)
+    except TypeError:  # a scale that is an array has no hash
+        return lambda _: path
 
 
-def _resolution(points):
+@lru_cache(maxsize=KEPT)
+def _constant(path):
+    return lambda _: path
+
+
+@lru_cache(maxsize=KEPT)
+def _flat(path_fn, is_typed):
+    """The function of flat paths, for keys of `jax.random.key` or older ones."""
+    key = jax.random.key(0) if is_typed else jax.random.PRNGKey(0)
+    return lambda x: flatten(key, path_fn(x))[0]
+
+
+@lru_cache(maxsize=KEPT)
+def _fitted(path_fn):
+    return fitted(path_fn)
+
+
+def _resolution(points, eps):
     """The rounding of the largest log-density at the ends of the chains, nats."""
     values = jnp.stack([points.log_target, points.log_base])
     largest = jnp.max(jnp.abs(values), where=jnp.isfinite(values), initial=0.0)
-    return largest * jnp.finfo(largest.dtype).eps
+    return largest * eps
+
+
+def _spacing(key, path):
+    """The relative spacing of the numbers that the coarser density returns."""
+    draw = jax.eval_shape(path.sample_base, key)
+    densities = path.log_target, path.log_base
+    dtypes = [jax.eval_shape(density, draw).dtype for density in densities]
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
 
 
 def _mean_over(is_live, values):

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ais_jax.checks import lookup
 
-PRECONDITIONERS = ("unit", "diagonal", "dense")
+MASS_MATRICES = ("unit", "diagonal", "dense")
 SHRINKAGE = 0.02  # of estimated correlations towards none: keeps them invertible
 
 
@@ -25,35 +25,35 @@ class Covariance(NamedTuple):
 
 
 def estimate(
-    preconditioner: str, z: Float[Array, "P K *N D"], where: Bool[Array, "P K *N"]
+    mass_matrix: str, z: Float[Array, "E N D"], weight: Float[Array, "E N"]
 ) -> Covariance | None:
-    """The covariance of K chains, within examples and averaged over P of them.
+    """The covariance of weighted points, within examples and averaged over E of them.
 
     Args:
-        preconditioner: a name in `PRECONDITIONERS`.
-        z: positions, at any number of temperatures.
-        where: which of them count.
+        mass_matrix: a name in `MASS_MATRICES`.
+        z: positions.
+        weight: of each; those of a chain's points add up to one.
 
     Returns:
-        One covariance for each temperature, or None for 'unit'.
+        One covariance, or None for 'unit'.
     """
-    if lookup("preconditioner", preconditioner, PRECONDITIONERS) == "unit":
+    if lookup("mass_matrix", mass_matrix, MASS_MATRICES) == "unit":
         return None
-    weight = where[..., None].astype(z.dtype)
+    weight = weight[..., None].astype(z.dtype)
     num = jnp.sum(weight, axis=1, keepdims=True)
     z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
-    mean = jnp.sum(z, axis=1, keepdims=True) / jnp.maximum(num, 1.0)
-    deviations = weight * (z - mean)
+    mean = jnp.sum(weight * z, axis=1, keepdims=True) / jnp.maximum(num, 1e-30)
+    deviations = jnp.where(weight > 0.0, z - mean, 0.0)
     largest = jnp.maximum(jnp.max(jnp.abs(deviations), axis=(0, 1)), 1e-30)
-    u = deviations / largest[None, None]  # so that no square overflows
-    free = jnp.maximum(jnp.sum(jnp.maximum(num - 1.0, 0.0), axis=(0, 1)), 1.0)
-    sd = jnp.sqrt(jnp.sum(jnp.square(u), axis=(0, 1)) / free)
+    u = deviations / largest  # so that no square overflows
+    free = jnp.maximum(jnp.sum(jnp.maximum(num - 1.0, 0.0)), 1.0)
+    sd = jnp.sqrt(jnp.sum(weight * jnp.square(u), axis=(0, 1)) / free)
     sd = jnp.maximum(sd, 1e-6)
     log_sd = jnp.log(sd) + jnp.log(largest)
-    if preconditioner == "diagonal":
+    if mass_matrix == "diagonal":
         return Covariance(log_sd, None)
-    u = u / sd[None, None]
-    products = jnp.einsum("pk...d,pk...e->...de", u, u) / free[..., None]
+    u = u / sd
+    products = jnp.einsum("en,end,enf->df", weight[..., 0], u, u) / free
     return Covariance(log_sd, _unit_diagonal(products))
 
 

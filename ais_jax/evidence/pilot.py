@@ -1,43 +1,30 @@
-"""Pilot runs: where temperatures are wanted, how far moves reach, how wide it is there.
+"""Pilot runs choose temperatures, step sizes and mass matrices.
 
-A first pass tempers a population and finds a target of any scale; those after it refine
-what it saw. Nothing that is weighed depends on either but through the `Plan`
-that is read off and frozen.
+The first pass is adaptive sequential Monte Carlo, which finds a target of any scale;
+later passes refine its schedule. Pilot chains are thrown away: an estimate depends on
+them only through the frozen `Plan`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
-from ais_jax.annealing.ais import Transition
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    evaluate,
-)
-from ais_jax.annealing.smc import systematic
-from ais_jax.evidence.mass_matrix import (
-    Covariance,
-    blend,
-    estimate,
-    to_scale,
-)
-from ais_jax.evidence.spacing import (
-    interpolate,
-    mean_where,
-    smooth,
-    spread,
-)
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
+from ais_jax.annealing.clouds import Cloud, Transition
+from ais_jax.annealing.loop import Guide, Moves, Paths, begin, run
+from ais_jax.annealing.path import log_ratio
+from ais_jax.evidence.mass_matrix import Covariance, blend, estimate, to_scale
+from ais_jax.evidence.spacing import interpolate, mean_where, place, smooth, spread
+from ais_jax.types import PRNGKey, Scalar
 
-INCREMENT = 0.5  # standard deviation of the log weight's increments while tempering
+INCREMENT = 1.0  # standard deviation of the log ratio's steps while tempering
 MOST_TEMPERATURES = 256  # while tempering
-MOVES = 3  # at each temperature while tempering; later one
+GAIN = 2.0  # of the logarithm of the step size for an acceptance off its target
+MOVES = 2  # at each temperature while tempering; later one
+MOST_ROUNDS = 4  # times as many where the acceptance is not there yet
+LARGEST_ERROR = 0.15  # of the acceptance where the rounds end
+SMALLEST_WEIGHT = 1e-3  # of a point whose log ratio is counted, relative to an even one
 
 
 class Pilot(NamedTuple):
@@ -46,7 +33,8 @@ class Pilot(NamedTuple):
     Attributes:
         betas: its schedule; temperatures that were not needed stand at 1.
         log_steps: logarithms of the step sizes.
-        density: of temperatures wanted in each interval, up to a factor.
+        density: of temperatures wanted in each interval, up to a factor: the standard
+            deviation of log target - log base.
         covariance: of the chains at each temperature, or None for the path's units.
     """
 
@@ -56,98 +44,134 @@ class Pilot(NamedTuple):
     covariance: Covariance | None
 
 
-class Task(NamedTuple):
-    """What is to be tuned, for whom: all that the runs share.
+class PilotMemory(NamedTuple):
+    """Where a pass stands.
 
     Attributes:
-        path_fn: the flat path of one example.
-        xs: pilot examples, a pytree with a leading axis of P.
-        num_chains: K for each pilot example.
-        transition: as for `ais.anneal`.
-        target: acceptance probability to aim for.
-        preconditioner: a name in `preconditioning.PRECONDITIONERS`.
+        i: the interval of temperatures.
+        moves_left: at this temperature.
+        beta: this temperature.
+        log_step: of the step size, as it follows the acceptance.
+        covariance: as it follows the chains.
+        density: of this interval.
+        track: what the pass has found so far.
     """
 
-    path_fn: Callable[[PyTree], AnnealingPath]
-    xs: PyTree
+    i: Int[Array, ""]
+    moves_left: Int[Array, ""]
+    beta: Scalar
+    log_step: Scalar
+    covariance: Covariance | None
+    density: Scalar
+    track: Pilot
+
+
+class PilotProblem(NamedTuple):
+    """What is tuned: all that the passes share.
+
+    Attributes:
+        paths: of the pilot examples.
+        num_chains: of each example.
+        transition: makes the moves.
+        target: acceptance probability to aim for.
+        mass_matrix: a name in `mass_matrix.MASS_MATRICES`.
+        first_step_size: of the first pass at the base, in units of its draws, times
+            D^(1/4).
+    """
+
+    paths: Paths
     num_chains: int
     transition: Transition
     target: ScalarLike
-    preconditioner: str
+    mass_matrix: str
+    first_step_size: ScalarLike
 
 
-def blank(key: PRNGKey, task: Task, num: int) -> Pilot:
+def initial_pilot(problem: PilotProblem, clouds: Cloud, num: int) -> Pilot:
     """What is known before the first pass: that betas go from 0 to 1."""
-    covariance = jax.eval_shape(
-        lambda key: _covariance(task, _base_points(key, task)), key
-    )
+    now = _covariance(problem, clouds)
+    dtype = clouds.log_w.dtype
     return Pilot(
-        betas=jnp.ones((num + 1,)).at[0].set(0.0),
-        log_steps=jnp.zeros((num + 1,)),
-        density=jnp.ones((num,)),
-        covariance=jax.tree.map(
-            lambda a: jnp.zeros((num + 1, *a.shape), a.dtype), covariance
-        ),
+        betas=jnp.ones((num + 1,), dtype).at[0].set(0.0),
+        log_steps=jnp.zeros((num + 1,), dtype),
+        density=jnp.ones((num,), dtype),
+        covariance=jax.tree.map(lambda a: jnp.zeros((num + 1, *a.shape), a.dtype), now),
     )
 
 
-def a_pass(
-    key: PRNGKey,
-    task: Task,
-    pilot: Pilot,
-    is_first: Bool[Array, ""],
-    first_step_size: ScalarLike,
-) -> tuple[Pilot, Scalar]:
-    """Takes a population from the base to the target and brings the pilot up to date.
+def begin_pass(problem: PilotProblem, pilot: Pilot, clouds: Cloud) -> PilotMemory:
+    """The memory of a pass that has not moved yet."""
+    zero = jnp.zeros((), jnp.int32)
+    size = clouds.points.z.shape[-1]
+    log_step = jnp.log(problem.first_step_size * size**-0.25)
+    log_step = log_step + _log_unit(problem, clouds)
+    beta = jnp.zeros((), clouds.log_w.dtype)
+    now = _covariance(problem, clouds)
+    return PilotMemory(zero, zero, beta, log_step.astype(beta.dtype), now, beta, pilot)
 
-    Chains are resampled at each temperature by the increments of their weights, then
-    moved. In the first pass each temperature is as far from the last as the spread of
-    the log ratio allows, and step sizes and units follow the population; in later ones
-    they are the pilot's. (One function for both, so that a move is compiled once.)
 
-    Args:
-        key: of this pass.
-        task: what is tuned.
-        pilot: of the last pass, or `blank`.
-        is_first: whether it is `blank`.
-        first_step_size: of the first pass at the base, in units of its draws.
+def guide(problem: PilotProblem, pilot: Pilot, is_first: Bool[Array, ""]) -> Guide:
+    """Steers one pass from the base to the target.
 
-    Returns:
-        (the pilot, the largest distance of the acceptance from its target).
-
-    References:
-        Del Moral, Doucet & Jasra, Sequential Monte Carlo samplers, 2006.
+    In the first pass each temperature is as far from the last as the spread of the log
+    ratio allows, and step sizes and mass matrices follow the chains; in later ones they
+    are the pilot's. (One guide for both, so that a move is compiled once.)
     """
-    base_key, key = jax.random.split(key)
-    points = _base_points(base_key, task)
-    log_step = jnp.log(first_step_size) + _log_unit(task, points.z)
     most = len(pilot.density)
     increment = jnp.where(is_first, INCREMENT, jnp.inf)
     num_moves = jnp.where(is_first, MOVES, 1)
 
-    def temper(state):
-        i, key, points, beta, followed, track = state
-        planned = _row((pilot.log_steps, pilot.covariance), i + 1)
-        log_step, covariance = _choose(is_first, followed, planned)
-        ratios = _ratios(points)
-        density = spread(ratios)
-        new = beta + jnp.maximum(increment / density, 1e-6 * beta)
-        new = jnp.where(i == most - 1, 1.0, jnp.minimum(new, pilot.betas[i + 1]))
-        key, choose_key, move_key = jax.random.split(key, 3)
-        points = _resample(choose_key, points, (new - beta) * ratios)
-        points, log_step = _moves(
-            move_key, task, points, new, log_step, covariance, num_moves
+    def row(memory, t, clouds):
+        is_new = memory.moves_left == 0
+        density = spread(*_ratios(clouds))
+        new = memory.beta + jnp.maximum(increment / density, 1e-6 * memory.beta)
+        end = jnp.where(memory.i == most - 1, 1.0, pilot.betas[memory.i + 1])
+        new = jnp.where(memory.i == most - 1, end, jnp.minimum(new, end))
+        beta = jnp.where(is_new, new, memory.beta)
+        planned = _row((pilot.log_steps, pilot.covariance), memory.i + 1)
+        log_step, covariance = _choose(
+            is_first | ~is_new, (memory.log_step, memory.covariance), planned
         )
-        seen = _covariance(task, points)
-        track = _record(track, i, Pilot(new, log_step, density, seen))
-        followed = log_step, blend(covariance, seen)
-        return i + 1, key, points, new, followed, track
+        moves = Moves(beta - memory.beta, beta, jnp.exp(log_step), scales(covariance))
+        memory = memory._replace(
+            beta=beta,
+            log_step=log_step,
+            covariance=covariance,
+            density=jnp.where(is_new, density, memory.density),
+            moves_left=jnp.where(is_new, num_moves, memory.moves_left) - 1,
+        )
+        return memory, moves
 
-    followed = log_step, _covariance(task, points)
-    state = jnp.array(0), key, points, jnp.zeros(()), followed, pilot
-    num, *_, track = jax.lax.while_loop(lambda state: state[3] < 1.0, temper, state)
-    new = _filled(track, num)
+    def learn(memory, t, row, clouds, accept_prob):
+        is_live = jnp.isfinite(log_ratio(clouds.points)).any(axis=-1)
+        accept = mean_where(accept_prob, is_live)
+        log_step = memory.log_step + GAIN * (accept - problem.target)
+        seen = _covariance(problem, clouds)
+        after = Pilot(memory.beta, log_step, memory.density, seen)
+        is_last = memory.moves_left == 0
+        return memory._replace(
+            i=memory.i + is_last,
+            log_step=log_step,
+            covariance=_choose(is_first, blend(memory.covariance, seen), seen),
+            track=_record(memory.track, memory.i, after),
+        )
 
+    def is_done(memory):
+        return (memory.beta >= 1.0) & (memory.moves_left == 0)
+
+    return Guide(row, learn, is_done)
+
+
+def end_pass(
+    memory: PilotMemory, pilot: Pilot, is_first: Bool[Array, ""]
+) -> tuple[Pilot, Scalar]:
+    """What a pass has found.
+
+    Returns:
+        (the pilot at the pass's temperatures, the largest distance of the acceptance
+        from its target).
+    """
+    new = _filled(memory.track, memory.i)
     error = smooth(new.log_steps - pilot.log_steps)
     smoothed = jax.tree.map(smooth, (new.log_steps, new.covariance))
     blended = pilot.log_steps + error, blend(pilot.covariance, smoothed[1])
@@ -155,6 +179,58 @@ def a_pass(
     new = new._replace(log_steps=log_steps, covariance=covariance)
     error = jnp.max(jnp.abs(error))
     return new, jnp.where(is_first, jnp.inf, error)
+
+
+def pilot_pass(
+    key: PRNGKey, problem: PilotProblem, pilot: Pilot, is_first: Bool[Array, ""]
+) -> tuple[Pilot, Scalar]:
+    """One pass: what it found, and the acceptance's distance from its target."""
+    chains = begin(problem.paths, key, problem.num_chains, problem.transition)
+    _, memory, _, _ = run(
+        problem.paths,
+        chains,
+        guide(problem, pilot, is_first),
+        begin_pass(problem, pilot, chains.clouds),
+        len(pilot.density) * MOVES,
+        problem.transition,
+        most_moves=1,
+        resample_below=2.0,
+    )
+    return end_pass(memory, pilot, is_first)
+
+
+def find_pilot(
+    key: PRNGKey,
+    problem: PilotProblem,
+    fixed: Float[Array, "T_plus_1"] | None,
+    num: int,
+    num_rounds: int,
+) -> Pilot:
+    """A pilot of `num` temperatures: tempered once, then refined in rounds."""
+    if fixed is not None:
+        places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
+        fixed = interpolate(*places, fixed)
+
+    def a_pass(state):
+        i, pilot, _ = state
+        pass_key = jax.random.fold_in(key, i)
+        pilot, error = pilot_pass(pass_key, problem, pilot, i == 0)
+        betas = fixed
+        if fixed is None:
+            betas = place(pilot.betas, pilot.density, num)
+        not_needed = jnp.ones((len(pilot.betas) - len(betas),), betas.dtype)
+        return i + 1, move_to(pilot, jnp.append(betas, not_needed)), error
+
+    def is_unfinished(state):
+        i, _, error = state
+        is_far = (error > LARGEST_ERROR) & (i <= MOST_ROUNDS * num_rounds)
+        return (i <= num_rounds) | is_far
+
+    most = max(num, MOST_TEMPERATURES)
+    clouds = begin(problem.paths, key, problem.num_chains, problem.transition).clouds
+    first = initial_pilot(problem, clouds, most)
+    state = jnp.zeros((), jnp.int32), first, jnp.array(jnp.inf)
+    return jax.lax.while_loop(is_unfinished, a_pass, state)[1]
 
 
 def scales(
@@ -177,6 +253,14 @@ def move_to(pilot: Pilot, betas: Float[Array, "T_plus_1"]) -> Pilot:
     density = interpolate(betas[:-1], pilot.betas[:-1], pilot.density)
     covariance = jax.tree.map(rows, pilot.covariance)
     return Pilot(betas, rows(pilot.log_steps), density, covariance)
+
+
+def length(pilot: Pilot) -> Scalar:
+    """The path's length: the integral of the log ratio's standard deviation over beta.
+
+    T equal steps of it add increments of variance (length / T)^2 to a log weight.
+    """
+    return jnp.sum(jnp.diff(pilot.betas) * pilot.density)
 
 
 def _record(track, i, after):
@@ -207,7 +291,7 @@ def _filled(track, num):
     )
 
 
-def _row(tree, i):
+def _row(tree: PyTree, i: Int[Array, ""]) -> PyTree:
     return jax.tree.map(lambda rows: rows[i], tree)
 
 
@@ -215,84 +299,30 @@ def _choose(condition, yes, no):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _base_points(key, task):
-    """K draws from the base of each of P examples."""
-    return _each(task, _draw)(_keys(key, task))
+def _ratios(clouds):
+    """Log ratios [E, K P], and which of them are of points that weigh anything."""
+    ratios, log_w = log_ratio(clouds.points), clouds.log_w
+    is_heavy = log_w > jnp.log(SMALLEST_WEIGHT / log_w.shape[-1])
+    ratios = jnp.where(is_heavy, ratios, jnp.nan)
+    return (ratios.reshape(len(ratios), -1),)
 
 
-def _keys(key, task):
-    """Keys of P examples with K chains each."""
-    num = jax.tree.leaves(task.xs)[0].shape[0]
-    return jax.random.split(key, (num, task.num_chains))
+def _covariance(problem, clouds):
+    """Of the points of all clouds, each by its weight."""
+    z, weight = clouds.points.z, jnp.exp(clouds.log_w)
+    weight = jnp.where(jnp.isfinite(log_ratio(clouds.points)), weight, 0.0)
+    z = z.reshape(len(z), -1, z.shape[-1])
+    return estimate(problem.mass_matrix, z, weight.reshape(len(z), -1))
 
 
-def _each(task, function):
-    """A function of one chain's path and arguments, for K chains of P examples."""
-
-    def one(x, *args):
-        return function(task.path_fn(x), *args)
-
-    def all_chains(*args):
-        chains = jax.vmap(one, (None, *[0] * len(args)))
-        return jax.vmap(chains)(task.xs, *args)
-
-    return all_chains
-
-
-def _draw(path, key):
-    return evaluate(path, path.sample_base(key))
-
-
-def _ratios(points):
-    return points.log_target - points.log_base
-
-
-def _covariance(task, points):
-    is_finite = jnp.isfinite(_ratios(points))
-    return estimate(task.preconditioner, points.z, is_finite)
-
-
-def _log_unit(task, z):
+def _log_unit(problem, clouds):
     """Log of the smallest standard deviation of the base's draws in HMC's units."""
-    if task.preconditioner != "unit":
-        return 0.0
-    paths_scale = task.path_fn(jax.tree.map(lambda a: a[0], task.xs)).scale
-    log_sd = estimate("diagonal", z, jnp.ones(z.shape[:-1], bool)).log_sd
-    if jnp.ndim(paths_scale) == 2:
-        return 0.0
-    return jnp.min(log_sd - jnp.log(paths_scale))
-
-
-def _resample(key, points, log_w):
-    """K chains of each example drawn by their log weights [P, K], systematically."""
-
-    def choose(key, points, log_w):
-        chosen = systematic(key, log_w)
-        return jax.tree.map(lambda a: a[chosen], points)
-
-    return jax.vmap(choose)(jax.random.split(key, len(log_w)), points, log_w)
-
-
-def _move(key, task, points, beta, log_step, covariance):
-    """One move of all chains: where they are, and their mean acceptance."""
-    scale = scales(covariance)
-
-    def one(path, key, point):
-        path = path if scale is None else path._replace(scale=scale)
-        return task.transition(key, path, point, beta, jnp.exp(log_step))
-
-    before = jnp.isfinite(_ratios(points))
-    points, info = _each(task, one)(_keys(key, task), points)
-    return points, mean_where(info.accept_prob, before)
-
-
-def _moves(key, task, points, beta, log_step, covariance, num_moves):
-    """Moves of all chains, the step size following their acceptance."""
-
-    def move(i, carry):
-        points, log_step = carry
-        move_key = jax.random.fold_in(key, i)
-        points, accept = _move(move_key, task, points, beta, log_step, covariance)
-        return points, log_step + accept - task.target
-
-    return jax.lax.fori_loop(0, num_moves, move, (points, log_step))
+    if problem.mass_matrix != "unit":
+        return jnp.zeros(())
+    paths, z = problem.paths, clouds.points.z
+    scale = paths.path_fn(jax.tree.map(lambda a: a[0], paths.xs)).scale
+    if jnp.ndim(scale) == 2:
+        return jnp.zeros(())
+    flat = z.reshape(len(z), -1, z.shape[-1])
+    log_sd = estimate("diagonal", flat, jnp.ones(flat.shape[:-1])).log_sd
+    return jnp.min(log_sd - jnp.log(jnp.asarray(scale)))

@@ -14,29 +14,24 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
 
 from ais_jax.annealing import schedules
-from ais_jax.annealing.ais import Transition
-from ais_jax.annealing.hmc import hmc_step
+from ais_jax.annealing.clouds import Transition
+from ais_jax.annealing.loop import Paths
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.checks import (
-    check_count,
-    lookup,
-)
+from ais_jax.annealing.trajectories import trajectory_cloud
+from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import pilot as pilots
-from ais_jax.evidence.mass_matrix import PRECONDITIONERS
+from ais_jax.evidence.mass_matrix import MASS_MATRICES
 from ais_jax.evidence.positions import flatten
-from ais_jax.evidence.spacing import (
-    interpolate,
-    place,
-)
-from ais_jax.types import PRNGKey
+from ais_jax.evidence.spacing import interpolate, place
+from ais_jax.types import PRNGKey, is_traced
 
-DEFAULT_JITTER = 0.9  # no trajectory returns to its start; docs/log_z.md
-DEFAULT_TRANSITION = partial(hmc_step, num_leapfrog=10, jitter=DEFAULT_JITTER)
-DEFAULT_STEP_SIZE = 0.1
-DEFAULT_TARGET = 0.65  # near HMC's optimal acceptance (Beskos et al., 2013)
+DEFAULT_JITTER = 0.5  # so that no trajectory always returns to its start
+DEFAULT_TRANSITION = partial(trajectory_cloud, num_leapfrog=10, jitter=DEFAULT_JITTER)
+DEFAULT_STEP_SIZE = 1.0  # times D^(-1/4), in units of the base's draws
+DEFAULT_TARGET = 0.8  # acceptance; below it a trajectory's weights are uneven
 PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them
 PILOT_TEMPERATURES = 64  # the plan is read off the pilot's schedule by interpolation
-NUM_ROUNDS = 16
+NUM_ROUNDS = 4
 MOST_ROUNDS = 4  # times as many where the acceptance is not there yet
 LARGEST_ERROR = 0.15  # of the acceptance where the rounds end
 
@@ -67,7 +62,7 @@ def tune(
     *,
     num_temperatures: int,
     num_chains: int = PILOT_CHAINS,
-    preconditioner: str = "diagonal",
+    mass_matrix: str = "diagonal",
     **settings: Any,
 ) -> Plan:
     """Places the temperatures and sets the step sizes of one path in a pilot run.
@@ -78,7 +73,7 @@ def tune(
         xs: None, or pilot examples with a leading axis, as for `tune_examples`.
         num_temperatures: T of the plan.
         num_chains: pilot chains of each path, at least 2.
-        preconditioner: 'diagonal', 'dense' (give it several chains for each dimension)
+        mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension)
             or 'unit', as for `tune_examples`.
         **settings: as for `tune_examples`.
 
@@ -92,7 +87,7 @@ def tune(
         jnp.zeros((1,)) if is_one else xs,
         num_temperatures=num_temperatures,
         num_chains=num_chains,
-        preconditioner=preconditioner,
+        mass_matrix=mass_matrix,
         **settings,
     )
 
@@ -110,7 +105,7 @@ def tune_examples(
     first_step_size: ScalarLike = DEFAULT_STEP_SIZE,
     pilot_temperatures: int = PILOT_TEMPERATURES,
     num_rounds: int = NUM_ROUNDS,
-    preconditioner: str = "unit",
+    mass_matrix: str = "unit",
 ) -> Plan:
     """Makes one plan for the paths of many examples, from some of them.
 
@@ -133,10 +128,11 @@ def tune_examples(
         num_chains: chains for each pilot example, at least 2.
         transition: as for `ais.anneal`.
         target: acceptance probability to aim for.
-        first_step_size: where the search starts, in units of the base's draws.
+        first_step_size: where the search starts, in units of the base's draws; it is
+            multiplied by D^(-1/4).
         pilot_temperatures: temperatures of the pilot's own schedule, at most.
         num_rounds: pilot runs; up to four times as many where they are needed.
-        preconditioner: 'unit' leaves the path's `scale`; 'diagonal' and 'dense' put in
+        mass_matrix: 'unit' leaves the path's `scale`; 'diagonal' and 'dense' put in
             its place the standard deviations, or a factor of the covariance, that the
             pilot's chains have at each temperature.
 
@@ -150,24 +146,27 @@ def tune_examples(
     _check_between("target", target, 1.0)
     _check_between("first_step_size", first_step_size, float("inf"))
     fixed = _fixed_betas(schedule, num_temperatures)
-    lookup("preconditioner", preconditioner, PRECONDITIONERS)
+    lookup("mass_matrix", mass_matrix, MASS_MATRICES)
     if num_temperatures == 1:
         return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)), jnp.ones(()))
     xs = jax.tree.map(jnp.asarray, xs)  # NumPy's types are not all JAX's
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, xs):
-        task = pilots.Task(
-            lambda x: flatten(key, path_fn(x))[0],
-            xs,
+        def flat(x):
+            return flatten(key, path_fn(x))[0]
+
+        problem = pilots.PilotProblem(
+            Paths(flat, xs),
             num_chains,
             transition,
             target,
-            preconditioner,
+            mass_matrix,
+            first_step_size,
         )
         num = min(pilot_temperatures, num_temperatures)
-        pilot = _run_pilot(key, task, fixed, first_step_size, num, num_rounds)
-        return _plan(pilot, fixed, num_temperatures)
+        pilot = pilots.find_pilot(key, problem, fixed, num, num_rounds)
+        return make_plan(pilot, num_temperatures, fixed)
 
     return run(key, xs)
 
@@ -201,9 +200,9 @@ def check_plan(plan: Plan) -> Plan:
         ValueError: for betas that do not rise from 0 to 1, or for lengths or step sizes
             that do not fit.
     """
-    if not isinstance(plan.betas, jax.core.Tracer):
+    if not is_traced(plan.betas):
         schedules.check_betas(plan.betas)
-    if not isinstance(plan.step_sizes, jax.core.Tracer):
+    if not is_traced(plan.step_sizes):
         _check_step_sizes(np.asarray(plan.step_sizes))
     betas, step_sizes, scale = map(jnp.asarray, plan)
     num = betas.shape[0] - 2
@@ -219,6 +218,18 @@ def check_plan(plan: Plan) -> Plan:
     return Plan(betas, step_sizes, scale)
 
 
+def make_plan(
+    pilot: pilots.Pilot, num_temperatures: int, betas: Float[Array, "T_plus_1"] | None
+) -> Plan:
+    """The plan of so many temperatures that a pilot gives, at betas where these are."""
+    if betas is None:
+        betas = place(pilot.betas, pilot.density, num_temperatures)
+    pilot = pilots.move_to(pilot, betas)
+    scale = pilots.scales(pilot.covariance, slice(1, -1))
+    step_sizes = jnp.exp(pilot.log_steps[1:-1])
+    return Plan(betas, step_sizes, jnp.ones(()) if scale is None else scale)
+
+
 def scale_of_moves(plan: Plan) -> Float[Array, "..."] | None:
     """The plan's scales as `ais.anneal` takes them."""
     return None if jnp.ndim(plan.scale) == 0 else plan.scale
@@ -230,7 +241,7 @@ def _check_step_sizes(step_sizes):
 
 
 def _check_between(name, value, end):
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return
     if not 0.0 < float(np.asarray(value)) < end:
         wanted = "a positive number" if end > 1.0 else "a number between 0 and 1"
@@ -245,7 +256,7 @@ def _fixed_betas(schedule, num_temperatures):
         if schedule == "adaptive":
             return None
         schedule = schedules.make(schedule, num_temperatures)
-    if not isinstance(schedule, jax.core.Tracer):
+    if not is_traced(schedule):
         schedules.check_betas(schedule)
     betas = jnp.asarray(schedule, float)
     if len(betas) != num_temperatures + 1:
@@ -254,40 +265,3 @@ def _fixed_betas(schedule, num_temperatures):
             f"num_temperatures={num_temperatures}: make them equal"
         )
     return betas
-
-
-def _run_pilot(key, task, fixed, first_step_size, num, num_rounds):
-    """A pilot of `num` temperatures: tempered once, then refined in rounds."""
-    if fixed is not None:
-        places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
-        fixed = interpolate(*places, fixed)
-
-    def a_pass(state):
-        i, pilot, _ = state
-        pass_key = jax.random.fold_in(key, i)
-        pilot, error = pilots.a_pass(pass_key, task, pilot, i == 0, first_step_size)
-        betas = fixed
-        if fixed is None:
-            betas = place(pilot.betas, pilot.density, num)
-        not_needed = jnp.ones((len(pilot.betas) - len(betas),))
-        return i + 1, pilots.move_to(pilot, jnp.append(betas, not_needed)), error
-
-    def is_unfinished(state):
-        i, _, error = state
-        is_far = (error > LARGEST_ERROR) & (i <= MOST_ROUNDS * num_rounds)
-        return (i <= num_rounds) | is_far
-
-    blank = pilots.blank(key, task, max(num, pilots.MOST_TEMPERATURES))
-    state = jnp.array(0), blank, jnp.array(jnp.inf)
-    return jax.lax.while_loop(is_unfinished, a_pass, state)[1]
-
-
-def _plan(pilot, fixed, num_temperatures):
-    """The plan that a pilot gives."""
-    betas = fixed
-    if fixed is None:
-        betas = place(pilot.betas, pilot.density, num_temperatures)
-    pilot = pilots.move_to(pilot, betas)
-    scale = pilots.scales(pilot.covariance, slice(1, -1))
-    step_sizes = jnp.exp(pilot.log_steps[1:-1])
-    return Plan(betas, step_sizes, jnp.ones(()) if scale is None else scale)

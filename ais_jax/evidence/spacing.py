@@ -45,15 +45,24 @@ def spread(ratios: Float[Array, "P K *N"]) -> Float[Array, "*N"]:
 def place(
     betas: Float[Array, "N_plus_1"], density: Float[Array, "N"], num: int
 ) -> Float[Array, "T_plus_1"]:
-    """Betas of `num` intervals, each holding an equal share of the density.
+    """Betas of `num` intervals, each holding an equal share of the density."""
+    return place_at(betas, density, jnp.linspace(0.0, 1.0, num + 1))
+
+
+def place_at(
+    betas: Float[Array, "N_plus_1"],
+    density: Float[Array, "N"],
+    shares: Float[Array, "S"],
+) -> Float[Array, "S"]:
+    """The betas below which are these shares of the density.
 
     A share of the mean density is added everywhere.
     """
     widths = jnp.diff(betas)
     density = density + SMALLEST_SHARE * jnp.sum(widths * density) + SMALLEST_DENSITY
-    length = jnp.append(0.0, jnp.cumsum(widths * density))
-    new = jnp.interp(jnp.linspace(0.0, length[-1], num + 1), length, betas)
-    return new.at[0].set(0.0).at[-1].set(1.0)
+    length = jnp.append(jnp.zeros_like(density[:1]), jnp.cumsum(widths * density))
+    new = jnp.interp(shares * length[-1], length, betas)
+    return jnp.where(shares >= 1.0, 1.0, jnp.where(shares <= 0.0, 0.0, new))
 
 
 def interpolate(

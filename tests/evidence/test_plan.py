@@ -141,7 +141,7 @@ def normal_in_units(unit, width):
 
 
 @pytest.mark.parametrize(
-    ("unit", "width", "preconditioner"),
+    ("unit", "width", "mass_matrix"),
     [
         (1e6, 0.5, "unit"),
         (1.0, 1e-3, "diagonal"),
@@ -151,16 +151,16 @@ def normal_in_units(unit, width):
         pytest.param(1.0, 1e-3, "unit", marks=pytest.mark.slow),
     ],
 )
-def test_units_and_narrow_targets_are_followed(unit, width, preconditioner):
+def test_units_and_narrow_targets_are_followed(unit, width, mass_matrix):
     path, log_z = normal_in_units(unit, width)
-    result = estimates(path, preconditioner=preconditioner, num_temperatures=800)
+    result = estimates(path, mass_matrix=mass_matrix, num_temperatures=800)
     assert np.all(np.abs(result.log_z - log_z) < 4.0 * result.standard_error)
     assert np.abs(np.median(result.log_z) - log_z) < 0.6
     accepted = np.quantile(result.accept_prob.mean(axis=0), [0.01, 0.99])
     assert 0.3 < accepted[0] < accepted[1] < 0.95
 
 
-def test_a_dense_preconditioner_straightens_correlations():
+def test_a_dense_mass_matrix_straightens_correlations():
     size = 20
     covariance = np.full((size, size), 0.99) + 0.01 * np.eye(size)
     precision = np.linalg.inv(covariance)
@@ -169,12 +169,12 @@ def test_a_dense_preconditioner_straightens_correlations():
         lambda z: -0.5 * z @ jnp.asarray(precision, jnp.float32) @ z,
     )
 
-    def conditions(preconditioner):
-        settings = {"num_chains": 200, "preconditioner": preconditioner}
+    def conditions(mass_matrix):
+        settings = {"num_chains": 200, "mass_matrix": mass_matrix}
         plan = tuning.tune(jax.random.key(0), path, num_temperatures=50, **settings)
         beta = np.asarray(plan.betas)[1:-1, None, None]
         factor = plan.scale
-        if preconditioner == "diagonal":
+        if mass_matrix == "diagonal":
             factor = plan.scale[:, None] * np.eye(size)
         here = (1.0 - beta) * np.eye(size) + beta * precision
         return np.linalg.cond(np.swapaxes(factor, 1, 2) @ here @ factor)
@@ -207,7 +207,7 @@ def test_scales_of_a_plan_are_used_at_their_temperatures():
         ({"target": 65}, "target=65: use a number between 0 and 1"),
         ({"first_step_size": 0}, "first_step_size=0: use a positive number"),
         ({"num_rounds": 0}, "num_rounds=0: use at least 1"),
-        ({"preconditioner": "diag"}, "did you mean 'diagonal'"),
+        ({"mass_matrix": "diag"}, "did you mean 'diagonal'"),
         ({"schedule": [0.0, 0.5, 0.9]}, "from 0 to 0.9"),
         ({"schedule": [0.0, 0.9, 0.1, 1.0]}, r"betas\[1\]=0.9"),
         ({"schedule": [0.0, 0.5, 1.0]}, "num_temperatures=3: make them equal"),

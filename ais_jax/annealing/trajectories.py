@@ -1,0 +1,86 @@
+"""All points of a Hamiltonian trajectory, with their weights, as a cloud.
+
+A trajectory of L leapfrog steps evaluates L + 1 positions, of which HMC keeps one. Here
+the current position stands at a uniformly drawn place of its trajectory, so that the
+trajectory could as well have been begun at any other of its points. Drawing the next
+position with weights exp(-energy) then leaves f_beta invariant, and the weighted mean
+of a function over the points has the function's mean under f_beta, where the current
+position has that distribution.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import ScalarLike
+
+from ais_jax.annealing.clouds import Cloud
+from ais_jax.annealing.hmc import energy, leapfrog
+from ais_jax.annealing.path import AnnealingPath, Point
+from ais_jax.types import PRNGKey, Scalar
+
+
+class CloudInfo(NamedTuple):
+    """What a trajectory did.
+
+    Attributes:
+        accept_prob: the mean over the other points of min(1, exp(-energy error)), by
+            which step sizes are adapted as they are by HMC's acceptance.
+    """
+
+    accept_prob: Scalar
+
+
+def trajectory_cloud(
+    key: PRNGKey,
+    path: AnnealingPath,
+    point: Point,
+    beta: ScalarLike,
+    step_size: ScalarLike,
+    *,
+    num_leapfrog: int,
+    jitter: float = 0.0,
+) -> tuple[Cloud, CloudInfo]:
+    """The points of a trajectory through a position, weighted for f_beta (Eq. 6)."""
+    momentum, place, step_size = draw(key, point, step_size, num_leapfrog, jitter)
+    steps = jnp.arange(num_leapfrog)
+
+    def step(state, number):
+        turns = number == place  # now forwards, from the start again
+        state = jax.tree.map(lambda a, b: jnp.where(turns, a, b), start, state)
+        signed = jnp.where(number < place, -step_size, step_size)
+        state = leapfrog(path, *state, beta, signed, 1)
+        return state, (state[0], energy(*state, beta))
+
+    start = point, momentum
+    _, others = jax.lax.scan(step, start, steps)
+    own = point, energy(point, momentum, beta)
+    points, energies = jax.tree.map(lambda a, b: jnp.append(a, b[None], 0), others, own)
+    log_w = relative(energies)
+    ratio = jnp.where(jnp.isfinite(log_w), log_w, -jnp.inf)[:-1]
+    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, ratio)))
+    return Cloud(points, jax.nn.log_softmax(log_w)), CloudInfo(accept_prob)
+
+
+def draw(key, point, step_size, num_leapfrog, jitter):
+    """Momentum, place in the trajectory and step size, from one random vector."""
+    size, dtype = point.z.shape[0], point.z.dtype
+    least = jnp.nextafter(jnp.asarray(-1.0, dtype), jnp.asarray(0.0, dtype))
+    v = jax.random.uniform(key, (size + 2,), dtype, least, 1.0)
+    momentum = jnp.asarray(2.0**0.5, dtype) * jax.lax.erf_inv(v[:size])
+    share = 0.5 * (1.0 + v[size:])
+    place = jnp.floor(share[0] * (num_leapfrog + 1)).astype(jnp.int32)
+    place = jnp.minimum(place, num_leapfrog)
+    return momentum, place, step_size * (1.0 - jitter * share[1])
+
+
+def relative(energies):
+    """Minus the energies, relative to that of the current position, which is last.
+
+    A current position of no density is left for any point that has one.
+    """
+    is_finite = jnp.isfinite(energies)
+    lowest = jnp.min(jnp.where(is_finite, energies, jnp.inf))
+    origin = jnp.where(is_finite[-1], energies[-1], lowest)
+    log_w = jnp.where(is_finite, origin - energies, -jnp.inf)
+    return jnp.where(jnp.any(is_finite), log_w, log_w.at[-1].set(0.0))

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import platform
+import re
 import subprocess
-import time
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ from experiments.run.migrate import VERSION
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
-from experiments.system.files import write_json
+from experiments.system.files import timestamp, write_json
 
 
 def default_workdir(settings):
@@ -31,8 +32,10 @@ def default_workdir(settings):
         raise ConfigError(
             "several processes need --workdir, a folder that all of them share"
         )
-    name = f"{settings.dataset}-{settings.estimator['name']}"
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    path = os.path.abspath(os.path.expanduser(settings.dataset))
+    dataset = re.sub(r"[^\w.-]", "_", Path(path).stem)
+    name = f"{timestamp()}-{dataset}-{settings.estimator['name']}"
+    return Path("runs") / name
 
 
 def claim(workdir, settings, data_digest, write=True, image_shape=()):

@@ -18,7 +18,7 @@ from ais_jax.evidence import log_z
 from ais_jax.models import latent
 from configs import presets
 from experiments.data.catalogue import CATALOGUE
-from experiments.data.dataset import GIVEN, Dataset, for_likelihood
+from experiments.data.dataset import GIVEN, Dataset, with_values
 from experiments.evaluate.evaluator import (
     AIS,
     Evaluator,
@@ -27,6 +27,7 @@ from experiments.run import build, folder, migrate, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, resolve
 from experiments.system.errors import ConfigError, DataError
+from experiments.system.files import user_path
 
 _TEST = ("log_p", "elbo", "iwae", "kl", "ess", "accept_prob")
 
@@ -202,7 +203,7 @@ class Run:
                 f"rows [N, {size}]"
             )
         likelihood = self.settings.model["likelihood"]
-        return jnp.asarray(for_likelihood(dataset, likelihood).train)
+        return jnp.asarray(with_values(dataset, likelihood).train)
 
     def _images(self, rows):
         return np.asarray(rows).reshape(-1, *self.image_shape)
@@ -219,7 +220,7 @@ def load_run(workdir, model: latent.LatentVariableModel | None = None) -> Run:
         ConfigError: there is no run, or its model must be given.
         CheckpointError: there is no checkpoint, or it is of another model.
     """
-    workdir = Path(workdir)
+    workdir = user_path(workdir)
     config = folder.saved_config(workdir)
     settings = resolve(config)
     content = migrate.read(workdir / "config.json", "config")

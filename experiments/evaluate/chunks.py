@@ -56,6 +56,19 @@ def run_chunks(folder, examples, size, load, function, names, multiple=1):
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
+def run_on_test(evaluator, examples, folder, function, names):
+    """As `run_chunks`, of a function of test images' indices and pixels."""
+    return run_chunks(
+        folder,
+        examples,
+        evaluator.settings.chunk_size,
+        lambda indices: (evaluator.test_images(indices),),
+        function,
+        names,
+        evaluator.mesh.size,
+    )
+
+
 def _is_sound(part, names, length):
     """Whether a chunk that was read back holds what this computation would write."""
     return (

@@ -15,7 +15,6 @@ from ais_jax.evidence.plan import Plan, resample_plan
 from configs import presets
 from experiments.data.dataset import Dataset
 from experiments.evaluate import diagnostics, pictures, test_set_mean
-from experiments.evaluate.chunks import run_chunks, run_on_test
 from experiments.evaluate.evaluator import AIS, ENCODER, Evaluator
 from experiments.run import build
 from experiments.run.folder import provenance
@@ -42,8 +41,8 @@ def evaluate(run: Run, dataset: Dataset):
     diagnostics.of_few_images(evaluator.settings, dataset)
     folder = _folder(run, evaluator)
     parts = [
-        _evaluate_one(each.params, evaluator, folder / f"replicate_{each.index}")
-        for each in run.each()
+        _evaluate_one(params, evaluator, folder / f"replicate_{r}")
+        for r, params in enumerate(run.replicates)
     ]
     results = {
         "version": VERSION,
@@ -136,7 +135,7 @@ def curve(setup, dataset):
     def measure(run):
         indices, values = evaluator.images[:num], []
         images = np.asarray(evaluator.test_images(indices))
-        for params in (each.params for each in run.each()):
+        for params in run.replicates:
             plan = evaluator.tune(params)
             ais = sharding.fetch(evaluator.ais(params, plan, indices, images))
             values.append(float(np.mean(ais["log_p"])))
@@ -148,10 +147,11 @@ def curve(setup, dataset):
 def _evaluate_one(params, evaluator, folder):
     """All the numbers of one replicate, as nested dicts."""
     plan = _plan(params, evaluator, folder)
-    on_images = partial(run_on_test, evaluator, evaluator.images)
-    ais = on_images(folder / "ais", partial(evaluator.ais, params, plan), AIS)
-    measure = partial(evaluator.encoder, params, None)
-    encoder = on_images(folder / "encoder", measure, ENCODER)
+    in_chunks, images = evaluator.in_chunks, evaluator.images
+    chains = partial(evaluator.ais, params, plan)
+    ais = in_chunks(folder / "ais", images, chains, AIS)
+    bounds = partial(evaluator.encoder, params, None)
+    encoder = in_chunks(folder / "encoder", images, bounds, ENCODER)
     test = {name: _moments(ais[name]) for name in ("log_p", "ess", "accept_prob")}
     test["log_p"]["monte_carlo"] = float(
         np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
@@ -183,14 +183,12 @@ def _bidirectional(params, evaluator, plan, folder):
     part = {"num_temperatures": ladder, "num_simulated": num}
     for rung in ladder:
         thinned = resample_plan(jax.tree.map(jnp.asarray, plan), rung)
-        bounds = run_chunks(
+        bounds = evaluator.in_chunks(
             folder / f"bounds_{rung}",
             np.arange(num),
-            settings.chunk_size,
-            partial(evaluator.simulate, params),
             partial(evaluator.bounds, params, thinned),
             Bounds._fields,
-            evaluator.mesh.size,
+            load=partial(evaluator.simulate, params),
         )
         bounds["gap"] = bounds["upper"] - bounds["lower"]
         for name in ("lower", "upper", "gap"):
@@ -228,8 +226,8 @@ def _is_plan(saved, num_temperatures):
 def _folder(run, evaluator):
     """The folder of this very evaluation, named by a digest of what it depends on."""
     settings = evaluator.settings._asdict()
-    params = _digest([each.params for each in run.each()])
-    identity = [settings, run.step, params, evaluator.dataset.digest, jax.__version__]
+    digests = _digest(run.replicates), evaluator.dataset.digest
+    identity = [settings, run.step, *digests, jax.__version__]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = run.folder / "evaluation" / f"step_{run.step}-{digest[:8]}"
     if is_first():

@@ -17,6 +17,7 @@ from ais_jax.evidence.log_z import (
 from ais_jax.evidence.plan import tune_examples
 from ais_jax.models.latent import posterior_path
 from ais_jax.numerics import effective_sample_size, log_mean_exp
+from experiments.evaluate.chunks import run_chunks
 from experiments.run import build
 
 KL_SAMPLES = 100
@@ -35,6 +36,7 @@ class Evaluator:
     Attributes:
         images: i[N], the indices of the test images that are evaluated.
         num_examples: N.
+        in_chunks: `run_chunks` of this evaluation's chunks, by default of test images.
         ais: (params, plan, indices i32[C], images f32[C, X]) -> dict of f32[C], log
             p(x) by annealed chains.
         encoder: (params, None, indices, images) -> dict of arrays [C, ...]: ELBO, IWAE
@@ -53,6 +55,12 @@ class Evaluator:
         self.keys = dict(zip(names, keys))
         self.images = _choose(settings, len(dataset.test))
         self.num_examples = len(self.images)
+        self.in_chunks = partial(
+            run_chunks,
+            load=lambda indices: (self.test_images(indices),),
+            size=settings.chunk_size,
+            multiple=run.mesh.size,
+        )
         self.transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
         self._draws_pixels = build.draws_pixels(run.settings, dataset)
         self._block_size = partial(
@@ -96,9 +104,7 @@ class Evaluator:
         block = self._block_size(num_chains)
 
         def chunk(params, shared, indices, *examples):
-            def one(index, *example):
-                return function(params, shared, index, *example)
-
+            one = partial(function, params, shared)
             return map_examples(one, indices, *examples, block_size=block)
 
         return sharding.spread_examples(chunk, self.mesh)

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 
-from experiments.evaluate.chunks import run_on_test
 from experiments.system.errors import NonFiniteResult
 from experiments.system.progress import log
 
@@ -29,7 +28,7 @@ def of_all_images(evaluator, params, log_p, folder):
     try:
         measure = partial(evaluator.elbo, params, None)
         every = np.arange(num)
-        elbo = run_on_test(evaluator, every, folder, measure, ("elbo",))["elbo"]
+        elbo = evaluator.in_chunks(folder, every, measure, ("elbo",))["elbo"]
     except NonFiniteResult as error:
         log.warning("Nothing is said of all %d test images: %s", num, error)
         return None

@@ -14,19 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import (
-    batching,
-    estimators,
-)
+from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
-from ais_jax.training.gradients import (
-    phi_gradient,
-    theta_gradient,
-)
-from ais_jax.training.step_sizes import (
-    StepSizeRule,
-    update_step_sizes,
-)
+from ais_jax.training.gradients import phi_gradient, theta_gradient
+from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
 from experiments.evaluate import plots
 from experiments.evaluate.evaluate import training_cost
 from experiments.run import build, folder, launch

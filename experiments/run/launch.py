@@ -8,7 +8,7 @@ from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, plots
-from experiments.run import build, checkpoint, folder, force, train
+from experiments.run import build, checkpoint, folder, force, parameters, train
 from experiments.run.metrics import read_metrics
 from experiments.run.run import Run
 from experiments.run.settings import resolve
@@ -82,7 +82,8 @@ def open_run(settings, workdir, dataset=None, model=None):
     if model is None:
         model = build.build_model(settings, shape)
     mesh = build.build_mesh(settings)
-    return Run.newest(settings, model, mesh, workdir, shape), dataset
+    step, replicates = parameters.read(workdir, model, mesh)
+    return Run(settings, model, replicates, mesh, workdir, shape, step), dataset
 
 
 def _loaded(settings, dataset):

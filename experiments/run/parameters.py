@@ -15,7 +15,7 @@ _STEP = "generative/step"
 
 
 def read(workdir, model, mesh):
-    """The step of a run's newest checkpoint, and its theta and phi, on the host.
+    """The step of a run's newest checkpoint, and each replicate's theta and phi.
 
     Theta is its average where the run kept one. No data are needed.
 
@@ -25,7 +25,7 @@ def read(workdir, model, mesh):
         mesh: of `sharding.make_mesh`, which every process has a part of.
 
     Returns:
-        (step, (theta, phi)), whose arrays have a leading axis of replicates.
+        (step, ((theta, phi), ...)), on the host.
 
     Raises:
         CheckpointError: where there is no checkpoint, or it is of another model.
@@ -36,7 +36,8 @@ def read(workdir, model, mesh):
         paths = _paths(saved, both, workdir)
         leaves = checkpointer.restore(_placed(saved, mesh))
     step, *found = sharding.fetch([leaves[path] for path in (_STEP, *paths)])
-    return int(np.max(step)), jax.tree.unflatten(jax.tree.structure(both), found)
+    each = jax.tree.structure(both).unflatten
+    return int(step[0]), tuple(each(leaves) for leaves in zip(*found))
 
 
 def start(setup, state):
@@ -55,13 +56,14 @@ def start(setup, state):
         _, found = read(source, setup.model, setup.mesh)
     except CheckpointError as error:
         raise ConfigError(f"init_from={source}: {error}") from error
-    num, num_found = setup.settings.num_replicates, len(jax.tree.leaves(found)[0])
-    if num_found not in (1, num):
+    num = setup.settings.num_replicates
+    if len(found) not in (1, num):
         raise ConfigError(
-            f"init_from={source} has {num_found} replicates: use num_replicates="
-            f"{num_found}, not {num}"
+            f"init_from={source} has {len(found)} replicates: use num_replicates="
+            f"{len(found)}, not {num}"
         )
-    theta, phi = jax.tree.map(lambda a: np.repeat(a, num // num_found, axis=0), found)
+    found = found * (num // len(found))
+    theta, phi = jax.tree.map(lambda *each: np.stack(each), *found)
     generative, inference = state.generative, state.inference
     return state.replace(
         generative=generative.replace(params=_like(generative.params, theta)),

@@ -34,7 +34,7 @@ class Run:
     Attributes:
         settings: what its config means.
         model: its model.
-        replicates: (theta, phi) on the host, with a leading axis of replicates.
+        replicates: (theta, phi) of each replicate, on the host.
         mesh: the devices that it is evaluated on.
         folder: of the run.
         image_shape: [H, W] or [H, W, C].
@@ -44,7 +44,7 @@ class Run:
 
     settings: Settings
     model: LatentVariableModel
-    replicates: tuple[Any, Any]
+    replicates: tuple[tuple[Any, Any], ...]
     mesh: jax.sharding.Mesh
     folder: Path
     image_shape: tuple[int, ...]
@@ -74,32 +74,20 @@ class Run:
                     "load_run(workdir, model=...)"
                 )
             model = build.build_model(settings, shape)
-        return cls.newest(settings, model, sharding.make_mesh(), workdir, shape)
-
-    @classmethod
-    def newest(cls, settings, model, mesh, folder, image_shape):
-        """The run of these settings at the newest checkpoint in its folder.
-
-        Raises:
-            CheckpointError: there is none, or it is of another model.
-        """
-        step, both = parameters.read(folder, model, mesh)
-        return cls(settings, model, both, mesh, folder, image_shape, step)
+        mesh = sharding.make_mesh()
+        step, replicates = parameters.read(workdir, model, mesh)
+        return cls(settings, model, replicates, mesh, workdir, shape, step)
 
     def replicate(self, index: int):
         """The same run with another replicate's parameters, from 0."""
-        if not 0 <= index < (num := self.settings.num_replicates):
+        if not 0 <= index < (num := len(self.replicates)):
             raise ConfigError(f"replicate={index}: {self.folder} has {num}, from 0")
         return dataclasses.replace(self, index=index)
-
-    def each(self) -> list:
-        """The run with the parameters of each replicate."""
-        return [self.replicate(r) for r in range(self.settings.num_replicates)]
 
     @property
     def params(self) -> tuple[Any, Any]:
         """(theta, phi) of this replicate."""
-        return jax.tree.map(lambda a: a[self.index], self.replicates)
+        return self.replicates[self.index]
 
     @property
     def theta(self):

@@ -40,10 +40,16 @@ def template(setup):
 def as_run(setup: Training, workdir: Path, state) -> Run:
     """The model that a state holds; the optimizers' part of it is left behind."""
     both = state.theta, state.inference.params
-    step, both = sharding.fetch((state.step, both))
+    steps, *leaves = sharding.fetch([state.step, *jax.tree.leaves(both)])
+    each = jax.tree.structure(both).unflatten
     return Run(
-        *(setup.settings, setup.model, both, setup.mesh, workdir),
-        *(setup.image_shape, int(np.max(step))),
+        settings=setup.settings,
+        model=setup.model,
+        replicates=tuple(each(leaves) for leaves in zip(*leaves)),
+        mesh=setup.mesh,
+        folder=workdir,
+        image_shape=setup.image_shape,
+        step=int(steps[0]),
     )
 
 

@@ -1,6 +1,7 @@
 """Evaluations of a trained run: what they depend on, and what they refuse."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,16 +9,11 @@ import numpy as np
 import pytest
 
 import experiments
-from ais_jax import sharding
 from ais_jax.evidence import log_z
 from ais_jax.evidence.plan import Plan
 from configs import presets
 from experiments.data import load
-from experiments.evaluate import (
-    diagnostics,
-    evaluate,
-    test_set_mean,
-)
+from experiments.evaluate import diagnostics, evaluate, test_set_mean
 from experiments.evaluate.chunks import run_chunks
 from experiments.evaluate.evaluator import Evaluator
 from experiments.evaluate.test_set_mean import predicted_mean
@@ -139,10 +135,7 @@ def test_an_elbo_that_is_not_finite_beyond_the_part_takes_nothing_away(
     class Beyond:
         dataset = load.load("digits")
         settings = resolve(make_config(**EVALUATION)).evaluation
-        mesh = sharding.make_mesh(1, 1)
-
-        def test_images(self, indices):
-            return self.dataset.test[indices]
+        in_chunks = partial(run_chunks, load=lambda i: (i,), size=5)
 
         def elbo(self, params, plan, indices, images):
             return {"elbo": np.where(np.asarray(indices) < 12, -1.0, np.nan)}
@@ -319,9 +312,9 @@ def test_other_parameters_of_the_same_step_are_another_evaluation(workdir, cache
 @pytest.mark.parametrize("damage", ["rows", "names", "nan", "empty"])
 def test_a_chunk_that_is_not_whole_is_computed_again(tmp_path, damage):
     def evaluate_chunks(function):
-        return run_chunks(
-            *(tmp_path / "a" / "b", np.arange(10), 5, lambda i: (i,), function, ("x",))
-        )
+        folder, examples = tmp_path / "a" / "b", np.arange(10)
+        kept = {"load": lambda i: (i,), "size": 5}
+        return run_chunks(folder, examples, function, ("x",), **kept)
 
     def double(indices, values):
         return {"x": 2.0 * values}
@@ -343,10 +336,9 @@ def test_a_result_that_is_not_finite_is_an_error(tmp_path):
         }
 
     with pytest.raises(NonFiniteResult, match=r"log_p of example 70 is not finite"):
-        run_chunks(
-            *(tmp_path / "a", 10 * np.arange(10), 5, lambda i: (i,), zero_log),
-            ("log_p", "error"),
-        )
+        examples, names = 10 * np.arange(10), ("log_p", "error")
+        kept = {"load": lambda i: (i,), "size": 5}
+        run_chunks(tmp_path / "a", examples, zero_log, names, **kept)
 
 
 @pytest.mark.parametrize(

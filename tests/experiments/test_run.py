@@ -16,10 +16,7 @@ from ais_jax.models import networks
 from configs import default
 from experiments.data.dataset import Dataset
 from experiments.evaluate import decoder
-from experiments.run import (
-    export,
-    train,
-)
+from experiments.run import export, train
 from experiments.run.folder import claim
 from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
@@ -73,7 +70,7 @@ def test_a_run_has_its_config_history_and_results(run, workdir):
     results = read_json(workdir / "results.json")
     assert run.config.to_dict()["num_epochs"] == 2
     assert run.image_shape == (4, 5)
-    assert len(run.each()) == len(run.results) == 2
+    assert len(run.replicates) == len(run.results) == 2
     for row, part in zip(run.results.to_dict("records"), results["replicates"]):
         assert row["log_p"] == part["test"]["log_p"]["mean"]
         assert row["gap"] == part["bidirectional"]["gap"][-1]
@@ -101,7 +98,7 @@ def test_samples_codes_and_reconstructions_are_the_models(run):
 
 def test_replicates_differ_and_unknown_ones_are_refused(run):
     other = run.replicate(1)
-    assert other.index == 1
+    assert other.index == 1 and other.theta is run.replicates[1][0]
     assert not np.array_equal(run.encode(TEST)[0], other.encode(TEST)[0])
     with pytest.raises(ConfigError, match=r"replicate=2: .* has 2"):
         run.replicate(2)
@@ -172,7 +169,7 @@ def test_an_exported_file_holds_theta_phi_and_the_config(run, tmp_path):
         kernel = arrays["theta/0/params/logits/kernel"]
         config = json.loads(str(arrays["config"]))
         assert set(names) == set(arrays.files) - {"config"}
-    saved = run.replicate(1).theta[0]["params"]["logits"]["kernel"]
+    saved = run.replicates[1][0][0]["params"]["logits"]["kernel"]
     np.testing.assert_array_equal(kernel, saved)
     assert config["model"]["latent_sizes"] == [2]
     with pytest.raises(InputError, match=r"to=.*a\.pkl: use a name that ends in"):
@@ -198,7 +195,10 @@ def test_a_run_starts_from_anothers_parameters(run, tmp_path):
     setup, _ = open_training(resolve(config), tmp_path, dataset=dataset)
     state = train.parameters.start(setup, train.initial_state(setup))
     both = state.generative.params, state.inference.params
-    jax.tree.map(np.testing.assert_array_equal, both, run.replicates)
+    for r, theta_phi in enumerate(run.replicates):
+        jax.tree.map(
+            lambda a, b, r=r: np.testing.assert_array_equal(a[r], b), both, theta_phi
+        )
     assert int(np.max(state.step)) == 0
 
 

@@ -33,8 +33,8 @@ def evaluate(run: Run, dataset: Dataset):
     """Evaluates every replicate, writes plots and results.json and returns the latter.
 
     Finished chunks are kept in the run's `evaluation`, so that a stopped evaluation
-    goes on where it was. Its results are kept there too, as `log_z.json`; results.json
-    is a copy of the newest.
+    goes on where it was. Its results are kept there too, as `evaluation.json`;
+    results.json is a copy of the newest.
     """
     started = time.monotonic()
     evaluator = Evaluator(run, dataset, run.settings.evaluation)
@@ -55,7 +55,7 @@ def evaluate(run: Run, dataset: Dataset):
         **provenance(),
     }
     if is_first():
-        for path in (folder / "log_z.json", run.folder / "results.json"):
+        for path in (folder / "evaluation.json", run.folder / "results.json"):
             write_json(path, results)
         pictures.draw(run, evaluator, parts[0])
     return results

@@ -154,7 +154,7 @@ def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(
     assert results["replicates"][0]["test"]["num_examples"] == 9
     assert len(found["ais"]["log_p"]) == 9
     assert_same_examples(found, expected, 9)
-    kept = [read_json(p) for p in workdir.glob("evaluation/*/log_z.json")]
+    kept = [read_json(p) for p in workdir.glob("evaluation/*/evaluation.json")]
     assert len(kept) == 2 and read_json(workdir / "results.json") in kept
     assert {k["replicates"][0]["test"]["num_examples"] for k in kept} == {9, 12}
 

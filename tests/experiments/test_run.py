@@ -339,6 +339,7 @@ def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start)
         **{"model__latent_sizes": (1,), "evaluation__start": start},
         **{"evaluation__num_temperatures": 20, "evaluation__num_chains": 16},
         **{"evaluation__num_simulated": 0, "evaluation__num_pilot": 16},
+        **{"evaluation__subset": "first"},
     )
     dataset = Dataset.from_arrays(counts[:30], counts[30:])
     results = decoder.evaluate_decoder(config, decode, weights, str(tmp_path), dataset)

@@ -14,27 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import (
-    batching,
-    estimators,
-)
+from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
-from ais_jax.training.gradients import (
-    phi_gradient,
-    theta_gradient,
-)
-from ais_jax.training.step_sizes import (
-    StepSizeRule,
-    update_step_sizes,
-)
+from ais_jax.training.gradients import phi_gradient, theta_gradient
+from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
 from experiments.evaluate import plots
-from experiments.evaluate.evaluate import parameters
-from experiments.run import (
-    build,
-    folder,
-    launch,
-    train,
-)
+from experiments.evaluate.evaluate import training_cost
+from experiments.run import build, folder, launch
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
 from experiments.system.files import write_json
@@ -59,16 +45,15 @@ def run(workdir, names=None, num_batches=100, overrides=None):
         InputError: for bad input, before any long work.
     """
     settings = resolve(folder.saved_config(workdir, overrides))
-    setup, dataset = launch.open_run(settings, workdir)
+    trained, dataset = launch.open_run(settings, workdir)
     names = (*(names or ESTIMATORS), EXACT)
-    estimates = {name: make_estimator(name, setup) for name in names}
-    trained = train.restore(setup, workdir)
-    rows = measure(setup, dataset, parameters(trained.state)[0], estimates, num_batches)
+    estimates = {name: make_estimator(name, trained) for name in names}
+    rows = measure(trained, dataset, estimates, num_batches)
     results = {
-        "epochs": trained.epochs,
+        "epochs": training_cost(trained, dataset)["epochs"],
         "num_batches": num_batches,
         "rows": rows,
-        "config": settings.saved,
+        "config": trained.settings.saved,
         **folder.provenance(),
     }
     write_json(Path(workdir) / "gradients.json", results)
@@ -77,7 +62,7 @@ def run(workdir, names=None, num_batches=100, overrides=None):
     return results
 
 
-def make_estimator(name, setup):
+def make_estimator(name, trained):
     """The estimator of a name such as 'dreg-K5' or 'ais-K5-T11+final_moves=2'.
 
     Other settings follow as +name=value. HMC's own, where they are not given, are those
@@ -96,25 +81,26 @@ def make_estimator(name, setup):
         if num_temperatures:
             settings["num_temperatures"] = int(num_temperatures)
         for shared in ("num_leapfrog", "preconditioner"):
-            if shared in known and shared in setup.settings.estimator:
-                settings[shared] = setup.settings.estimator[shared]
+            if shared in known and shared in trained.settings.estimator:
+                settings[shared] = trained.settings.estimator[shared]
         for setting, value in re.findall(r"(\w+)=(\w+)", others):
             settings[setting] = int(value) if value.isdecimal() else value
-        return estimators.make(method, setup.model, **settings)
+        return estimators.make(method, trained.model, **settings)
     except ValueError as error:
         raise InputError(f"estimators={name!r}: {error}") from error
 
 
-def measure(setup, dataset, params, estimates, num_batches):
+def measure(trained, dataset, estimates, num_batches):
     """Rows of each estimator: name, cost, ESS as a share of N, what `compare` gives.
 
     What begins with `phi_` is of phi's gradient, beside the ELBO's: the losses iwae and
     dreg, which aim at a tighter bound, are biased there.
     """
-    x = _batches(setup.settings, dataset, num_batches)
+    settings = trained.settings
+    x = _batches(settings, dataset, num_batches)
 
     def draw(name, seed):
-        return _gradients(setup.settings, estimates[name], params, x, seed)
+        return _gradients(settings, estimates[name], trained.params, x, seed)
 
     exact, again = draw(EXACT, 0), draw(EXACT, 1)
     rows = []

@@ -45,6 +45,7 @@ class Training(NamedTuple):
     model: latent.LatentVariableModel
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
+    image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
     init: Callable  # (key, learning_rates) -> `TrainState`
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
@@ -130,6 +131,7 @@ def build_training(settings, dataset, model=None):
         model=model,
         estimator=estimator,
         mesh=mesh,
+        image_shape=dataset.image_shape,
         init=init,
         run_steps=epochs.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA

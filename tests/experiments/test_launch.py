@@ -19,6 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from configs import digits
 from experiments.data import load
 from experiments.run import build, folder, train
+from experiments.run.checkpoint import Checkpointer
 from experiments.run.launch import train_and_evaluate
 from experiments.run.metrics import read_metrics
 from experiments.run.migrate import VERSION
@@ -171,10 +172,16 @@ def make_config(estimator="best", **settings):
 
 def final_state(workdir):
     """The newest checkpoint: (step, arrays)."""
+    state = newest_state(workdir)
+    return int(state.step[0]), jax.tree.leaves(state)
+
+
+def newest_state(workdir):
+    """The training state of the newest checkpoint, on the host."""
     settings = resolve(folder.saved_config(workdir))
     setup = build.build_training(settings, load.load("digits"))
-    trained = train.restore(setup, workdir)
-    return trained.step, jax.tree.leaves(jax.device_get(trained.state))
+    with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
+        return jax.device_get(checkpointer.restore(train.template(setup)))
 
 
 def assert_same_training(workdir, expected):

@@ -31,8 +31,7 @@ from experiments.evaluate.evaluator import (
     Evaluator,
 )
 from experiments.run.build import Training
-from experiments.run.folder import provenance
-from experiments.run.migrate import VERSION
+from experiments.run.folder import VERSION, provenance
 from experiments.run.train import Trained
 from experiments.system.devices import is_first
 from experiments.system.files import read_arrays, write_arrays, write_json

@@ -21,6 +21,7 @@ from ais_jax.evidence import (
     plan as tuning,
 )
 from ais_jax.models import latent
+from configs import presets
 from experiments.run import build
 
 KL_SAMPLES = 100
@@ -208,8 +209,7 @@ class Evaluator:
             num_temperatures=self.settings.num_temperatures,
             schedule=self.settings.schedule,
             transition=self.transition,
-            target=self.settings.target,
-            first_step_size=self.settings.first_step_size,
+            first_step_size=presets.STEP_SIZES[self.settings.preconditioner]["first"],
         )
 
 

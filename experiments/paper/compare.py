@@ -10,7 +10,7 @@ from ais_jax.checks import unknown_name
 from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
 from experiments.paper.variants import Variant, counted
-from experiments.run import migrate
+from experiments.run.folder import read
 from experiments.run.settings import flatten, resolve
 from experiments.system.errors import InputError
 
@@ -53,7 +53,7 @@ def table(variants: list[Variant], workdir: Path) -> str:
     for variant in variants:
         path = Path(workdir) / variant.name / "results.json"
         if path.exists():
-            found[variant.name] = migrate.read(path, "replicates")
+            found[variant.name] = read(path, "replicates")
     if not found:
         return "No variant is finished.\n"
     first = next(iter(found.values()))

@@ -44,7 +44,7 @@ ESTIMATORS = (
     *("ais-K1-T5", "ais-K1-T11", "ais-K5-T5", "ais-K5-T11"),
     *("mh_hmc-K1-T5", "mh_hmc-K1-T11", "mh_hmc-K5-T5"),
 )
-EXACT = "mh_hmc-K1-T100+phi_loss=path_derivative+num_phi_samples=256"
+EXACT = "mh_hmc-K1-T100+phi_loss=stl+num_phi_samples=256"
 ADAPTATION_STEPS = 50
 FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 

@@ -11,9 +11,8 @@ from ais_jax.checks import unknown_name
 from experiments.data import load
 from experiments.paper import variants as expansion
 from experiments.paper.variants import Variant
-from experiments.run import launch, migrate
-from experiments.run.folder import check_same, differences
-from experiments.run.migrate import VERSION
+from experiments.run import launch
+from experiments.run.folder import VERSION, check_same, differences, read
 from experiments.run.settings import FREE
 from experiments.system import files
 from experiments.system.errors import (
@@ -87,7 +86,7 @@ def status(variant: Variant, folder: Path) -> str:
     paths = [(folder / f"{name}.json", key) for name, key in kinds]
     try:
         saved, results, identity = [
-            migrate.read(path, key) if path.exists() else None for path, key in paths
+            read(path, key) if path.exists() else None for path, key in paths
         ]
     except DamagedFile as damage:
         log.warning("%s: %s", variant.name, damage)

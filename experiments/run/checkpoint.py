@@ -120,7 +120,7 @@ class Checkpointer:
             where = "no checkpoint had been saved"
         return NonFiniteLoss(
             f"{what} was not finite at step {step}; {where}. Try a smaller "
-            "optimizer.learning_rate or step_size.largest in another --workdir."
+            "optimizer.learning_rate in another --workdir."
         )
 
     def restore(self, template: Any, step: int | None = None) -> Any:
@@ -244,10 +244,7 @@ class Checkpointer:
         )
 
     def _saved(self, step: int) -> dict[str, list]:
-        """A checkpoint's manifest: path -> [shape, dtype, sha256].
-
-        Those of older versions have no digests.
-        """
+        """A checkpoint's manifest: path -> [shape, dtype, sha256]."""
         with _reading("its manifest"):
             return manifest.read(self._manager.metadata(step).custom_metadata)
 

@@ -17,13 +17,12 @@ from ais_jax.batching import (
 from ais_jax.evidence import log_z
 from ais_jax.models import latent
 from configs import presets
-from experiments.data.catalogue import CATALOGUE
 from experiments.data.dataset import GIVEN, Dataset, for_likelihood
 from experiments.evaluate.evaluator import (
     AIS,
     Evaluator,
 )
-from experiments.run import build, folder, migrate, parameters
+from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, resolve
 from experiments.system.errors import ConfigError, DataError
@@ -88,7 +87,7 @@ class Run:
         that of the mean log p(x) over chains, `gap` the bidirectional gap, and
         `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
-        content = migrate.read(self.folder / "results.json", "replicates")
+        content = folder.read(self.folder / "results.json", "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
 
     def sample(self, key, num: int) -> np.ndarray:
@@ -179,9 +178,7 @@ class Run:
             if preset not in presets.EVALUATION:
                 known = ", ".join(presets.EVALUATION)
                 raise ConfigError(f"preset={preset!r} is unknown: choose from {known}")
-            chosen = presets.EVALUATION[preset]
-            first = presets.STEP_SIZES[chosen["preconditioner"]]["first"]
-            settings = settings._replace(**chosen, first_step_size=first)
+            settings = settings._replace(**presets.EVALUATION[preset])
             settings = settings._replace(num_examples=0)
         pilot = self.sample(seed, settings.num_pilot).reshape(settings.num_pilot, -1)
         dataset = Dataset.from_arrays(pilot, np.asarray(rows), name="x")
@@ -222,8 +219,8 @@ def load_run(workdir, model: latent.LatentVariableModel | None = None) -> Run:
     workdir = Path(workdir)
     config = folder.saved_config(workdir)
     settings = resolve(config)
-    content = migrate.read(workdir / "config.json", "config")
-    shape = tuple(content.get("image_shape") or _catalogued_shape(settings.dataset))
+    content = folder.read(workdir / "config.json", "image_shape")
+    shape = tuple(content["image_shape"])
     if model is None:
         if settings.factory == GIVEN:
             raise ConfigError(
@@ -233,11 +230,6 @@ def load_run(workdir, model: latent.LatentVariableModel | None = None) -> Run:
         model = build.build_model(settings, shape)
     both = tuple(parameters.read(workdir, model))
     return Run(workdir, config, settings, model, shape, both)
-
-
-def _catalogued_shape(name):
-    """Of the runs before shapes were saved, which had no other data sets."""
-    return (CATALOGUE[name].side,) * 2
 
 
 def _row(part):

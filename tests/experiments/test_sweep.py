@@ -226,8 +226,8 @@ def test_a_sweep_trains_skips_and_resumes(tmp_path, capsys, monkeypatch):
     assert f"{first}: finished" in text and f"{second}: unfinished" in text
     assert [sweep.status(v, tmp_path / v.name) for v in pair] == ["finished"] * 2
     assert (tmp_path / first / "results.json").stat().st_mtime_ns == written
-    config.optimizer.b1 = 0.8
-    with pytest.raises(InputError, match=r"optimizer.b1=0.9, not 0.8"):
+    config.optimizer.settings = {"b1": 0.8}
+    with pytest.raises(InputError, match=r"settings\.b1=0\.9, not 0\.8"):
         sweep.run(sweep.select(config), tmp_path)
 
 

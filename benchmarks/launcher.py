@@ -39,7 +39,7 @@ def force(work, num_samples, num_temperatures):
     config.estimator.num_leapfrog = work["num_leapfrog"]
     config.evaluation.force_precision = "float32"  # as it is not asked for here
     launch.use_cores([config])
-    settled = force_precision.settle(resolve(config), None, (work["data_size"],))
+    settled = force_precision.settle(resolve(config), None)
     return settled.model["force_precision"]
 
 

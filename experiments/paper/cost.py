@@ -94,7 +94,7 @@ def random_dataset(settings, num_batches=8):
 def seconds_per_step(settings):
     """Seconds that a training step takes, all replicates in it."""
     dataset = random_dataset(settings)
-    settings = force.settle(settings, None, dataset.image_shape)
+    settings = force.settle(settings, None)
     setup = build.build_training(settings, dataset)
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
     keys = jax.vmap(jax.random.key)(jnp.arange(settings.num_replicates))

@@ -72,11 +72,8 @@ def open_run(settings, workdir, write=False, dataset=None, model=None):
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
     dataset = for_likelihood(dataset, settings.model["likelihood"])
+    settings = force.settle(settings, workdir)
     setup = build.build_training(settings, dataset, model)  # refuses what cannot run
-    settled = force.settle(settings, workdir, dataset.image_shape)
-    if settled != settings:
-        settings = settled
-        setup = build.build_training(settings, dataset, model)
     folder.claim(workdir, settings, dataset.digest, write, dataset.image_shape)
     return setup, dataset
 

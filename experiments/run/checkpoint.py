@@ -249,12 +249,6 @@ class Checkpointer:
             return manifest.read(self._manager.metadata(step).custom_metadata)
 
 
-def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
-    """The steps of the complete checkpoints in a directory, which may be missing."""
-    names = os.listdir(directory) if os.path.isdir(directory) else []
-    return [int(name) for name in names if name.isdecimal()]
-
-
 @contextlib.contextmanager
 def _reading(what: str) -> Iterator[None]:
     """Turns what orbax raises into `Damaged`."""

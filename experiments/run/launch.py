@@ -10,7 +10,6 @@ from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, plots
 from experiments.run import (
     build,
-    checkpoint,
     folder,
     force,
     train,
@@ -18,7 +17,7 @@ from experiments.run import (
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import resolve
 from experiments.system import devices, files
-from experiments.system.errors import ConfigError, DiskFull
+from experiments.system.errors import ConfigError
 from experiments.system.progress import log
 
 
@@ -47,7 +46,7 @@ def train_and_evaluate(
     if dataset is None:
         load.check_available(settings.dataset, settings.data_dir)
     workdir = Path(workdir or folder.default_workdir(settings))
-    with files.prepared(workdir), _full_disk_named(workdir):
+    with files.prepared(workdir):
         is_training = mode != "evaluate"
         setup, dataset = open_run(settings, workdir, is_training, dataset, model)
         if mode == "evaluate":
@@ -116,23 +115,6 @@ def _alone(workdir):
                 "or choose another --workdir"
             )
         yield
-
-
-@contextlib.contextmanager
-def _full_disk_named(workdir):
-    """Turns what a full disk raises, by any writer, into `DiskFull`."""
-    try:
-        yield
-    except Exception as error:
-        if not files.is_disk_full(error):
-            raise
-        saved = "no checkpoint had been saved"
-        if steps := checkpoint.complete_steps(workdir / "checkpoints"):
-            saved = f"the newest checkpoint is of step {max(steps)}"
-        raise DiskFull(
-            f"workdir={workdir}: the disk is full; {saved}. Free some space: the same "
-            "command goes on from there."
-        ) from error
 
 
 def use_cores(configs):

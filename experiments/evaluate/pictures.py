@@ -12,6 +12,7 @@ TRAVERSED = 10  # latents, those that change the picture most
 STEPS = np.linspace(-2.5, 2.5, 11)  # of a traversal, in prior standard deviations
 
 
+@plots.optional()
 def draw(evaluator, part, workdir, step):
     """Writes samples, reconstructions, traversals and bounds of a bound evaluator."""
     folder = Path(workdir) / "plots"

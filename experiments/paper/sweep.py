@@ -17,7 +17,6 @@ from experiments.run.folder import VERSION, check_same, differences, read
 from experiments.run.settings import FREE
 from experiments.system import files
 from experiments.system.errors import (
-    CheckpointError,
     DamagedFile,
     Ended,
     InputError,
@@ -146,8 +145,8 @@ def _run_one(variant, folder):
         launch.train_and_evaluate(variant.config, folder)
     except Stopped:
         raise
-    except (Ended, CheckpointError, DamagedFile, jax.errors.JaxRuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (Ended, ValueError, jax.errors.JaxRuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         files.write_json(folder / "variant.json", {**identity, "failure": reason})
         print(f"{variant.name} failed: {reason}", flush=True)
         return [variant.name]

@@ -1,7 +1,6 @@
 """From a run's settings to the library's objects: model, estimator, mesh, programs."""
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from ais_jax.models import (
 from ais_jax.models.likelihoods import LIKELIHOODS
 from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
+from experiments.system import devices
 from experiments.system.errors import ConfigError
 
 BLOCK_BYTES = (
@@ -145,9 +145,7 @@ def _check_memory(settings, init, mesh):
     leaves = jax.tree.leaves(state)
     each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     needed = each * settings.num_replicates // mesh.shape[sharding.REPLICATE]
-    limits = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > (have := limits.get("bytes_limit", pages)):
+    if needed > (have := devices.memory()):
         raise ConfigError(
             f"model.widths={settings.model['widths']} with num_replicates="
             f"{settings.num_replicates} needs {needed / 2**30:.3g} GiB for the "
@@ -181,8 +179,9 @@ def build_mesh(settings):
     """The mesh of the settings; it makes JAX look for its devices.
 
     Raises:
-        ConfigError: where there are fewer devices.
+        InputError: where there are fewer devices, or none.
     """
+    devices.require_device()
     is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
     replicate, data = mesh_shape(settings, jax.device_count() if is_cpu else 1)
     try:

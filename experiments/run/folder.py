@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import platform
+import re
 import subprocess
-import time
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from experiments.run import build
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
-from experiments.system.files import damaged, read_json, write_json
+from experiments.system.files import damaged, read_json, timestamp, write_json
 
 VERSION = 7  # of config.json, results.json and variant.json
 
@@ -53,8 +54,10 @@ def default_workdir(settings):
         raise ConfigError(
             "several processes need --workdir, a folder that all of them share"
         )
-    name = f"{settings.dataset}-{settings.estimator['name']}"
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    path = os.path.abspath(os.path.expanduser(settings.dataset))
+    dataset = re.sub(r"[^\w.-]", "_", Path(path).stem)
+    name = f"{timestamp()}-{dataset}-{settings.estimator['name']}"
+    return Path("runs") / name
 
 
 def claim(workdir, settings, data_digest, write=True, image_shape=()):

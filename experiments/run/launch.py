@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from pathlib import Path
 
 from ais_jax import sharding
 from experiments.data import load
@@ -45,7 +44,7 @@ def train_and_evaluate(
     _check_given(settings, dataset, model)
     if dataset is None:
         load.check_available(settings.dataset, settings.data_dir)
-    workdir = Path(workdir or folder.default_workdir(settings))
+    workdir = files.user_path(workdir or folder.default_workdir(settings))
     with files.prepared(workdir):
         is_training = mode != "evaluate"
         setup, dataset = open_run(settings, workdir, is_training, dataset, model)
@@ -77,6 +76,7 @@ def open_run(settings, workdir, write=False, dataset=None, model=None):
     return setup, dataset
 
 
+@plots.optional()
 def _draw_learning_curves(workdir):
     rows = read_metrics(workdir / "metrics.jsonl") if devices.is_first() else []
     if rows:  # none where the file of a finished run was removed
@@ -123,3 +123,4 @@ def use_cores(configs):
     devices.use_cores(
         lambda cores: all(math.prod(build.mesh_shape(r, cores)) == cores for r in runs)
     )
+    devices.require_device()

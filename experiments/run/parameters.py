@@ -1,7 +1,5 @@
 """The parameters of finished runs: read by themselves, and as another run's start."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ from ais_jax import sharding
 from experiments.run import manifest
 from experiments.run.checkpoint import Checkpointer
 from experiments.system.errors import CheckpointError, ConfigError
+from experiments.system.files import user_path
 
 
 def read(workdir, model):
@@ -20,7 +19,8 @@ def read(workdir, model):
     Raises:
         CheckpointError: where there is no checkpoint, or it is of another model.
     """
-    with Checkpointer(Path(workdir) / "checkpoints", read_only=True) as checkpointer:
+    folder = user_path(workdir) / "checkpoints"
+    with Checkpointer(folder, read_only=True) as checkpointer:
         leaves = sharding.fetch(checkpointer.restore(checkpointer.shapes()))
     theta = "average" if "average" in _heads(leaves) else "generative/params"
     shapes = jax.eval_shape(model.init, jax.random.key(0))

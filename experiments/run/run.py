@@ -17,7 +17,7 @@ from ais_jax.batching import (
 from ais_jax.evidence import log_z
 from ais_jax.models import latent
 from configs import presets
-from experiments.data.dataset import GIVEN, Dataset, for_likelihood
+from experiments.data.dataset import GIVEN, Dataset, with_values
 from experiments.evaluate.evaluator import (
     AIS,
     Evaluator,
@@ -26,6 +26,7 @@ from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, resolve
 from experiments.system.errors import ConfigError, DataError
+from experiments.system.files import user_path
 
 _TEST = ("log_p", "elbo", "iwae", "kl", "ess", "accept_prob")
 
@@ -199,7 +200,7 @@ class Run:
                 f"rows [N, {size}]"
             )
         likelihood = self.settings.model["likelihood"]
-        return jnp.asarray(for_likelihood(dataset, likelihood).train)
+        return jnp.asarray(with_values(dataset, likelihood).train)
 
     def _images(self, rows):
         return np.asarray(rows).reshape(-1, *self.image_shape)
@@ -216,7 +217,7 @@ def load_run(workdir, model: latent.LatentVariableModel | None = None) -> Run:
         ConfigError: there is no run, or its model must be given.
         CheckpointError: there is no checkpoint, or it is of another model.
     """
-    workdir = Path(workdir)
+    workdir = user_path(workdir)
     config = folder.saved_config(workdir)
     settings = resolve(config)
     content = folder.read(workdir / "config.json", "image_shape")

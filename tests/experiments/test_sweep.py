@@ -12,7 +12,13 @@ from experiments.paper import sweep, tables, variants
 from experiments.run import build
 from experiments.run.settings import plain
 from experiments.system import files
-from experiments.system.errors import Ended, InputError, NonFiniteLoss, Stopped
+from experiments.system.errors import (
+    DataError,
+    Ended,
+    InputError,
+    NonFiniteLoss,
+    Stopped,
+)
 from experiments.system.files import read_json
 
 
@@ -225,15 +231,23 @@ def test_a_sweep_trains_skips_and_resumes(tmp_path, capsys, monkeypatch):
         sweep.run(sweep.select(config), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        NonFiniteLoss("not finite at step 3\nand more"),
+        ValueError("not finite at step 3"),
+        DataError("not finite at step 3"),
+    ],
+)
 def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
-    tmp_path, capsys, monkeypatch
+    tmp_path, monkeypatch, failure
 ):
     done = []
 
     def fake(config, folder):
         done.append(folder.name)
         if "K5" in folder.name:
-            raise NonFiniteLoss("The loss was not finite at step 3")
+            raise failure
 
     monkeypatch.setattr(sweep.launch, "train_and_evaluate", fake)
     names = ["digits-dreg-K1", "digits-dreg-K5", "digits-ais-K1-T5"]
@@ -242,7 +256,7 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
         sweep.run(found, tmp_path)
     assert end.value.status == 1 and done == names
     identity = read_json(tmp_path / "digits-dreg-K5" / "variant.json")
-    assert "not finite at step 3" in identity["failure"]
+    assert identity["failure"] == "not finite at step 3"
 
 
 def test_a_variant_in_use_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):

@@ -20,12 +20,8 @@ MOVES = {
     "num_temperatures": 5,
     "num_leapfrog": 5,
     "average": "end",
-    "num_averaged": 1,
-    "point_stride": 1,
     "phi_loss": "elbo",
     "num_phi_samples": 1,
-    "num_phi_steps": 1,
-    "wake_share": 0.0,
 }
 ESTIMATORS = {
     "ais": {**MOVES, "schedule": "linear", "final_moves": 1, "resample_below": 0.0},
@@ -67,7 +63,7 @@ def get_config(estimator="ais"):
     config.model.widths = ((200, 200),)  # of each layer's perceptron
     config.model.activation = "tanh"  # or another of flax.linen
     config.model.data_mean_bias = True  # the decoder starts at the mean image
-    config.model.precision = "float32"  # or tf32_x3, bf16_x6: its emulations on GPUs
+    config.model.precision = "float32"  # or tf32, bf16
     config.model.force_precision = "auto"  # of HMC's force: the fastest here, or a name
 
     config.estimator = ConfigDict()

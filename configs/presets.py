@@ -39,7 +39,7 @@ BEST = {  # the argument "best" of a config, in place of an estimator: one chain
         "final_moves": 2,
         "num_leapfrog": 12,
         "average": "points",
-        "phi_loss": "path_derivative",
+        "phi_loss": "stl",
         "num_phi_samples": 4,
     },
     "optimizer": {

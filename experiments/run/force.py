@@ -107,10 +107,10 @@ def _program(settings, image_shape, precision, rows, only_values=False):
     model = build.build_model(settings, image_shape)
     if only_values:
         function = model.log_joint
-    elif model.force is None:
+    elif precision == settings.model["precision"]:
         function = jax.value_and_grad(model.log_joint, 2)
     else:
-        function = jax.grad(model.force, 2)
+        function = lambda *args: model.target_with_residuals(*args)[1]
     theta, _ = jax.eval_shape(model.init, jax.random.key(0))
     theta = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), theta)
     x = jnp.zeros((rows, math.prod(image_shape)))

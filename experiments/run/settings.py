@@ -71,7 +71,7 @@ _CHOICES = {
     "evaluation.start": build.STARTS,
     "evaluation.subset": ("random", "first"),
     "evaluation.schedule": (*schedules.SCHEDULES, "adaptive"),
-    "evaluation.preconditioner": latent.PRECONDITIONERS,
+    "evaluation.preconditioner": latent.HMC_SCALES,
 }
 _WIDEST = 10**7  # of a layer
 Evaluation = namedtuple("Evaluation", list(default.get_config().evaluation))

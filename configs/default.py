@@ -26,9 +26,8 @@ class Range(NamedTuple):
     end: float = math.inf
 
     def __str__(self):
-        return f"at least {self.least}" + f" and below {self.end}" * (
-            self.end < math.inf
-        )
+        end = "" if self.end == math.inf else f" and below {self.end}"
+        return f"at least {self.least}{end}"
 
 
 class Setting(NamedTuple):
@@ -71,7 +70,7 @@ _SECTIONS = {
         "precision": Setting("float32", "of matrix products"),
         "force_precision": Setting("auto", "of HMC's force; auto: by device", _FORCES),
     },
-    "estimator": {  # of all estimators; `ESTIMATORS` has which of them each reads
+    "estimator": {  # all but the first two are of HMC's moves
         "name": Setting("ais", "the argument of the config"),
         "num_samples": Setting(1, "K, samples or chains of an image"),
         "num_temperatures": Setting(5, "T, weight increments"),
@@ -85,7 +84,7 @@ _SECTIONS = {
         "resample_below": Setting(
             0.0, "share of K; chains of a lower ESS are resampled"
         ),
-        "weighting": Setting("uniform", "or importance"),
+        "weighting": Setting("importance", "or uniform"),
     },
     "optimizer": {
         "schedule": Setting("stages", "the paper's 3^i epochs; constant, cosine"),
@@ -135,15 +134,10 @@ SETTINGS = {  # by dotted names
     for section, settings in _SECTIONS.items()
     for name, setting in settings.items()
 }
-_MOVES = ("num_temperatures", "num_leapfrog", "average", "phi_loss", "num_phi_samples")
-_MOVES += ("preconditioner",)
-ESTIMATORS = {  # estimator -> what it reads beside its name and num_samples
-    "ais": (*_MOVES, "schedule", "final_moves", "resample_below"),
-    "dreg": (),
-    "iwae": (),
-    "mh_hmc": (*_MOVES, "weighting"),
-    "stl": (),
-    "vae": (),
+ESTIMATORS = ("ais", "dreg", "iwae", "mh_hmc", "stl", "vae")
+_MOVING = {  # estimators that move -> defaults of their own
+    "ais": {},
+    "mh_hmc": {"schedule": "all_target", "weighting": "uniform"},
 }
 
 
@@ -164,11 +158,11 @@ def get_config(estimator="ais"):
     for name, setting in SETTINGS.items():
         *sections, last = name.split(".")
         is_common = sections != ["estimator"] or last in ("name", "num_samples")
-        if is_common or last in ESTIMATORS[estimator]:
+        if is_common or estimator in _MOVING:
             section = config
             for parent in sections:
                 section = section.setdefault(parent, {})
             is_none = isinstance(setting.default, type)
             section[last] = placeholder(setting.kind) if is_none else setting.default
-    config["estimator"]["name"] = estimator
+    config["estimator"].update(_MOVING.get(estimator, {}), name=estimator)
     return ConfigDict(config)

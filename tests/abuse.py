@@ -74,7 +74,7 @@ BAD = [  # arguments, and what the line must say
         ("model.widths", "((10,),(10,))"), ("model.activation", "tahn"),
         ("model.precision", "float16"), ("estimator.num_samples", "0"),
         ("estimator.schedule", "linaer"),
-        ("estimator.weighting", "uniform"), ("estimator.num_leapfrog", "0"),
+        ("estimator.weighting", "unifrom"), ("estimator.num_leapfrog", "0"),
         ("optimizer.learning_rate", "(nan,)"), ("optimizer.learning_rate", "(-1.0,)"),
         ("optimizer.learning_rate", "(0.1,0.2)"), ("optimizer.name", "adma"),
         ("optimizer.schedule", "cosin"), ("optimizer.settings", "{'b1':1.5}"),

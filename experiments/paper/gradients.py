@@ -19,10 +19,7 @@ from ais_jax import (
     estimators,
 )
 from ais_jax.numerics import effective_sample_size
-from ais_jax.training.gradients import (
-    phi_gradient,
-    theta_gradient,
-)
+from ais_jax.training.step import sampled_gradient
 from ais_jax.training.step_sizes import (
     StepSizeRule,
     update_step_sizes,
@@ -95,9 +92,10 @@ def make_estimator(name, setup):
         settings = {"num_samples": int(num_samples)}
         if num_temperatures:
             settings["num_temperatures"] = int(num_temperatures)
-        for shared in ("num_leapfrog", "preconditioner"):
-            if shared in known and shared in setup.settings.estimator:
-                settings[shared] = setup.settings.estimator[shared]
+        shared = {"num_leapfrog": "num_leapfrog", "preconditioner": "hmc_scale"}
+        for ours, theirs in shared.items():
+            if theirs in known and ours in setup.settings.estimator:
+                settings[theirs] = setup.settings.estimator[ours]
         for setting, value in re.findall(r"(\w+)=(\w+)", others):
             settings[setting] = int(value) if value.isdecimal() else value
         return estimators.make(method, setup.model, **settings)
@@ -223,11 +221,10 @@ def _gradients(settings, estimator, params, x, seed):
     @jax.jit
     def gradient(key, x, step_sizes):
         keys = batching.example_keys(key, jnp.arange(len(x)))
-        one = partial(theta_gradient, estimator, theta, phi, step_sizes)
+        one = partial(sampled_gradient, estimator, theta, phi, step_sizes)
         sums, samples = batching.sum_blocks(one, keys, x, block_size=block)
         keys = batching.example_keys(jax.random.fold_in(key, 0), jnp.arange(len(x)))
-        one = partial(phi_gradient, estimator, phi, theta)
-        phi_sums, _ = batching.sum_blocks(one, keys, x, samples, block_size=draws)
+        phi_sums = estimator.phi_gradient(phi, theta, keys, x, block_size=draws)
         grads = [-ravel_pytree(s[1])[0] / len(x) for s in (sums, phi_sums)]
         ess = effective_sample_size(samples.log_w) / estimator.num_points
         accept_prob = jnp.mean(samples.accept_prob, axis=0)

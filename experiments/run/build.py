@@ -79,6 +79,8 @@ def build_estimator(settings, model):
     """
     name, values = settings.estimator["name"], dict(settings.estimator)
     del values["name"]
+    if "preconditioner" in values:
+        values["hmc_scale"] = values.pop("preconditioner")
     unread = values.keys() - estimators.settings_of(name).keys()
     if unread:
         raise ConfigError(

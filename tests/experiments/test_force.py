@@ -1,9 +1,11 @@
 """The precision of HMC's force that the device and the estimator decide."""
 
 import logging
+import math
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import default, omniglot, table1
@@ -115,7 +117,11 @@ def test_another_force_than_the_runs_is_refused(tmp_path):
 
 
 def test_the_model_is_built_at_its_own_precision_until_the_choice():
-    model = build.build_model(tiny(), SHAPE)
-    assert model.force is None
-    coarse = build.build_model(settings.with_forces(tiny(), "bf16", "bf16"), SHAPE)
-    assert coarse.force is not None
+    coarse = settings.with_forces(tiny(), "bf16", "bf16")
+    for given, has_residuals in ((tiny(), True), (coarse, False)):
+        model = build.build_model(given, SHAPE)
+        theta, _ = jax.eval_shape(model.init, jax.random.key(0))
+        z = jnp.zeros(sum(given.model["latent_sizes"]))
+        target = model.target_with_residuals
+        residuals = jax.eval_shape(target, theta, jnp.zeros(math.prod(SHAPE)), z)[2]
+        assert (residuals is not None) == has_residuals

@@ -1,6 +1,5 @@
 """Weighted samples of one target: importance sampling, AIS, HMC (Algorithm 2)."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -14,10 +13,10 @@ from ais_jax.annealing.ais import (
     Transition,
     anneal,
 )
-from ais_jax.annealing.averaging import Averaging
 from ais_jax.annealing.path import (
     AnnealingPath,
     evaluate,
+    without_residuals,
 )
 from ais_jax.annealing.smc import (
     anneal_population,
@@ -27,6 +26,7 @@ from ais_jax.batching import chain_keys
 from ais_jax.checks import lookup
 from ais_jax.types import PRNGKey
 
+AVERAGES = ("end", "points")
 WEIGHTINGS = ("importance", "uniform")
 
 
@@ -37,13 +37,13 @@ class WeightedSamples(NamedTuple):
         z: positions.
         log_w: nats; the points of a chain share its weight.
         accept_prob: mean over the K chains at each move.
-        factors: of each sample where the path has a `score`, or None.
+        residuals: of each sample where the path gives them, or None.
     """
 
     z: Float[Array, "N D"]
     log_w: Float[Array, "N"]
     accept_prob: Float[Array, "M"]
-    factors: PyTree = None
+    residuals: PyTree = None
 
 
 Proposal = Callable[[PRNGKey, AnnealingPath, Float[Array, "M"]], WeightedSamples]
@@ -73,7 +73,7 @@ def annealed(
     transition: Transition,
     num_samples: int,
     weighting: str = "importance",
-    averaging: Averaging | None = None,
+    average: str = "end",
     resample_below: float = 0.0,
 ) -> Proposal:
     """K annealed chains from the base to the target (q_AIS of Algorithm 2).
@@ -84,99 +84,78 @@ def annealed(
         transition: as for `ais.anneal`.
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
-        averaging: gives each chain several samples, or None for its end alone.
+        average: a chain's samples: 'end', where it ends, or 'points', those of its last
+            move, which share its weight; `transition` is then a `trajectory_step`.
         resample_below: the chains are resampled where their effective sample size falls
             below this share of K, as in `populations`; 0 leaves them independent.
 
     Returns:
-        A proposal that takes T step sizes, or T - 1 without the final move.
+        A proposal that takes T step sizes, or T - 1 without the final move, which
+        'points' needs.
 
     Raises:
-        ValueError: for an unknown weighting, a share out of range, or where the moves
-            to be averaged are not all at beta = 1.
+        ValueError: for an unknown name or a share out of range.
     """
     lookup("weighting", weighting, WEIGHTINGS)
+    lookup("average", average, AVERAGES)
     check_share(resample_below)
     betas = np.asarray(betas, np.float32)
-    first = len(betas) - 1 if averaging is None else _first_averaged(betas, averaging)
-    before = _annealing(betas[: first + 2], transition, first, resample_below)
+    run = _chains(betas, transition, resample_below)
 
     def propose(key, path, step_sizes):
         keys = jax.vmap(jax.random.split)(chain_keys(key, num_samples))
-        z0 = jax.vmap(path.sample_base)(keys[:, 0])
-        plain = path._replace(score=None)
-        result = before(key, keys[:, 1], plain, z0, step_sizes)
-        factors = None
-        if averaging is None:
-            z, shares = result.point.z[:, None], jnp.zeros_like(result.log_w)[:, None]
-            accept_prob = result.accept_prob
-        else:
-            end = partial(_average, averaging, first, path, step_sizes)
-            z, shares, accept_prob, factors = jax.vmap(end)(keys[:, 1], result)
-        log_w = result.log_w
-        if weighting == "uniform":
-            log_w = jnp.zeros_like(log_w)
-        log_w = log_w[:, None] + shares
-        return WeightedSamples(
-            z.reshape(-1, z.shape[-1]),
-            log_w.ravel(),
-            jnp.mean(accept_prob, axis=0),
-            jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), factors),
+        z = jax.vmap(path.sample_base)(keys[:, 0])
+        plain = without_residuals(path)
+        before = step_sizes if average == "end" else step_sizes[:-1]
+        chains = run(key, keys[:, 1], plain, z, before)
+        log_w = jnp.zeros_like(chains.log_w)
+        if weighting == "importance":
+            log_w = chains.log_w
+        accept_prob = jnp.mean(chains.accept_prob, axis=0)
+        if average == "end":
+            return WeightedSamples(chains.point.z, log_w, accept_prob)
+        move = partial(_last_move, transition, path, len(before), step_sizes[-1])
+        last = jax.vmap(move)(keys[:, 1], chains.point)
+        z, residuals = jax.tree.map(
+            lambda a: a.reshape(-1, *a.shape[2:]), (last.z, last.residuals)
         )
+        accept_prob = jnp.append(accept_prob, jnp.mean(last.accept_prob))
+        log_w = (log_w[:, None] + last.log_w).ravel()
+        return WeightedSamples(z, log_w, accept_prob, residuals)
 
     return propose
 
 
-def _first_averaged(betas, averaging):
-    """Index of the first move whose points are averaged."""
-    num_final = int(np.sum(betas[1:] == 1.0))
-    if not 1 <= averaging.num_moves <= num_final:
-        raise ValueError(
-            f"num_averaged={averaging.num_moves}: use 1 to {num_final}, the number of "
-            "moves at beta = 1"
-        )
-    return len(betas) - 1 - averaging.num_moves
+def _chains(betas, transition, resample_below):
+    """Runs K chains, independent or resampled."""
 
-
-def _annealing(betas, transition, num_moves, resample_below):
-    """K chains of at most so many moves, independent or resampled."""
-
-    def run(key, keys, path, z0, step_sizes):
-        settings = betas, step_sizes[:num_moves], transition
+    def run(key, keys, path, z, step_sizes):
         if resample_below > 0.0:
-            key = jax.random.fold_in(key, len(z0))
-            share = {"resample_below": resample_below}
-            return anneal_population(key, path, z0, *settings, **share).chains
-        return jax.vmap(lambda key, z: anneal(key, path, z, *settings))(keys, z0)
+            return anneal_population(
+                jax.random.fold_in(key, len(z)),
+                path,
+                z,
+                betas,
+                step_sizes,
+                transition,
+                resample_below=resample_below,
+            ).chains
+
+        def chain(key, z):
+            return anneal(key, path, z, betas, step_sizes, transition)
+
+        return jax.vmap(chain)(keys, z)
 
     return run
 
 
-def _average(averaging, first, path, step_sizes, key, result):
-    """The last moves of one chain.
-
-    Returns:
-        (z, log share of each point in the chain's weight, accept_prob of all moves,
-        factors of each point).
-    """
-    one = jnp.ones_like(result.log_w)
-
-    def move(point, xs):
-        t, step_size = xs
-        if path.score is not None:  # the current point's factors
-            point = evaluate(path, point.z)
-        move_key = jax.random.fold_in(key, t)
-        point, info = averaging.transition(move_key, path, point, one, step_size)
-        return point._replace(factors=None), info
-
-    steps = first + jnp.arange(averaging.num_moves), step_sizes[first:]
-    _, info = jax.lax.scan(move, result.point, steps)
-    shares = info.log_w.ravel() - math.log(averaging.num_moves)
-    accept_prob = jnp.concatenate([result.accept_prob, info.accept_prob])
-    z, factors = jax.tree.map(
-        lambda a: a.reshape(-1, *a.shape[2:]), (info.z, info.factors)
-    )
-    return z, shares, accept_prob, factors
+def _last_move(transition, path, index, step_size, key, point):
+    """The weighted points of a chain's last move, at beta = 1."""
+    residuals = evaluate(path, point.z).residuals  # which the chain did not keep
+    point = point._replace(residuals=residuals)
+    one = jnp.ones_like(point.log_target)
+    key = jax.random.fold_in(key, index)
+    return transition(key, path, point, one, step_size)[1]
 
 
 def resample(key: PRNGKey, samples: WeightedSamples) -> Float[Array, "D"]:

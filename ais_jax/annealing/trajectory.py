@@ -29,20 +29,20 @@ from ais_jax.types import (
 
 
 class TrajectoryInfo(NamedTuple):
-    """The points of one trajectory.
+    """The points of one trajectory, in the order of their evaluation.
 
     Attributes:
         accept_prob: the mean over the other points of min(1, exp(-energy error)), by
             which step sizes are adapted as they are by HMC's acceptance.
-        z: the positions that are kept.
+        z: the L + 1 positions; the last is the current one.
         log_w: their log weights, whose exponentials add up to one.
-        factors: of each, as `Point` has them, or None.
+        residuals: of each, as `Point` has them, or None.
     """
 
     accept_prob: Scalar
     z: Float[Array, "P D"]
     log_w: Float[Array, "P"]
-    factors: PyTree = None
+    residuals: PyTree = None
 
 
 def trajectory_step(
@@ -53,7 +53,6 @@ def trajectory_step(
     step_size: ScalarLike,
     *,
     num_leapfrog: int,
-    stride: int = 1,
 ) -> tuple[Point, TrajectoryInfo]:
     """One move along a trajectory that leaves f_beta (Eq. 6) invariant.
 
@@ -67,13 +66,9 @@ def trajectory_step(
         beta: the inverse temperature.
         step_size: in units of `path.scale`.
         num_leapfrog: L, the number of leapfrog steps, at least 1.
-        stride: every stride-th point is kept, in phase with the next position, by which
-            their weighted mean stays unbiased. It must divide L + 1.
 
     Returns:
-        (the next point, the P = (L + 1) / stride points in the trajectory's order, or
-        with `path.score`, for a stride of 1 alone, in that of their evaluation). The
-        next point has no factors.
+        (the next point, without residuals; the L + 1 points of the trajectory).
 
     References:
         Neal, An improved acceptance procedure for the hybrid Monte Carlo algorithm,
@@ -84,62 +79,60 @@ def trajectory_step(
     momentum_key, place_key, next_key = jax.random.split(key, 3)
     momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
     place = jax.random.randint(place_key, (), 0, num_leapfrog + 1)
-    points, energies, factors, places = _integrate(
+    points, energies, residuals = _integrate(
         path, (point, momentum), beta, step_size, num_leapfrog, place
     )
-    log_w = _log_weights(energies, place)
-    is_other = jnp.arange(num_leapfrog + 1) != place
-    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w)), where=is_other)
-    chosen = jax.random.categorical(next_key, log_w)
-    kept = chosen % stride + stride * jnp.arange((num_leapfrog + 1) // stride)
-    if factors is not None:  # to bring them in order would cost a copy
-        kept = places
-    log_shares = jax.nn.log_softmax(log_w[kept])
-    info = TrajectoryInfo(accept_prob, points.z[kept], log_shares, factors)
+    log_w = _log_weights(energies)
+    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w[:-1])))
+    chosen = _choose(next_key, log_w, place)
+    log_shares = jax.nn.log_softmax(log_w)
+    info = TrajectoryInfo(accept_prob, points.z, log_shares, residuals)
     return jax.tree.map(lambda a: a[chosen], points), info
 
 
-def _log_weights(energies, place):
-    """Minus the energies of the L + 1 points, relative to the current position's.
+def _log_weights(energies):
+    """Minus the energies of the L + 1 points, relative to the current one's, the last.
 
     A current position of no density is left for any point that has one.
     """
     is_finite = jnp.isfinite(energies)
     lowest = jnp.min(jnp.where(is_finite, energies, jnp.inf))
-    origin = jnp.where(is_finite[place], energies[place], lowest)
+    origin = jnp.where(is_finite[-1], energies[-1], lowest)
     log_w = jnp.where(is_finite, origin - energies, -jnp.inf)
-    return jnp.where(jnp.any(is_finite), log_w, log_w.at[place].set(0.0))
+    return jnp.where(jnp.any(is_finite), log_w, log_w.at[-1].set(0.0))
+
+
+def _choose(key, log_w, place):
+    """A point by its weight, its noise drawn by its place in the trajectory."""
+    steps = jnp.arange(len(log_w) - 1)
+    places = jnp.append(jnp.where(steps < place, place - 1 - steps, steps + 1), place)
+    noise = jax.random.gumbel(key, log_w.shape, log_w.dtype)
+    return jnp.argmax(noise[places] + log_w)
 
 
 def _integrate(path, start, beta, step_size, num_leapfrog, place):
     """Makes `place` steps backwards from the start and the others forwards.
 
     Returns:
-        (points, energies, factors, places): the first two in the trajectory's order,
-        the points' factors in that of their evaluation, which `places` says, all with a
-        leading axis of L + 1.
+        (points without residuals, energies, residuals), in the order of evaluation and
+        then the start's, all with a leading axis of L + 1.
     """
-    start, factors = (start[0]._replace(factors=None), start[1]), start[0].factors
-    steps = jnp.arange(num_leapfrog)
-    is_backward = steps < place
+
+    def apart(point, momentum):
+        """The state without residuals, and what is kept of it."""
+        residuals, point = point.residuals, point._replace(residuals=None)
+        kept = point, energy(point, momentum, beta), residuals
+        return (point, momentum), kept
+
+    start, current = apart(*start)
 
     def step(state, xs):
         number, direction = xs
         turns = number == place  # now forwards, from the start again
         state = jax.tree.map(lambda a, b: jnp.where(turns, a, b), start, state)
-        point, momentum = leapfrog(path, *state, beta, direction * step_size, 1)
-        own, point = point.factors, point._replace(factors=None)
-        return (point, momentum), (point, energy(point, momentum, beta), own)
+        return apart(*leapfrog(path, *state, beta, direction * step_size, 1))
 
-    directions = jnp.where(is_backward, -1.0, 1.0).astype(start[1].dtype)
-    _, (*others, own) = jax.lax.scan(step, start, (steps, directions))
-    places = jnp.append(jnp.where(is_backward, place - 1 - steps, steps + 1), place)
-
-    def in_order(others, current):
-        rows = jnp.concatenate([others, current[None]])
-        return jnp.zeros_like(rows).at[places].set(rows, unique_indices=True)
-
-    current = [start[0], energy(*start, beta)]
-    points, energies = jax.tree.map(in_order, others, current)
-    factors = jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), own, factors)
-    return points, energies, factors, places
+    steps = jnp.arange(num_leapfrog)
+    directions = jnp.where(steps < place, -1.0, 1.0).astype(start[1].dtype)
+    _, others = jax.lax.scan(step, start, (steps, directions))
+    return jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), others, current)

@@ -80,6 +80,6 @@ def _check_finite(part, indices, stage):
         name, row = place
         raise NonFiniteResult(
             f"{name} of example {indices[row]} is not finite ({stage}): nothing is "
-            "reported. Evaluate with evaluation.preconditioner=unit, a smaller "
-            "evaluation.first_step_size, or an earlier checkpoint."
+            "reported. Evaluate with evaluation.preconditioner=unit, or an earlier "
+            "checkpoint."
         )

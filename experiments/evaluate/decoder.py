@@ -47,8 +47,8 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     settings = resolve(config)
     if settings.optimizer.get("weight_decay"):
         raise ConfigError(
-            f"optimizer.weight_decay={settings.optimizer['weight_decay']} would change "
-            "the decoder: use optimizer.name=adam"
+            f"optimizer.settings.weight_decay={settings.optimizer['weight_decay']} "
+            "would change the decoder: use optimizer.name=adam"
         )
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)

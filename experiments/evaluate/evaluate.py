@@ -17,9 +17,8 @@ from experiments.data.dataset import Dataset
 from experiments.evaluate import diagnostics, pictures, test_set_mean
 from experiments.evaluate.evaluator import AIS, ENCODER, Evaluator
 from experiments.run import build
-from experiments.run.folder import provenance
+from experiments.run.folder import VERSION, provenance
 from experiments.run.metrics import last_row
-from experiments.run.migrate import VERSION
 from experiments.run.run import Run
 from experiments.system.devices import is_first
 from experiments.system.files import read_arrays, write_arrays, write_json

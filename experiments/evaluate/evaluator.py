@@ -17,6 +17,7 @@ from ais_jax.evidence.log_z import (
 from ais_jax.evidence.plan import tune_examples
 from ais_jax.models.latent import posterior_path
 from ais_jax.numerics import effective_sample_size, log_mean_exp
+from configs import presets
 from experiments.evaluate.chunks import run_chunks
 from experiments.run import build
 
@@ -181,8 +182,7 @@ class Evaluator:
             num_temperatures=self.settings.num_temperatures,
             schedule=self.settings.schedule,
             transition=self.transition,
-            target=self.settings.target,
-            first_step_size=self.settings.first_step_size,
+            first_step_size=presets.STEP_SIZES[self.settings.preconditioner]["first"],
         )
 
 

@@ -16,8 +16,11 @@ from jax.flatten_util import ravel_pytree
 
 from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
-from ais_jax.training.gradients import phi_gradient, theta_gradient
-from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
+from ais_jax.training.step import sampled_gradient
+from ais_jax.training.step_sizes import (
+    StepSizeRule,
+    update_step_sizes,
+)
 from experiments.evaluate import plots
 from experiments.evaluate.evaluate import training_cost
 from experiments.run import build, folder, launch
@@ -30,7 +33,7 @@ ESTIMATORS = (
     *("ais-K1-T5", "ais-K1-T11", "ais-K5-T5", "ais-K5-T11"),
     *("mh_hmc-K1-T5", "mh_hmc-K1-T11", "mh_hmc-K5-T5"),
 )
-EXACT = "mh_hmc-K1-T100+phi_loss=path_derivative+num_phi_samples=256"
+EXACT = "mh_hmc-K1-T100+phi_loss=stl+num_phi_samples=256"
 ADAPTATION_STEPS = 50
 FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 
@@ -80,9 +83,10 @@ def make_estimator(name, trained):
         settings = {"num_samples": int(num_samples)}
         if num_temperatures:
             settings["num_temperatures"] = int(num_temperatures)
-        for shared in ("num_leapfrog", "preconditioner"):
-            if shared in known and shared in trained.settings.estimator:
-                settings[shared] = trained.settings.estimator[shared]
+        shared = {"num_leapfrog": "num_leapfrog", "preconditioner": "hmc_scale"}
+        for ours, theirs in shared.items():
+            if theirs in known and ours in trained.settings.estimator:
+                settings[theirs] = trained.settings.estimator[ours]
         for setting, value in re.findall(r"(\w+)=(\w+)", others):
             settings[setting] = int(value) if value.isdecimal() else value
         return estimators.make(method, trained.model, **settings)
@@ -209,11 +213,10 @@ def _gradients(settings, estimator, params, x, seed):
     @jax.jit
     def gradient(key, x, step_sizes):
         keys = batching.example_keys(key, jnp.arange(len(x)))
-        one = partial(theta_gradient, estimator, theta, phi, step_sizes)
+        one = partial(sampled_gradient, estimator, theta, phi, step_sizes)
         sums, samples = batching.sum_blocks(one, keys, x, block_size=block)
         keys = batching.example_keys(jax.random.fold_in(key, 0), jnp.arange(len(x)))
-        one = partial(phi_gradient, estimator, phi, theta)
-        phi_sums, _ = batching.sum_blocks(one, keys, x, samples, block_size=draws)
+        phi_sums = estimator.phi_gradient(phi, theta, keys, x, block_size=draws)
         grads = [-ravel_pytree(s[1])[0] / len(x) for s in (sums, phi_sums)]
         ess = effective_sample_size(samples.log_w) / estimator.num_points
         accept_prob = jnp.mean(samples.accept_prob, axis=0)

@@ -80,6 +80,8 @@ def build_estimator(settings, model):
     """
     name, values = settings.estimator["name"], dict(settings.estimator)
     del values["name"]
+    if "preconditioner" in values:
+        values["hmc_scale"] = values.pop("preconditioner")
     unread = values.keys() - estimators.settings_of(name).keys()
     if unread:
         raise ConfigError(
@@ -230,13 +232,11 @@ def block_size(settings, data_size, num_chains):
     Each has `num_chains` rows of `data_size` pixels in the matrix products. None, for
     all at once, is best on a GPU.
     """
-    rows = settings.block_rows
-    if rows is None:
-        if jax.default_backend() != "cpu":
-            return None
-        hidden = [width for layer in settings.model["widths"] for width in layer]
-        widest = max(data_size, *hidden, *settings.model["latent_sizes"])
-        if settings.model["network"] == "convolution":  # of a fourth of the places
-            widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
-        rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
+    if jax.default_backend() != "cpu":
+        return None
+    hidden = [width for layer in settings.model["widths"] for width in layer]
+    widest = max(data_size, *hidden, *settings.model["latent_sizes"])
+    if settings.model["network"] == "convolution":  # of a fourth of the places
+        widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
+    rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
     return max(1, rows // num_chains)

@@ -7,12 +7,12 @@ from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, plots
-from experiments.run import build, checkpoint, folder, force, parameters, train
+from experiments.run import build, folder, force, parameters, train
 from experiments.run.metrics import read_metrics
 from experiments.run.run import Run
 from experiments.run.settings import resolve
 from experiments.system import devices, files
-from experiments.system.errors import ConfigError, DiskFull
+from experiments.system.errors import ConfigError
 from experiments.system.progress import log
 
 
@@ -41,7 +41,7 @@ def train_and_evaluate(
     if dataset is None:
         load.check_available(settings.dataset, settings.data_dir)
     workdir = files.user_path(workdir or folder.default_workdir(settings))
-    with files.prepared(workdir), _full_disk_named(workdir):
+    with files.prepared(workdir):
         if mode == "evaluate":
             run, dataset = open_run(settings, workdir, dataset, model)
         else:
@@ -63,11 +63,8 @@ def train_and_evaluate(
 def open_training(settings, workdir, dataset=None, model=None):
     """(set-up, data set) of a training, once its folder holds it and no other."""
     dataset = _loaded(settings, dataset)
+    settings = force.settle(settings, workdir)
     setup = build.build_training(settings, dataset, model)  # refuses what cannot run
-    settled = force.settle(settings, workdir, dataset.image_shape)
-    if settled != settings:
-        settings = settled
-        setup = build.build_training(settings, dataset, model)
     folder.claim(workdir, settings, dataset.digest, True, dataset.image_shape)
     return setup, dataset
 
@@ -77,7 +74,7 @@ def open_run(settings, workdir, dataset=None, model=None):
     workdir, dataset = Path(workdir), _loaded(settings, dataset)
     shape = dataset.image_shape
     folder.claim(workdir, settings, dataset.digest, False, shape)
-    settings = force.settle(settings, workdir, shape)
+    settings = force.settle(settings, workdir)
     if model is None:
         model = build.build_model(settings, shape)
     mesh = build.build_mesh(settings)
@@ -131,23 +128,6 @@ def _alone(workdir):
                 "or choose another --workdir"
             )
         yield
-
-
-@contextlib.contextmanager
-def _full_disk_named(workdir):
-    """Turns what a full disk raises, by any writer, into `DiskFull`."""
-    try:
-        yield
-    except Exception as error:
-        if not files.is_disk_full(error):
-            raise
-        saved = "no checkpoint had been saved"
-        if steps := checkpoint.complete_steps(workdir / "checkpoints"):
-            saved = f"the newest checkpoint is of step {max(steps)}"
-        raise DiskFull(
-            f"workdir={workdir}: the disk is full; {saved}. Free some space: the same "
-            "command goes on from there."
-        ) from error
 
 
 def use_cores(configs):

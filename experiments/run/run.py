@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 from ais_jax import sharding
 from ais_jax.batching import chain_keys
 from ais_jax.models.latent import LatentVariableModel
-from experiments.data.catalogue import CATALOGUE
 from experiments.data.dataset import GIVEN, Dataset, with_values
-from experiments.run import build, folder, migrate, parameters
+from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, override, resolve
 from experiments.system.errors import ConfigError, DataError
@@ -65,8 +64,8 @@ class Run:
         """
         workdir = user_path(workdir)
         settings = resolve(folder.saved_config(workdir))
-        content = migrate.read(workdir / "config.json", "config")
-        shape = tuple(content.get("image_shape") or _catalogued_shape(settings.dataset))
+        content = folder.read(workdir / "config.json", "image_shape")
+        shape = tuple(content["image_shape"])
         if model is None:
             if settings.factory == GIVEN:
                 raise ConfigError(
@@ -117,7 +116,7 @@ class Run:
         that of the mean log p(x) over chains, `gap` the bidirectional gap, and
         `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
-        content = migrate.read(self.folder / "results.json", "replicates")
+        content = folder.read(self.folder / "results.json", "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
 
     def sample(self, key, num: int) -> np.ndarray:
@@ -174,11 +173,6 @@ class Run:
 def as_key(key):
     """A key, of one or of a whole number."""
     return jax.random.key(key) if isinstance(key, int | np.integer) else key
-
-
-def _catalogued_shape(name):
-    """Of the runs before shapes were saved, which had no other data sets."""
-    return (CATALOGUE[name].side,) * 2
 
 
 def _row(part):

@@ -235,8 +235,8 @@ def _warn_of_low_acceptance(rows):
     if accepted and np.min(np.mean(accepted, axis=0)) < LOW_ACCEPTANCE:
         log.warning(
             "HMC accepted %.1g of its moves over the whole training: the chains stood "
-            "still. Lower step_size.smallest and step_size.first, or set "
-            "estimator.preconditioner=encoder.",
+            "still. Set estimator.preconditioner=encoder, or lower "
+            "optimizer.learning_rate.",
             np.min(np.mean(accepted, axis=0)),
         )
 

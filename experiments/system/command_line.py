@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.system import devices, files
-from experiments.system.errors import DiskFull, Ended, InputError, Stopped
+from experiments.system.errors import Ended, InputError, Stopped
 from experiments.system.progress import end_of_line
 
 _ENDING = threading.Lock()  # of who ends at a full disk: never released
@@ -115,8 +115,6 @@ def _guarded(main):
         print(stop, file=sys.stderr)
         devices.leave_soon(stop.status)
         sys.exit(stop.status)
-    except DiskFull as end:
-        _end_at_full_disk(end)
     except Ended as end:
         _fail(end, end.status)
     except Exception as error:
@@ -144,15 +142,15 @@ def _end_where_the_disk_is_full(failure):
     threading.__excepthook__(failure)
 
 
-def _end_at_full_disk(reason=_DISK_FULL):
+def _end_at_full_disk():
     """Ends at once: in an orderly exit TensorBoard would write again, and fail.
 
     Threads meet a full disk together: the first speaks, and ends the others.
     """
     _ENDING.acquire()
     print(end_of_line(), end="", file=sys.stderr)
-    devices.print_error(reason)
-    os._exit(DiskFull.status)
+    devices.print_error(_DISK_FULL)
+    os._exit(Ended.status)
 
 
 def _parse(argv):
@@ -161,7 +159,7 @@ def _parse(argv):
         return flags.FLAGS([_at_home(argument) for argument in argv])
     except SystemExit:
         sys.exit(0)  # after --help
-    except AttributeError as error:
+    except (AttributeError, KeyError) as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
         return _fail(f"unknown config setting {reason}", 2)
     except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:

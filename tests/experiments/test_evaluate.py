@@ -21,7 +21,7 @@ from experiments.run import launch
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.folder import saved_config
 from experiments.run.launch import train_and_evaluate
-from experiments.run.settings import override, resolve
+from experiments.run.settings import resolve
 from experiments.system.errors import (
     CheckpointError,
     ConfigError,
@@ -199,15 +199,14 @@ def test_an_evaluation_of_its_own_takes_the_runs_config_and_new_settings(
     workdir, cache
 ):
     expected, before = first_evaluation(workdir)
-    settings = {"evaluation.num_examples": 5, "evaluation.gap_threshold": 0.2}
+    settings = {"evaluation.num_examples": 5}
     with started(cache, workdir, settings, "--mode=evaluate") as process:
         assert process.wait() == 0, log_of(workdir)
     results = read_json(workdir / "results.json")
     assert results["steps"] == expected["steps"]
     assert results["config"]["model"] == expected["config"]["model"]
     assert results["config"]["evaluation"] == expected["config"]["evaluation"] | {
-        "num_examples": 5,
-        "gap_threshold": 0.2,
+        "num_examples": 5
     }
     log_p = results["test_log_p"]["mean"]
     assert log_p == pytest.approx(np.mean(before["ais"]["log_p"][:5]), abs=1e-3)
@@ -252,42 +251,12 @@ def test_a_checkpoint_of_another_models_shape_is_refused(workdir):
             train_and_evaluate(config, workdir, mode=mode)
 
 
-def as_of_version_1(content):
-    """A run's config.json as version 1 wrote it: unread choices None, a kernel."""
-    config = content["config"]
-    config["model"]["kernel"] = "xla"
-    del config["evaluation"]["first_step_size"]
-    config["evaluation"].update(schedule=None, preconditioner=None)
-    config["step_size"].update(first=None, smallest=None, largest=None)
-    return {"config": config, "data_digest": content["data_digest"]}
-
-
-def test_a_run_of_version_1_goes_on(workdir, cache):
-    path, before = workdir / "config.json", read_json(workdir / "results.json")
-    current = read_json(path)
-    old = as_of_version_1(read_json(path))
-    write_json(path, old)
-    assert saved_config(workdir) == override(current["config"], {})
-    for mode in ("evaluate", "train_and_evaluate"):
-        write_json(path, old)
-        results = train_and_evaluate(saved_config(workdir), workdir, mode=mode)
-        assert results["test_log_p"] == before["test_log_p"]
-    assert read_json(path) == current
-    old["config"]["model"]["force_precision"] = "bf16"
-    write_json(path, old)
-    with pytest.raises(
-        ConfigError, match=r"model\.force_precision='bf16', not 'float32'"
-    ):
-        train_and_evaluate(make_config(**EVALUATION), workdir, mode="train")
-
-
 def test_another_preset_replaces_all_of_its_settings(workdir):
     overrides = {"evaluation.preset": "paper", "evaluation.num_chains": 3}
     before = resolve(saved_config(workdir)).evaluation
     evaluation = resolve(saved_config(workdir, overrides)).evaluation
     paper = presets.EVALUATION["paper"] | {"preset": "paper", "num_chains": 3}
-    first = presets.STEP_SIZES["unit"]["first"]
-    assert evaluation == before._replace(**paper, first_step_size=first)
+    assert evaluation == before._replace(**paper)
     assert evaluation.chunk_size == 5
 
 
@@ -398,7 +367,7 @@ def test_bad_sampling_is_warned_of(caplog):
     diagnostics.of_sampling(bad, _numbers(-3.0, -4.0, -5.0, 2.0), settings)
     for cause in (
         *("ESS is below 1.5 of 4 chains", "stood still", "not in the order"),
-        "Monte Carlo error of log p(x), 2 nats, is above evaluation.gap_threshold=0.1",
+        "Monte Carlo error of log p(x), 2 nats, is above 0.1",
         "2 of 5 images have an error above 1 nat",
     ):
         assert cause in caplog.text
@@ -410,7 +379,7 @@ def test_a_gap_of_a_few_examples_is_warned_of(caplog):
     diagnostics.of_gap(np.full(100, 0.05), settings)
     assert not caplog.text
     diagnostics.of_gap(np.append(np.full(98, 0.05), [87.0, 20.0]), settings)
-    assert "gap, 1.119 nats, is above evaluation.gap_threshold=0.1" in caplog.text
+    assert "gap, 1.119 nats, is above 0.1" in caplog.text
     assert "that of 2 of 100 simulated examples above 1 nat" in caplog.text
 
 

@@ -240,7 +240,11 @@ def test_a_constant_rate_run_goes_on_bit_for_bit(tmp_path):
     ],
 )
 def test_more_epochs_are_for_constant_rates_alone(tmp_path, schedule, warmup, more):
-    config = tiny("vae", optimizer__schedule=schedule, optimizer__warmup=float(warmup))
+    config = tiny(
+        "vae",
+        optimizer__schedule=schedule,
+        optimizer__settings={"warmup": float(warmup)},
+    )
     claim(tmp_path, resolve(config), "digest")
     config.num_epochs = more
     if more > 2 and (schedule, warmup) == ("constant", 0.0):
@@ -361,7 +365,10 @@ def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start)
     [
         ({"model__latent_sizes": (1, 1), "model__widths": ((3,), (3,))}, "one size"),
         ({"model__latent_sizes": (3,)}, r"refuses z of model.latent_sizes=\(3,\)"),
-        ({"optimizer__name": "adamw"}, "optimizer.weight_decay=0.0001 would change"),
+        (
+            {"optimizer__name": "adamw"},
+            "optimizer.settings.weight_decay=0.0001 would change",
+        ),
     ],
 )
 def test_decoders_that_do_not_fit_are_refused(tmp_path, changes, message):

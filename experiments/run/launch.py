@@ -71,7 +71,7 @@ def open_training(settings, workdir, dataset=None, model=None):
 
 def open_run(settings, workdir, dataset=None, model=None):
     """(`Run`, data set) at the newest checkpoint of a folder that holds this run."""
-    workdir, dataset = Path(workdir), _loaded(settings, dataset)
+    workdir, dataset = files.user_path(workdir), _loaded(settings, dataset)
     shape = dataset.image_shape
     folder.claim(workdir, settings, dataset.digest, False, shape)
     settings = force.settle(settings, workdir)

@@ -9,8 +9,8 @@ from jaxtyping import Float, Key, PRNGKeyArray, PyTree, ScalarLike, UInt32
 Array = jax.Array
 PRNGKey = PRNGKeyArray
 """One key: of `jax.random.key`, or the older uint32 array of `jax.random.PRNGKey`."""
-PRNGKeys = Key[Array, "B"] | UInt32[Array, "B words"]
-"""A key for each of B examples or chains."""
+PRNGKeys = Key[Array, "*B"] | UInt32[Array, "*B words"]
+"""Keys of examples or chains, with their leading axes."""
 Scalar = Float[Array, ""]
 Params = PyTree
 """Parameters of a model, or any other pytree of arrays."""

@@ -5,11 +5,10 @@ python -m benchmarks.training_step
 
 import contextlib
 import statistics
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from ais_jax.batching import sum_blocks
 from benchmarks import common, flops, launched, launcher, peers, runner
 
 
@@ -73,22 +72,10 @@ def parts(work, estimate, block):
     sample, program = common.compiled(sampler, key, theta, phi, x, state.step_sizes)
     samples = program(key, theta, phi, x, state.step_sizes)
 
-    def theta_loss(theta, x, samples):
-        return jnp.sum(jax.vmap(estimate.theta_loss, (None, 0, 0))(theta, x, samples))
-
-    def theta_grad(theta, x, samples):
-        def gradient(*block):
-            return jax.grad(theta_loss)(theta, *block), ()
-
-        return sum_blocks(gradient, x, samples, block_size=block)[0]
-
-    def phi_loss(phi, theta, keys, x, samples):
-        losses = jax.vmap(estimate.phi_loss, (None, None, 0, 0, 0))
-        return jnp.sum(losses(phi, theta, keys, x, samples)[0])
-
     keys = jax.random.split(key, work.batch)
-    theta_part = common.compiled(theta_grad, theta, x, samples)[0]
-    phi_part = common.compiled(jax.grad(phi_loss), phi, theta, keys, x, samples)[0]
+    theta_gradient = partial(estimate.theta_gradient, block_size=block)
+    theta_part = common.compiled(theta_gradient, theta, x, samples)[0]
+    phi_part = common.compiled(estimate.phi_gradient, phi, theta, keys, x)[0]
     return lambda: (sample(), theta_part(), phi_part())
 
 

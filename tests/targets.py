@@ -199,6 +199,13 @@ def shaken(tree, key, size=0.5):
     return jax.tree.unflatten(structure, moved)
 
 
+def driven_by(path, force):
+    """The same path, driven by the gradient of another function."""
+    return path._replace(
+        target_with_residuals=lambda z: (path.log_target(z), jax.grad(force)(z), None)
+    )
+
+
 def normal_base(size, scale):
     return (
         lambda key: scale * jax.random.normal(key, (size,)),

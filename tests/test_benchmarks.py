@@ -12,12 +12,12 @@ from benchmarks import common, peers, runner
 
 ROOT = Path(__file__).parents[1]
 MEASURED = (
-    *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
-    *("cores", "weak_scaling", "log_z", "one_pass", "smc"),
+    *("sampler", "training_step", "scaling", "memory", "startup"),
+    *("cores", "weak_scaling", "log_z", "outer_products", "smc"),
 )
 SLOW = (
     *("fill", "launches", "log_z", "memory", "sampler", "scaling"),
-    *("one_pass", "smc", "startup", "training_step", "weak_scaling"),
+    *("outer_products", "smc", "startup", "training_step", "weak_scaling"),
 )
 SCRIPTS = (
     *(name for name in MEASURED if name not in SLOW),

@@ -277,10 +277,12 @@ def _first_clouds(path, z0, size):
     given = z0.shape[1]
     if given > size:
         raise ValueError(f"z0 has {given} draws and the transition's clouds {size}")
-    z0 = jnp.concatenate([z0, jnp.repeat(z0[:, :1], size - given, axis=1)], axis=1)
     points = jax.vmap(jax.vmap(lambda z: evaluate(path, z)))(z0)
+    repeats = jnp.minimum(jnp.arange(size), given - 1)
+    points = jax.tree.map(lambda a: a[:, repeats], points)
     log_w = jnp.where(jnp.arange(size) < given, -jnp.log(1.0 * given), -jnp.inf)
-    log_w = jnp.broadcast_to(log_w, z0.shape[:2]).astype(points.log_target.dtype)
+    shape = points.log_target.shape
+    log_w = jnp.broadcast_to(log_w, shape).astype(points.log_target.dtype)
     return jax.tree.map(lambda a: a[None], Cloud(points, log_w))
 
 

@@ -16,6 +16,17 @@ from ais_jax.types import (
     Scalar,
 )
 
+TargetWithResiduals = Callable[
+    [Float[Array, "D"]], tuple[Scalar, Float[Array, "D"], PyTree]
+]
+"""z -> (log_target in nats, force, residuals).
+
+The force drives the leapfrog. It is the gradient of log_target or of a cheaper, coarser
+function: HMC stays exact with any that is deterministic. Compute it apart from the
+value, which is not needed within a trajectory and is then left out. Residuals are what
+each `Point` keeps for a later gradient in the target's own parameters, or None.
+"""
+
 
 class Coordinates(NamedTuple):
     """A one-to-one map between a path's positions and the parameters of its user.
@@ -42,23 +53,18 @@ class AnnealingPath(NamedTuple):
             log p(x, z), nats.
         scale: the length scale of each coordinate in HMC (the inverse square root of a
             diagonal mass matrix); 1 in the paper. Or a matrix S, for HMC of z = S u.
-        force: its gradient, in place of the target's, drives the leapfrog. Any
-            deterministic function keeps HMC exact; a cheaper or coarser copy of
-            `log_target` makes it fast.
+        target_with_residuals: what HMC evaluates in place of log_target and its
+            gradient, or None.
         coordinates: where parameters are bounded and positions are not: estimates
             give and take parameters.
-        score: gives log_target, its gradient, and what every point shall keep as its
-            `factors` (`one_pass.OnePass`), in one pass; in place of log_target, and
-            where there is no force.
     """
 
     sample_base: Callable[[PRNGKey], Float[Array, "D"]]
     log_base: Callable[[Float[Array, "D"]], Scalar]
     log_target: Callable[[Float[Array, "D"]], Scalar]
     scale: Float[ArrayLike, "D D"] | Float[ArrayLike, "#D"] | ScalarLike = 1.0
-    force: Callable[[Float[Array, "D"]], Scalar] | None = None
+    target_with_residuals: TargetWithResiduals | None = None
     coordinates: Coordinates | None = None
-    score: Callable[[Float[Array, "D"]], tuple] | None = None
 
 
 class Point(NamedTuple):
@@ -73,7 +79,7 @@ class Point(NamedTuple):
         log_target: nats.
         grad_base: gradient of log_base.
         grad_target: the gradient that drives the leapfrog.
-        factors: what `AnnealingPath.score` gives beside them, or None.
+        residuals: of `TargetWithResiduals`, or None.
     """
 
     z: Float[Array, "D"]
@@ -81,27 +87,36 @@ class Point(NamedTuple):
     log_target: Scalar
     grad_base: Float[Array, "D"]
     grad_target: Float[Array, "D"]
-    factors: PyTree = None
+    residuals: PyTree = None
 
 
 def evaluate(path: AnnealingPath, z: Float[Array, "D"]) -> Point:
     """Evaluates both endpoints at a position: one pass forward and backward."""
     log_base, grad_base = jax.value_and_grad(path.log_base)(z)
-    factors = None
-    if path.score is not None:
-        log_target, grad_target, factors = path.score(z)
-    elif path.force is None:
-        log_target, grad_target = jax.value_and_grad(path.log_target)(z)
-    else:
-        log_target, grad_target = path.log_target(z), jax.grad(path.force)(z)
+    log_target, grad_target, residuals = _target(path, z)
     return Point(
         z=z,
         log_base=log_base,
         log_target=log_target,
         grad_base=grad_base,
         grad_target=grad_target,
-        factors=factors,
+        residuals=residuals,
     )
+
+
+def _target(path, z):
+    """The target's value, its force and residuals."""
+    if path.target_with_residuals is not None:
+        return path.target_with_residuals(z)
+    return *jax.value_and_grad(path.log_target)(z), None
+
+
+def without_residuals(path: AnnealingPath) -> AnnealingPath:
+    """The path with the same force, whose points keep no residuals."""
+    target = path.target_with_residuals
+    if target is None:
+        return path
+    return path._replace(target_with_residuals=lambda z: (*target(z)[:2], None))
 
 
 def mix(
@@ -134,8 +149,7 @@ def force_at(
     path: AnnealingPath, beta: ScalarLike, z: Float[Array, "D"]
 ) -> Float[Array, "D"]:
     """The gradient of log f_beta at a new position, without the values."""
-    target = path.log_target if path.force is None else path.force
-    return mix(beta, jax.grad(path.log_base)(z), jax.grad(target)(z))
+    return mix(beta, jax.grad(path.log_base)(z), _target(path, z)[1])
 
 
 def log_ratio(point: Point) -> Scalar:

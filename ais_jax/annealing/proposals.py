@@ -1,27 +1,28 @@
 """Weighted samples of one target: importance sampling, AIS, HMC (Algorithm 2)."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ais_jax.annealing.ais import anneal_chains
-from ais_jax.annealing.averaging import Averaging
 from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.path import (
     AnnealingPath,
     evaluate,
+    without_residuals,
 )
-from ais_jax.annealing.smc import check_share
+from ais_jax.annealing.smc import (
+    check_share,
+)
 from ais_jax.batching import chain_keys
 from ais_jax.checks import lookup
 from ais_jax.types import PRNGKey
 
+AVERAGES = ("end", "points")
 WEIGHTINGS = ("importance", "uniform")
 
 
@@ -32,13 +33,13 @@ class WeightedSamples(NamedTuple):
         z: positions.
         log_w: nats; the points of a chain share its weight.
         accept_prob: mean over the K chains at each move.
-        factors: of each sample where the path has a `score`, or None.
+        residuals: of each sample where the path gives them, or None.
     """
 
     z: Float[Array, "N D"]
     log_w: Float[Array, "N"]
     accept_prob: Float[Array, "M"]
-    factors: PyTree = None
+    residuals: PyTree = None
 
 
 Proposal = Callable[[PRNGKey, AnnealingPath, Float[Array, "M"]], WeightedSamples]
@@ -68,7 +69,7 @@ def annealed(
     transition: Transition,
     num_samples: int,
     weighting: str = "importance",
-    averaging: Averaging | None = None,
+    average: str = "end",
     resample_below: float = 0.0,
 ) -> Proposal:
     """K annealed chains from the base to the target (q_AIS of Algorithm 2).
@@ -79,105 +80,61 @@ def annealed(
         transition: as for `ais.anneal`.
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
-        averaging: gives each chain several samples, or None for its end alone.
+        average: a chain's samples: 'end', where it ends, or 'points', those of its last
+            move, which share its weight; `transition` is then a `trajectory_step`.
         resample_below: the chains are resampled where their effective sample size falls
-            below this share of K, as in `populations`; 0 leaves them independent.
+            below this share of K, as in `smc`; 0 leaves them independent.
 
     Returns:
-        A proposal that takes T step sizes, or T - 1 without the final move.
+        A proposal that takes T step sizes, or T - 1 without the final move, which
+        'points' needs.
 
     Raises:
-        ValueError: for an unknown weighting, a share out of range, or where the moves
-            to be averaged are not all at beta = 1.
+        ValueError: for an unknown name or a share out of range.
     """
     lookup("weighting", weighting, WEIGHTINGS)
+    lookup("average", average, AVERAGES)
     check_share(resample_below)
-    betas = np.asarray(betas, np.float32)
-    first = len(betas) - 1 if averaging is None else _first_averaged(betas, averaging)
-    before = _annealing(
-        jnp.asarray(betas[: first + 2]), transition, first, resample_below
-    )
+    betas = jnp.asarray(betas, jnp.float32)
 
     def propose(key, path, step_sizes):
         keys = jax.vmap(jax.random.split)(chain_keys(key, num_samples))
-        z0 = jax.vmap(path.sample_base)(keys[:, 0])
-        plain = path._replace(score=None)
-        result = before(keys[:, 1], plain, z0, step_sizes)
-        factors = None
-        if averaging is None:
-            z, shares = result.point.z[:, None], jnp.zeros_like(result.log_w)[:, None]
-            accept_prob = result.accept_prob
-        else:
-            end = partial(_average, averaging, first, path, step_sizes)
-            z, shares, accept_prob, factors = jax.vmap(end)(keys[:, 1], result)
-        log_w = result.log_w
-        if weighting == "uniform":
-            log_w = jnp.zeros_like(log_w)
-        log_w = log_w[:, None] + shares
-        return WeightedSamples(
-            z.reshape(-1, z.shape[-1]),
-            log_w.ravel(),
-            jnp.mean(accept_prob, axis=0),
-            jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), factors),
+        z = jax.vmap(path.sample_base)(keys[:, 0])
+        plain = without_residuals(path)
+        before = step_sizes if average == "end" else step_sizes[:-1]
+        chains = anneal_chains(
+            keys[:, 1],
+            plain,
+            z,
+            betas,
+            before,
+            transition,
+            resample_below=resample_below if resample_below > 0.0 else None,
         )
+        log_w = jnp.zeros_like(chains.log_w)
+        if weighting == "importance":
+            log_w = chains.log_w
+        accept_prob = jnp.mean(chains.accept_prob, axis=0)
+        if average == "end":
+            return WeightedSamples(chains.point.z, log_w, accept_prob)
+        move = partial(_last_move, transition, path, len(before), step_sizes[-1])
+        clouds, last = jax.vmap(move)(keys[:, 1], chains.point)
+        points = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), clouds.points)
+        accept_prob = jnp.append(accept_prob, jnp.mean(last))
+        log_w = (log_w[:, None] + clouds.log_w).ravel()
+        return WeightedSamples(points.z, log_w, accept_prob, points.residuals)
 
     return propose
 
 
-def _first_averaged(betas, averaging):
-    """Index of the first move whose points are averaged."""
-    num_final = int(np.sum(betas[1:] == 1.0))
-    if not 1 <= averaging.num_moves <= num_final:
-        raise ValueError(
-            f"num_averaged={averaging.num_moves}: use 1 to {num_final}, the number of "
-            "moves at beta = 1"
-        )
-    return len(betas) - 1 - averaging.num_moves
-
-
-def _annealing(betas, transition, num_moves, resample_below):
-    """K chains of at most so many moves, independent or resampled."""
-    share = resample_below if resample_below > 0.0 else None
-
-    def run(keys, path, z0, step_sizes):
-        return anneal_chains(
-            keys,
-            path,
-            z0,
-            betas,
-            step_sizes[:num_moves],
-            transition,
-            resample_below=share,
-        )
-
-    return run
-
-
-def _average(averaging, first, path, step_sizes, key, result):
-    """The last moves of one chain.
-
-    Returns:
-        (z, log share of each point in the chain's weight, accept_prob of all moves,
-        factors of each point).
-    """
-    one = jnp.ones_like(result.log_w)
-
-    def move(point, xs):
-        t, step_size = xs
-        if path.score is not None:  # the current point's factors
-            point = evaluate(path, point.z)
-        move_key = jax.random.fold_in(key, t)
-        point, info = averaging.transition(move_key, path, point, one, step_size)
-        return point._replace(factors=None), info
-
-    steps = first + jnp.arange(averaging.num_moves), step_sizes[first:]
-    _, info = jax.lax.scan(move, result.point, steps)
-    shares = info.log_w.ravel() - math.log(averaging.num_moves)
-    accept_prob = jnp.concatenate([result.accept_prob, info.accept_prob])
-    z, factors = jax.tree.map(
-        lambda a: a.reshape(-1, *a.shape[2:]), (info.z, info.factors)
-    )
-    return z, shares, accept_prob, factors
+def _last_move(transition, path, index, step_size, key, point):
+    """The cloud of a chain's last move, at beta = 1, and the move's acceptance."""
+    residuals = evaluate(path, point.z).residuals  # which the chain did not keep
+    point = point._replace(residuals=residuals)
+    one = jnp.ones_like(point.log_target)
+    key = jax.random.fold_in(key, index)
+    cloud, info = transition(key, path, point, one, step_size)
+    return cloud, info.accept_prob
 
 
 def resample(key: PRNGKey, samples: WeightedSamples) -> Float[Array, "D"]:

@@ -1,4 +1,4 @@
-"""Trajectory averaging: all points of a Hamiltonian trajectory, with their weights.
+"""All points of a Hamiltonian trajectory, with their weights, as a cloud.
 
 A trajectory of L leapfrog steps evaluates L + 1 positions, of which HMC keeps one. Here
 the current position stands at a uniformly drawn place of its trajectory, so that the
@@ -12,37 +12,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, ScalarLike
+from jaxtyping import ScalarLike
 
-from ais_jax.annealing.hmc import (
-    energy,
-    leapfrog,
-)
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    Point,
-)
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
+from ais_jax.annealing.clouds import Cloud
+from ais_jax.annealing.hmc import energy, leapfrog
+from ais_jax.annealing.path import AnnealingPath, Point
+from ais_jax.types import PRNGKey, Scalar
 
 
 class TrajectoryInfo(NamedTuple):
-    """The points of one trajectory.
+    """What a trajectory did.
 
     Attributes:
         accept_prob: the mean over the other points of min(1, exp(-energy error)), by
             which step sizes are adapted as they are by HMC's acceptance.
-        z: the positions that are kept.
-        log_w: their log weights, whose exponentials add up to one.
-        factors: of each, as `Point` has them, or None.
     """
 
     accept_prob: Scalar
-    z: Float[Array, "P D"]
-    log_w: Float[Array, "P"]
-    factors: PyTree = None
 
 
 def trajectory_step(
@@ -53,11 +39,12 @@ def trajectory_step(
     step_size: ScalarLike,
     *,
     num_leapfrog: int,
-    stride: int = 1,
-) -> tuple[Point, TrajectoryInfo]:
-    """One move along a trajectory that leaves f_beta (Eq. 6) invariant.
+    jitter: float = 0.0,
+) -> tuple[Cloud, TrajectoryInfo]:
+    """The points of a trajectory through a position, weighted for f_beta (Eq. 6).
 
-    It costs L evaluations, as an HMC move does, and is reversible without a Metropolis
+    It costs L evaluations, as an HMC move does. The next position is one of the points,
+    drawn by weight; that leaves f_beta invariant, is reversible and needs no Metropolis
     test. A point whose energy is not finite has the weight zero.
 
     Args:
@@ -67,13 +54,12 @@ def trajectory_step(
         beta: the inverse temperature.
         step_size: in units of `path.scale`.
         num_leapfrog: L, the number of leapfrog steps, at least 1.
-        stride: every stride-th point is kept, in phase with the next position, by which
-            their weighted mean stays unbiased. It must divide L + 1.
+        jitter: the step size is drawn uniformly between (1 - jitter) and 1 times what
+            is given, which breaks the periods at which a trajectory returns.
 
     Returns:
-        (the next point, the P = (L + 1) / stride points in the trajectory's order, or
-        with `path.score`, for a stride of 1 alone, in that of their evaluation). The
-        next point has no factors.
+        (the L + 1 points in the order of their evaluation, the current one last; the
+        acceptance).
 
     References:
         Neal, An improved acceptance procedure for the hybrid Monte Carlo algorithm,
@@ -81,65 +67,49 @@ def trajectory_step(
         appendix A; Nishimura & Dunson, Recycling intermediate steps to improve
         Hamiltonian Monte Carlo, 2020.
     """
-    momentum_key, place_key, next_key = jax.random.split(key, 3)
-    momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
-    place = jax.random.randint(place_key, (), 0, num_leapfrog + 1)
-    points, energies, factors, places = _integrate(
-        path, (point, momentum), beta, step_size, num_leapfrog, place
+    momentum, place, step_size = _draw(key, point, step_size, num_leapfrog, jitter)
+    start, current = _apart(point, momentum, beta)
+
+    def step(state, number):
+        turns = number == place  # now forwards, from the start again
+        state = jax.tree.map(lambda a, b: jnp.where(turns, a, b), start, state)
+        signed = jnp.where(number < place, -step_size, step_size)
+        return _apart(*leapfrog(path, *state, beta, signed, 1), beta)
+
+    _, others = jax.lax.scan(step, start, jnp.arange(num_leapfrog))
+    points, energies = jax.tree.map(
+        lambda a, b: jnp.append(a, b[None], axis=0), others, current
     )
-    log_w = _log_weights(energies, place)
-    is_other = jnp.arange(num_leapfrog + 1) != place
-    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w)), where=is_other)
-    chosen = jax.random.categorical(next_key, log_w)
-    kept = chosen % stride + stride * jnp.arange((num_leapfrog + 1) // stride)
-    if factors is not None:  # to bring them in order would cost a copy
-        kept = places
-    log_shares = jax.nn.log_softmax(log_w[kept])
-    info = TrajectoryInfo(accept_prob, points.z[kept], log_shares, factors)
-    return jax.tree.map(lambda a: a[chosen], points), info
+    log_w = _log_weights(energies)
+    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w[:-1])))
+    return Cloud(points, jax.nn.log_softmax(log_w)), TrajectoryInfo(accept_prob)
 
 
-def _log_weights(energies, place):
-    """Minus the energies of the L + 1 points, relative to the current position's.
+def _apart(point, momentum, beta):
+    """The state without residuals, which no step reads, and what is kept of it."""
+    kept = point, energy(point, momentum, beta)
+    return (point._replace(residuals=None), momentum), kept
+
+
+def _draw(key, point, step_size, num_leapfrog, jitter):
+    """Momentum, place in the trajectory and step size, from one random vector."""
+    size, dtype = point.z.shape[0], point.z.dtype
+    least = jnp.nextafter(jnp.asarray(-1.0, dtype), jnp.asarray(0.0, dtype))
+    v = jax.random.uniform(key, (size + 2,), dtype, least, 1.0)
+    momentum = jnp.asarray(2.0**0.5, dtype) * jax.lax.erf_inv(v[:size])
+    share = 0.5 * (1.0 + v[size:])
+    place = jnp.floor(share[0] * (num_leapfrog + 1)).astype(jnp.int32)
+    place = jnp.minimum(place, num_leapfrog)
+    return momentum, place, step_size * (1.0 - jitter * share[1])
+
+
+def _log_weights(energies):
+    """Minus the energies of the L + 1 points, relative to the current one's, the last.
 
     A current position of no density is left for any point that has one.
     """
     is_finite = jnp.isfinite(energies)
     lowest = jnp.min(jnp.where(is_finite, energies, jnp.inf))
-    origin = jnp.where(is_finite[place], energies[place], lowest)
+    origin = jnp.where(is_finite[-1], energies[-1], lowest)
     log_w = jnp.where(is_finite, origin - energies, -jnp.inf)
-    return jnp.where(jnp.any(is_finite), log_w, log_w.at[place].set(0.0))
-
-
-def _integrate(path, start, beta, step_size, num_leapfrog, place):
-    """Makes `place` steps backwards from the start and the others forwards.
-
-    Returns:
-        (points, energies, factors, places): the first two in the trajectory's order,
-        the points' factors in that of their evaluation, which `places` says, all with a
-        leading axis of L + 1.
-    """
-    start, factors = (start[0]._replace(factors=None), start[1]), start[0].factors
-    steps = jnp.arange(num_leapfrog)
-    is_backward = steps < place
-
-    def step(state, xs):
-        number, direction = xs
-        turns = number == place  # now forwards, from the start again
-        state = jax.tree.map(lambda a, b: jnp.where(turns, a, b), start, state)
-        point, momentum = leapfrog(path, *state, beta, direction * step_size, 1)
-        own, point = point.factors, point._replace(factors=None)
-        return (point, momentum), (point, energy(point, momentum, beta), own)
-
-    directions = jnp.where(is_backward, -1.0, 1.0).astype(start[1].dtype)
-    _, (*others, own) = jax.lax.scan(step, start, (steps, directions))
-    places = jnp.append(jnp.where(is_backward, place - 1 - steps, steps + 1), place)
-
-    def in_order(others, current):
-        rows = jnp.concatenate([others, current[None]])
-        return jnp.zeros_like(rows).at[places].set(rows, unique_indices=True)
-
-    current = [start[0], energy(*start, beta)]
-    points, energies = jax.tree.map(in_order, others, current)
-    factors = jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), own, factors)
-    return points, energies, factors, places
+    return jnp.where(jnp.any(is_finite), log_w, log_w.at[-1].set(0.0))

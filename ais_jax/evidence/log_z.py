@@ -27,6 +27,7 @@ from ais_jax.evidence.plan import (
     Plan,
     check_plan,
     scale_of_moves,
+    tune,
 )
 from ais_jax.evidence.positions import check_like_draws, flatten
 from ais_jax.evidence.refine import (
@@ -99,19 +100,18 @@ def estimate_log_z(
         max_seconds: after which no further run is begun.
         progress: called after every few hundred moves, for instance `print`.
 
+    Under `jit` or `vmap` it is one run of K chains and needs `num_temperatures`.
+
     Raises:
         ValueError: naming the argument that cannot be, before anything is run.
     """
-    check_count("num_chains", num_chains, 4)
+    check_count("num_chains", num_chains, 2)
     lookup("mass_matrix", mass_matrix, MASS_MATRICES)
-    if is_traced((key, data)):
-        raise ValueError(
-            "estimate_log_z is not for jit or vmap: there use `tune` and "
-            "`log_normalizer`, whose number of temperatures is given"
-        )
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
-    elif error is None:
+    if is_traced((key, data)):
+        return _traced(key, path, data, error, num_temperatures, num_chains, transition)
+    if num_temperatures is None and error is None:
         error = DEFAULT_ERROR
     _check_limits(error, max_moves, max_seconds)
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
@@ -133,10 +133,7 @@ def estimate_log_z(
             task, found = near, nearer
         else:
             found = find(meter, task, pilot_key, False)
-    result = None
-    for result in search(meter, task, found, key, eps):
-        pass
-    assert result is not None
+    *_, result = search(meter, task, found, key, eps)
     return result._replace(z=jax.vmap(unflatten)(result.z))
 
 
@@ -304,6 +301,21 @@ def _log_normalizer(result: AISResult, plan, is_resampled, unflatten, eps):
         num_moves=result.accept_prob.size,
         plan=plan,
     )
+
+
+def _traced(key, path, data, error, num_temperatures, num_chains, transition):
+    """One run of K chains, under `jit` or `vmap`, where the host decides nothing."""
+    if error is not None or num_temperatures is None:
+        raise ValueError(
+            f"error={error} and num_temperatures={num_temperatures}: under jit or vmap "
+            "give num_temperatures and no error"
+        )
+    pilot_key, key = jax.random.split(key)
+    path = path if data is None else path(data)
+    plan = tune(
+        pilot_key, path, num_temperatures=num_temperatures, transition=transition
+    )
+    return log_normalizer(key, path, plan, num_chains, transition)
 
 
 def _check_limits(error, max_moves, max_seconds):

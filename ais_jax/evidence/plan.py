@@ -17,7 +17,7 @@ from ais_jax.annealing import schedules
 from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.loop import Paths
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.annealing.trajectories import trajectory_cloud
+from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.mass_matrix import MASS_MATRICES
@@ -26,7 +26,7 @@ from ais_jax.evidence.spacing import interpolate, place
 from ais_jax.types import PRNGKey, is_traced
 
 DEFAULT_JITTER = 0.5  # so that no trajectory always returns to its start
-DEFAULT_TRANSITION = partial(trajectory_cloud, num_leapfrog=10, jitter=DEFAULT_JITTER)
+DEFAULT_TRANSITION = partial(trajectory_step, num_leapfrog=10, jitter=DEFAULT_JITTER)
 DEFAULT_STEP_SIZE = 1.0  # times D^(-1/4), in units of the base's draws
 DEFAULT_TARGET = 0.8  # acceptance; below it a trajectory's weights are uneven
 PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them

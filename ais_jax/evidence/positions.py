@@ -43,10 +43,16 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
 
     def of_flat(name):
         function = getattr(path, name)
-        if function is None:
-            return None
         _check_density(name, function, draw)
         return lambda z: jnp.asarray(function(unflatten(z)), dtype)
+
+    def target_with_residuals(z):
+        value, force, residuals = path.target_with_residuals(unflatten(z))
+        return jnp.asarray(value, dtype), ravel(force), residuals
+
+    has_own = path.target_with_residuals is not None
+    if has_own:
+        _check_target(path.target_with_residuals, draw)
 
     def to_user(z):
         return _constrain(path, unflatten(z))
@@ -57,7 +63,7 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
         log_base=of_flat("log_base"),
         log_target=of_flat("log_target"),
         scale=_flat_scale(path.scale, draw, size),
-        force=of_flat("force"),
+        target_with_residuals=target_with_residuals if has_own else None,
     )
     return flat, to_user
 
@@ -119,6 +125,17 @@ def _check_density(name, function, draw):
         raise ValueError(
             f"path.{name} returned {text} for one position: it must return one "
             "floating-point number, the log-density summed over coordinates"
+        )
+
+
+def _check_target(function, draw):
+    value, force, _ = jax.eval_shape(function, draw)
+    if getattr(value, "shape", None) != () or _shapes(force) != _shapes(draw):
+        raise ValueError(
+            f"path.target_with_residuals returned a value of shape {_shapes(value)} "
+            f"and a force of shape {_shapes(force)} for a position of shape "
+            f"{_shapes(draw)}: return one number, a force of the position's shape, "
+            "and residuals or None"
         )
 
 

@@ -5,15 +5,15 @@ knows what is inside.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.path import AnnealingPath, without_residuals
 from ais_jax.checks import lookup
-from ais_jax.models.outer_products import OnePass
 from ais_jax.numerics import normal_log_prob
 from ais_jax.types import (
     Params,
@@ -21,9 +21,31 @@ from ais_jax.types import (
     Scalar,
 )
 
-PRECONDITIONERS = ("unit", "encoder")
+HMC_SCALES = ("unit", "encoder")
 WIDTH = 6.0  # of the wide start, in the encoder's standard deviations
 LogJoint = Callable[[Params, Real[Array, "X"], Float[Array, "D"]], Scalar]
+
+
+class Residuals(Protocol):
+    """A pytree that a pass through log p(x, z) in z leaves for theta's gradient."""
+
+    def gradient(
+        self, theta: Params, weights: Float[Array, "N"]
+    ) -> tuple[Scalar, Params]:
+        """The weighted sum of N values of log p(x, z), and its gradient in theta.
+
+        The residuals' arrays lead with an axis of N.
+        """
+
+
+TargetWithResiduals = Callable[
+    [Params, Real[Array, "X"], Float[Array, "D"]],
+    tuple[Scalar, Float[Array, "D"], Residuals | None],
+]
+"""(theta, x, z) -> (log p(x, z) in nats, force, residuals): see `path`.
+
+With residuals, the force is the gradient of log p(x, z).
+"""
 
 
 class Distribution(NamedTuple):
@@ -54,10 +76,8 @@ class LatentVariableModel(NamedTuple):
         proposal: (phi, x) -> `Distribution` of z given x, q_phi(z|x).
         decode: (theta, z) -> the mean of p(x|z).
         simulate: (key, theta) -> (x, z), an exact draw from p(x, z).
-        force: like log_joint, or None. Its gradient in z drives HMC in place of
-            log_joint's (see `AnnealingPath.force`).
-        one_pass: log_joint with both its gradients from one pass, or None. It makes
-            theta's gradient cheaper where a trajectory's points are averaged.
+        target_with_residuals: what HMC evaluates in place of log_joint and its gradient
+            in z, or None.
     """
 
     init: Callable[[PRNGKey], tuple[Params, Params]]
@@ -66,8 +86,7 @@ class LatentVariableModel(NamedTuple):
     proposal: Callable[[Params, Real[Array, "X"]], Distribution]
     decode: Callable[[Params, Float[Array, "D"]], Float[Array, "X"]]
     simulate: Callable[[PRNGKey, Params], tuple[Real[Array, "X"], Float[Array, "D"]]]
-    force: LogJoint | None = None
-    one_pass: OnePass | None = None
+    target_with_residuals: TargetWithResiduals | None = None
 
 
 def posterior_path(
@@ -75,7 +94,7 @@ def posterior_path(
     theta: Params,
     phi: Params,
     x: Real[ArrayLike, "X"],
-    preconditioner: str = "unit",
+    hmc_scale: str = "unit",
 ) -> AnnealingPath:
     """The path from the encoder q_phi(z|x) to p_theta(x, z) for one example (Eq. 6).
 
@@ -84,14 +103,14 @@ def posterior_path(
         theta: parameters of the generative model.
         phi: parameters of the inference model.
         x: the example.
-        preconditioner: 'unit' for HMC of unit mass, as in the paper, or 'encoder' for
-            HMC in units of the encoder's standard deviations.
+        hmc_scale: 'unit' for HMC of unit mass, as in the paper, or 'encoder' for HMC
+            in units of the encoder's standard deviations.
 
     Returns:
         A path whose normalising constant is p(x).
     """
     q = model.proposal(phi, x)
-    return _path(model, theta, x, q, _scale(q, preconditioner))
+    return _path(model, theta, x, q, _scale(q, hmc_scale))
 
 
 def prior_path(
@@ -99,7 +118,7 @@ def prior_path(
     theta: Params,
     phi: Params,
     x: Real[ArrayLike, "X"],
-    preconditioner: str = "unit",
+    hmc_scale: str = "unit",
 ) -> AnnealingPath:
     """The path from the prior p_theta(z) to p_theta(x, z) for one example.
 
@@ -108,12 +127,12 @@ def prior_path(
         theta: parameters of the generative model.
         phi: parameters of the inference model; read for its scale alone.
         x: the example.
-        preconditioner: as for `posterior_path`.
+        hmc_scale: as for `posterior_path`.
 
     Returns:
         A path whose normalising constant is p(x).
     """
-    scale = _scale(model.proposal(phi, x), preconditioner)
+    scale = _scale(model.proposal(phi, x), hmc_scale)
     return _path(model, theta, x, model.prior(theta), scale)
 
 
@@ -122,7 +141,7 @@ def wide_path(
     theta: Params,
     phi: Params,
     x: Real[ArrayLike, "X"],
-    preconditioner: str = "unit",
+    hmc_scale: str = "unit",
 ) -> AnnealingPath:
     """The path from the encoder, widened, to p_theta(x, z) for one example.
 
@@ -135,7 +154,7 @@ def wide_path(
         theta: parameters of the generative model.
         phi: parameters of the inference model.
         x: the example.
-        preconditioner: as for `posterior_path`.
+        hmc_scale: as for `posterior_path`.
 
     Returns:
         A path whose normalising constant is p(x).
@@ -149,22 +168,21 @@ def wide_path(
         q.mean,
         scale,
     )
-    return _path(model, theta, x, base, _scale(q, preconditioner))
+    return _path(model, theta, x, base, _scale(q, hmc_scale))
 
 
 def _path(model, theta, x, base, scale):
-    def at_x(log_p):
-        return lambda z: log_p(theta, x, z)
-
-    return AnnealingPath(
+    target = model.target_with_residuals
+    path = AnnealingPath(
         sample_base=base.sample,
         log_base=base.log_prob,
-        log_target=at_x(model.log_joint),
+        log_target=lambda z: model.log_joint(theta, x, z),
         scale=scale,
-        force=None if model.force is None else at_x(model.force),
+        target_with_residuals=None if target is None else partial(target, theta, x),
     )
+    return without_residuals(path)
 
 
-def _scale(proposal, preconditioner):
-    lookup("preconditioner", preconditioner, PRECONDITIONERS)
-    return proposal.scale if preconditioner == "encoder" else 1.0
+def _scale(proposal, hmc_scale):
+    lookup("hmc_scale", hmc_scale, HMC_SCALES)
+    return proposal.scale if hmc_scale == "encoder" else 1.0

@@ -143,11 +143,11 @@ def latent_model(
         data_size=math.prod(image_shape),
         likelihood=family,
     )
-    force = one_pass = None
-    if network == "perceptron":
-        one_pass = of_dense_layers(nets.log_joint, product)
+    target = None
     if force_precision != precision:
-        force = nets.with_dot_general(dot_general(force_precision)).log_joint
+        target = nets.with_coarse_force(dot_general(force_precision))
+    elif network == "perceptron":
+        target = of_dense_layers(nets.log_joint, product)
     return LatentVariableModel(
         init=nets.init,
         log_joint=nets.log_joint,
@@ -155,8 +155,7 @@ def latent_model(
         proposal=nets.proposal,
         decode=nets.decode,
         simulate=nets.simulate,
-        force=force,
-        one_pass=one_pass,
+        target_with_residuals=target,
     )
 
 
@@ -202,11 +201,13 @@ class _Networks(NamedTuple):
     data_size: int
     likelihood: Likelihood
 
-    def with_dot_general(self, product):
-        """The same generative model with other matrix products."""
+    def with_coarse_force(self, product):
+        """The target whose force is computed by other matrix products."""
         priors = [net.clone(dot_general=product) for net in self.priors]
         decoder = self.decoder.clone(dot_general=product)
-        return self._replace(priors=tuple(priors), decoder=decoder)
+        coarse = self._replace(priors=tuple(priors), decoder=decoder)
+        force = jax.grad(coarse.log_joint, 2)
+        return lambda *args: (self.log_joint(*args), force(*args), None)
 
     def init(self, key: PRNGKey) -> tuple[Params, Params]:
         theta_key, phi_key = jax.random.split(key)

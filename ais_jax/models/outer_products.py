@@ -6,35 +6,52 @@ kept, and weighted sums of theta's gradient over many z cost one product a layer
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
+from flax import struct, traverse_util
 from jaxtyping import Array, Float, PyTree
 
+from ais_jax.models.latent import LogJoint, TargetWithResiduals
 from ais_jax.types import (
     Params,
     Scalar,
 )
 
 
-class OnePass(NamedTuple):
-    """Log p(x, z) with gradients in z, and in theta from what these computed.
+@struct.dataclass
+class OuterProducts:
+    """What passes in z leave for theta's gradient: `latent.Residuals`.
 
     Attributes:
-        score: (theta, x, z) -> (log p(x, z) in nats, its gradient in z, factors).
-        gradient: (theta, factors with a leading axis of N, weights f32[N]) -> (the
-            weighted sum of the N values, its gradient in theta).
+        log_p: log p(x, z), nats.
+        inputs: of each dense layer, by its path.
+        grads: of log p in all parameters but the layers' kernels, by their paths.
+        product: of matrices, [I, N] by [N, O].
     """
 
-    score: Callable[..., tuple]
-    gradient: Callable[..., tuple]
+    # JAX rebuilds this class around placeholders too: a checker must take them all.
+    log_p: PyTree
+    inputs: PyTree
+    grads: PyTree
+    product: Callable[[Array, Array], Array] = struct.field(pytree_node=False)
+
+    def gradient(
+        self, theta: Params, weights: Float[Array, "N"]
+    ) -> tuple[Scalar, Params]:
+        """The weighted sum of N values of log p, and its gradient in theta."""
+        grads = jax.tree.map(lambda a: jax.vmap(jnp.multiply)(weights, a), self.grads)
+        kernels = {
+            (*layer, "kernel"): self.product(a.T, grads[(*layer, "bias")])
+            for layer, a in self.inputs.items()
+        }
+        sums = jax.tree.map(lambda a: jnp.sum(a, axis=0), grads)
+        return jnp.sum(weights * self.log_p), _join(theta, {**kernels, **sums})
 
 
-def of_dense_layers(log_joint: Callable, product: Callable) -> OnePass:
-    """`OnePass` of a density whose matrices are kernels of Flax's dense layers.
+def of_dense_layers(log_joint: LogJoint, product: Callable) -> TargetWithResiduals:
+    """A density whose matrices are kernels of Flax's dense layers, with residuals.
 
     Args:
         log_joint: (theta, x, z) -> log p(x, z), theta being a tuple of variables of
@@ -42,7 +59,7 @@ def of_dense_layers(log_joint: Callable, product: Callable) -> OnePass:
         product: of matrices, [I, N] by [N, O].
     """
 
-    def score(theta, x, z):
+    def target_with_residuals(theta, x, z):
         kernels, others = _split(theta)
 
         def value(z, others):
@@ -52,22 +69,10 @@ def of_dense_layers(log_joint: Callable, product: Callable) -> OnePass:
             return log_p, inputs
 
         both = jax.value_and_grad(value, (0, 1), has_aux=True)
-        (log_p, inputs), (grad_z, grads) = both(z, others)
-        return log_p, grad_z, (log_p, inputs, grads)
+        (log_p, inputs), (force, grads) = both(z, others)
+        return log_p, force, OuterProducts(log_p, inputs, grads, product)
 
-    def gradient(
-        theta: Params, factors: PyTree, weights: Float[Array, "N"]
-    ) -> tuple[Scalar, Params]:
-        log_p, inputs, grads = factors
-        grads = jax.tree.map(lambda a: jax.vmap(jnp.multiply)(weights, a), grads)
-        kernels = {
-            (*layer, "kernel"): product(a.T, grads[(*layer, "bias")])
-            for layer, a in inputs.items()
-        }
-        sums = jax.tree.map(lambda a: jnp.sum(a, axis=0), grads)
-        return jnp.sum(weights * log_p), _join(theta, {**kernels, **sums})
-
-    return OnePass(score, gradient)
+    return target_with_residuals
 
 
 def _recorder():

@@ -1,7 +1,7 @@
-"""Gradient estimators of every method, as losses behind one registry.
+"""Gradient estimators of every method behind one registry.
 
-An `Estimator` is a tuple of pure functions for one example. `jax.grad` of a loss is the
-estimator that the paper's equation names; samples and weights carry no gradient.
+An `Estimator` is a tuple of pure functions. Minus a loss's gradient is the estimator
+that the paper's equation names; samples and weights carry no gradient.
 """
 
 import inspect
@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from ais_jax.annealing import averaging as averages
 from ais_jax.annealing import (
     proposals,
     schedules,
 )
-from ais_jax.annealing.proposals import WeightedSamples
+from ais_jax.annealing.hmc import hmc_step
+from ais_jax.annealing.proposals import AVERAGES, WeightedSamples
+from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.checks import (
     check_count,
     lookup,
 )
 from ais_jax.models.latent import (
-    PRECONDITIONERS,
+    HMC_SCALES,
     LatentVariableModel,
     posterior_path,
 )
@@ -34,10 +35,9 @@ from ais_jax.training.losses import (
     dreg_loss,
     elbo_loss,
     iwae_loss,
-    make_phi_loss,
+    phi_gradient,
     stl_loss,
-    weighted_gradient,
-    weighted_loss,
+    theta_gradient,
 )
 from ais_jax.types import (
     Params,
@@ -46,35 +46,34 @@ from ais_jax.types import (
 
 
 class Estimator(NamedTuple):
-    """The gradient estimator of one method, for one example.
+    """The gradient estimator of one method.
 
     Attributes:
-        sample: (key, theta, phi, x, step_sizes) -> `WeightedSamples`, without gradient.
-        theta_loss: (theta, x, samples) -> loss; minus its gradient is Eq. 8.
-        phi_loss: (phi, theta, key, x, samples) -> (loss, elbo), `losses.make_phi_loss`.
+        sample: (key, theta, phi, x, step_sizes) -> `WeightedSamples` of one example,
+            without gradient.
+        theta_gradient: (theta, x, samples, block_size) -> (loss, its gradient), summed
+            over a batch and its samples, so many examples at a time; minus the gradient
+            is Eq. 8.
+        phi_gradient: (phi, theta, keys, x, block_size) -> ((loss, elbo), the loss's
+            gradient), likewise.
         num_samples: K.
         num_points: N, the weighted points that enter theta's gradient: K, or more
             where points of trajectories are averaged.
-        num_phi_samples: draws of q for each example in `phi_loss`.
-        num_phi_steps: phi's updates in a training step.
+        num_phi_samples: draws of q for each example in `phi_gradient`.
         num_moves: M, the length of the step sizes.
         gradient_evaluations: passes forward and backward through log p(x, z) that one
             example costs a training step, those of the N points for theta's gradient
             and of the draws for phi's counted in.
-        theta_gradient: (theta, samples of a batch) -> (loss, its gradient), summed over
-            the batch, from the samples' factors; None where they have none.
     """
 
     sample: Callable[..., WeightedSamples]
-    theta_loss: Callable[..., Scalar]
-    phi_loss: Callable[..., tuple[Scalar, Scalar]]
+    theta_gradient: Callable[..., tuple[Scalar, Params]]
+    phi_gradient: Callable[..., tuple[tuple[Scalar, Scalar], Params]]
     num_samples: int
     num_points: int
     num_phi_samples: int
-    num_phi_steps: int
     num_moves: int
     gradient_evaluations: int
-    theta_gradient: Callable[..., tuple[Scalar, Params]] | None = None
 
 
 def vae(model: LatentVariableModel, *, num_samples: int = 1) -> Estimator:
@@ -114,14 +113,11 @@ def ais(
     num_leapfrog: int = 5,
     schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence = "linear",
     final_moves: int = 1,
-    preconditioner: str = "unit",
+    weighting: str = "importance",
+    hmc_scale: str = "unit",
     average: str = "end",
-    num_averaged: int = 1,
-    point_stride: int = 1,
     phi_loss: str = "elbo",
     num_phi_samples: int = 1,
-    num_phi_steps: int = 1,
-    wake_share: float = 0.0,
     resample_below: float = 0.0,
 ) -> Estimator:
     """The paper's method: theta by Eq. 8 on K annealed chains, phi by the ELBO.
@@ -133,16 +129,13 @@ def ais(
         num_leapfrog: L, leapfrog steps of each move.
         schedule: a name in `schedules.SCHEDULES`, or betas from 0 to 1.
         final_moves: moves at beta_T = 1, after the last weight; 1 in the paper.
-        preconditioner: 'unit' or 'encoder', as for `models.posterior_path`.
-        average: which points of the last moves enter theta's gradient: 'end', where
-            the chain ends, as in the paper; 'ends', where each move ends; 'points',
-            those of trajectories, along which all moves then are (`trajectory`).
-        num_averaged: how many of the final moves these are.
-        point_stride: every so many points of a trajectory enter; it divides L + 1.
+        weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
+        hmc_scale: 'unit' or 'encoder', as for `models.posterior_path`.
+        average: which points enter theta's gradient: 'end', where a chain ends, as in
+            the paper; 'points', all those of its last move, along trajectories, as then
+            all its moves are (`trajectory`).
         phi_loss: a name in `losses.PHI_LOSSES`.
         num_phi_samples: draws of q for phi's loss.
-        num_phi_steps: updates of phi for each of theta.
-        wake_share: of -log q at theta's samples in phi's loss (`losses.wake_loss`).
         resample_below: as for `proposals.annealed`.
 
     Returns:
@@ -151,73 +144,60 @@ def ais(
     Raises:
         ValueError: for a setting out of range.
     """
-    if isinstance(schedule, str):
-        betas = schedules.make(schedule, num_temperatures)
-    else:
-        betas = schedules.check_betas(schedule)
-        if len(betas) != num_temperatures + 1:
-            raise ValueError(
-                f"schedule has {len(betas) - 1} temperatures after the first and "
-                f"num_temperatures={num_temperatures}: make them equal"
-            )
-    _check_final_moves(final_moves, average)
-    return _with_moves(
-        model,
-        betas=np.append(betas, np.ones(max(0, final_moves - 1), np.float32)),
-        num_moves=len(betas) - 2 + final_moves,
-        num_samples=num_samples,
-        num_leapfrog=num_leapfrog,
-        preconditioner=preconditioner,
-        weighting="importance",
-        moves=averages.make(average, num_averaged, point_stride, num_leapfrog),
-        phi=(phi_loss, num_phi_samples, num_phi_steps, wake_share),
+    betas = _betas(schedule, num_temperatures)
+    check_count("num_samples", num_samples)
+    check_count("num_leapfrog", num_leapfrog)
+    check_count("final_moves", final_moves, 0)
+    check_count("num_phi_samples", num_phi_samples)
+    lookup("hmc_scale", hmc_scale, HMC_SCALES)
+    loss = lookup("phi_loss", phi_loss, PHI_LOSSES)
+    keeps_points = lookup("average", average, AVERAGES) == "points"
+    if keeps_points and not final_moves:
+        raise ValueError(
+            "final_moves=0 with average='points': use at least 1, since the points "
+            "are those of a move at beta = 1"
+        )
+    step = trajectory_step if keeps_points else hmc_step
+    propose = proposals.annealed(
+        np.append(betas, np.ones(max(0, final_moves - 1), np.float32)),
+        partial(step, num_leapfrog=num_leapfrog),
+        num_samples,
+        weighting=weighting,
+        average=average,
         resample_below=resample_below,
     )
+    target = model.target_with_residuals
 
+    def sample(key, theta, phi, x, step_sizes):
+        path = posterior_path(model, theta, phi, x, hmc_scale)
+        if keeps_points and target is not None:
+            path = path._replace(target_with_residuals=partial(target, theta, x))
+        return jax.lax.stop_gradient(propose(key, path, step_sizes))
 
-def mh_hmc(
-    model: LatentVariableModel,
-    *,
-    num_samples: int = 1,
-    num_temperatures: int = 5,
-    num_leapfrog: int = 5,
-    weighting: str = "uniform",
-    preconditioner: str = "unit",
-    average: str = "end",
-    num_averaged: int = 1,
-    point_stride: int = 1,
-    phi_loss: str = "elbo",
-    num_phi_samples: int = 1,
-    num_phi_steps: int = 1,
-    wake_share: float = 0.0,
-) -> Estimator:
-    """Hoffman's method: HMC on the posterior from the encoder, betas [0, 1, ..., 1].
-
-    T is the number of moves, and settings that `ais` has too mean the same. With the
-    weighting 'uniform' the chains are averaged, as in Table 2; 'importance' weighs them
-    by Eq. 7, that is by the weights of their starting points.
-
-    Returns:
-        An estimator with T moves.
-
-    Raises:
-        ValueError: for a setting out of range.
-
-    References:
-        Hoffman, Learning deep latent Gaussian models with Markov chain Monte Carlo,
-        2017.
-    """
-    return _with_moves(
-        model,
-        betas=schedules.all_target(num_temperatures),
-        num_moves=num_temperatures,
+    num_moves = num_temperatures - 1 + final_moves
+    num_points = num_leapfrog + 1 if keeps_points else 1
+    per_chain = 1 + num_leapfrog * num_moves + num_points
+    return Estimator(
+        sample=sample,
+        theta_gradient=partial(theta_gradient, model),
+        phi_gradient=partial(phi_gradient, partial(loss, model, num_phi_samples)),
         num_samples=num_samples,
-        num_leapfrog=num_leapfrog,
-        preconditioner=preconditioner,
-        weighting=weighting,
-        moves=averages.make(average, num_averaged, point_stride, num_leapfrog),
-        phi=(phi_loss, num_phi_samples, num_phi_steps, wake_share),
+        num_points=num_samples * num_points,
+        num_phi_samples=num_phi_samples,
+        num_moves=num_moves,
+        gradient_evaluations=num_samples * per_chain + num_phi_samples,
     )
+
+
+mh_hmc = partial(ais, schedule="all_target", weighting="uniform")
+"""Hoffman's method: HMC on the posterior from the encoder, betas [0, 1, ..., 1].
+
+T is the number of moves. The chains are averaged, as in Table 2; the weighting
+'importance' weighs them by Eq. 7, that is by the weights of their starting points.
+
+References:
+    Hoffman, Learning deep latent Gaussian models with Markov chain Monte Carlo, 2017.
+"""
 
 
 ESTIMATORS = {
@@ -274,69 +254,24 @@ def _without_moves(model, num_samples, phi_loss, uniform=False):
 
     return Estimator(
         sample=sample,
-        theta_loss=partial(weighted_loss, model),
-        phi_loss=make_phi_loss(phi_loss, model, num_samples),
+        theta_gradient=partial(theta_gradient, model),
+        phi_gradient=partial(phi_gradient, partial(phi_loss, model, num_samples)),
         num_samples=num_samples,
         num_points=num_samples,
         num_phi_samples=num_samples,
-        num_phi_steps=1,
         num_moves=0,
         gradient_evaluations=2 * num_samples,
     )
 
 
-def _check_final_moves(final_moves, average):
-    check_count("final_moves", final_moves, 0)
-    if final_moves == 0 and average != "end":
+def _betas(schedule, num_temperatures):
+    """The betas of a named schedule, or those given."""
+    if isinstance(schedule, str):
+        return schedules.make(schedule, num_temperatures)
+    betas = schedules.check_betas(schedule)
+    if len(betas) != num_temperatures + 1:
         raise ValueError(
-            f"final_moves=0 with average={average!r}: use at least 1, since the points "
-            "that are averaged are those of moves at beta = 1"
+            f"schedule has {len(betas) - 1} temperatures after the first and "
+            f"num_temperatures={num_temperatures}: make them equal"
         )
-
-
-def _with_moves(
-    model,
-    *,
-    betas,
-    num_moves,
-    num_samples,
-    num_leapfrog,
-    preconditioner,
-    weighting,
-    moves,
-    phi,
-    resample_below=0.0,
-):
-    phi_loss, num_phi_samples, num_phi_steps, wake_share = phi
-    check_count("num_samples", num_samples)
-    check_count("num_leapfrog", num_leapfrog)
-    check_count("num_phi_samples", num_phi_samples)
-    check_count("num_phi_steps", num_phi_steps)
-    lookup("preconditioner", preconditioner, PRECONDITIONERS)
-    loss = lookup("phi_loss", phi_loss, PHI_LOSSES)
-    transition, averaging = moves
-    settings = betas, transition, num_samples, weighting, averaging, resample_below
-    propose = proposals.annealed(*settings)
-    has_factors = averaging is not None and averaging.keeps_factors
-    one_pass = model.one_pass if has_factors and model.force is None else None
-
-    def sample(key, theta, phi, x, step_sizes):
-        path = posterior_path(model, theta, phi, x, preconditioner)
-        if one_pass is not None:
-            path = path._replace(score=partial(one_pass.score, theta, x))
-        return jax.lax.stop_gradient(propose(key, path, step_sizes))
-
-    num_points = 1 if averaging is None else averaging.num_points
-    per_chain = 1 + num_leapfrog * num_moves + num_points
-    return Estimator(
-        sample=sample,
-        theta_loss=partial(weighted_loss, model),
-        phi_loss=make_phi_loss(loss, model, num_phi_samples, wake_share),
-        num_samples=num_samples,
-        num_points=num_samples * num_points,
-        num_phi_samples=num_phi_samples,
-        num_phi_steps=num_phi_steps,
-        num_moves=num_moves,
-        gradient_evaluations=num_samples * per_chain + num_phi_samples * num_phi_steps,
-        theta_gradient=one_pass and partial(weighted_gradient, one_pass),
-    )
+    return betas

@@ -5,27 +5,32 @@ that it implements.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Real
+from jaxtyping import Array, PyTree, Real
 
 from ais_jax.annealing.proposals import WeightedSamples
-from ais_jax.batching import chain_keys
+from ais_jax.batching import chain_keys, sum_blocks
 from ais_jax.models.latent import LatentVariableModel
-from ais_jax.models.outer_products import OnePass
 from ais_jax.numerics import log_mean_exp
 from ais_jax.types import (
     Params,
     PRNGKey,
+    PRNGKeys,
     Scalar,
 )
+
+PhiLoss = Callable[[Params, Params, PRNGKey, Real[Array, "X"]], tuple[Scalar, Scalar]]
+"""(phi, theta, key, x) -> (loss, elbo), nats."""
 
 
 def weighted_loss(
     model: LatentVariableModel,
     theta: Params,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
     samples: WeightedSamples,
 ) -> Scalar:
     """Minus the weighted sum of log p(x, z_k); its gradient is Eqs. 3, 4 and 8."""
@@ -35,16 +40,75 @@ def weighted_loss(
     return -jnp.sum(weights * log_p)
 
 
-def weighted_gradient(
-    one_pass: OnePass, theta: Params, samples: WeightedSamples
+def theta_gradient(
+    model: LatentVariableModel,
+    theta: Params,
+    x: Real[Array, "B X"],
+    samples: WeightedSamples,
+    block_size: int | None = None,
 ) -> tuple[Scalar, Params]:
-    """`weighted_loss` and its gradient, summed over B examples, by samples' factors.
+    """`weighted_loss` and its gradient, summed over a batch.
 
-    The samples were drawn at theta, and lead with an axis of B.
+    Args:
+        model: gives log p(x, z).
+        theta: parameters of the generative model, at which the samples were drawn.
+        x: the batch.
+        samples: of each example. Where they have residuals, no pass is made.
+        block_size: examples that a pass takes at a time (see `sum_blocks`).
     """
+    if samples.residuals is None:
+        loss = partial(weighted_loss, model)
+        return batch_gradient(loss, theta, x, samples, block_size=block_size)
     weights = -jax.nn.softmax(samples.log_w).ravel()
-    factors = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), samples.factors)
-    return one_pass.gradient(theta, factors, weights)
+    residuals = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), samples.residuals)
+    return residuals.gradient(theta, weights)
+
+
+def phi_gradient(
+    loss: PhiLoss,
+    phi: Params,
+    theta: Params,
+    keys: PRNGKeys,
+    x: Real[Array, "B X"],
+    block_size: int | None = None,
+) -> tuple[tuple[Scalar, Scalar], Params]:
+    """An encoder's loss with the ELBO, and the loss's gradient, summed over a batch.
+
+    Args:
+        loss: of one example.
+        phi: parameters of the encoder.
+        theta: parameters of the generative model.
+        keys: one an example.
+        x: the batch.
+        block_size: examples that are taken at a time (see `sum_blocks`).
+    """
+
+    def of_one(phi, key, x):
+        return loss(phi, theta, key, x)
+
+    return batch_gradient(of_one, phi, keys, x, block_size=block_size, has_aux=True)
+
+
+def batch_gradient(
+    loss: Callable[..., Any],
+    params: Params,
+    *examples: PyTree,
+    block_size: int | None = None,
+    has_aux: bool = False,
+) -> tuple[Any, Params]:
+    """The loss of (params, *example) and its gradient, summed over a batch in blocks.
+
+    With `has_aux` it gives (loss, aux), both of which are summed.
+    """
+
+    def total(params, *block):
+        losses = jax.vmap(partial(loss, params))(*block)
+        return jax.tree.map(jnp.sum, losses)
+
+    def gradient(*block):
+        return jax.value_and_grad(total, has_aux=has_aux)(params, *block), ()
+
+    return sum_blocks(gradient, *examples, block_size=block_size)[0]
 
 
 def elbo_loss(
@@ -53,7 +117,7 @@ def elbo_loss(
     phi: Params,
     theta: Params,
     key: PRNGKey,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
 ) -> tuple[Scalar, Scalar]:
     """Minus the ELBO on K reparameterized samples (Eq. 2): (loss, elbo), nats."""
     log_w = _log_weights(model, num_samples, phi, phi, theta, key, x)
@@ -66,7 +130,7 @@ def stl_loss(
     phi: Params,
     theta: Params,
     key: PRNGKey,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
 ) -> tuple[Scalar, Scalar]:
     """`elbo_loss` with log q's own parameters stopped: the same value, less noise."""
     stopped = jax.lax.stop_gradient(phi)
@@ -80,7 +144,7 @@ def iwae_loss(
     phi: Params,
     theta: Params,
     key: PRNGKey,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
 ) -> tuple[Scalar, Scalar]:
     """Minus the K-sample bound (Eq. 5): (loss, elbo), nats."""
     log_w = _log_weights(model, num_samples, phi, phi, theta, key, x)
@@ -93,7 +157,7 @@ def dreg_loss(
     phi: Params,
     theta: Params,
     key: PRNGKey,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
 ) -> tuple[Scalar, Scalar]:
     """Surrogate of the K-sample bound whose gradient is doubly reparameterized.
 
@@ -108,56 +172,10 @@ def dreg_loss(
 
 PHI_LOSSES = {
     "elbo": elbo_loss,
-    "path_derivative": stl_loss,
+    "stl": stl_loss,
     "iwae": iwae_loss,
     "dreg": dreg_loss,
 }
-
-
-def wake_loss(
-    model: LatentVariableModel,
-    phi: Params,
-    x: Real[ArrayLike, "X"],
-    samples: WeightedSamples,
-) -> Scalar:
-    """Minus the weighted sum of log q(z_k|x), nats: q fitted to theta's samples.
-
-    References:
-        Bornschein & Bengio, Reweighted wake-sleep, 2015, their wake update of q.
-    """
-    z = jax.lax.stop_gradient(samples.z)
-    weights = jax.lax.stop_gradient(jax.nn.softmax(samples.log_w))
-    return -jnp.sum(weights * jax.vmap(model.proposal(phi, x).log_prob)(z))
-
-
-def make_phi_loss(
-    loss: Callable[..., tuple[Scalar, Scalar]],
-    model: LatentVariableModel,
-    num_samples: int,
-    wake_share: float = 0.0,
-) -> Callable[..., tuple[Scalar, Scalar]]:
-    """An estimator's loss of phi: (phi, theta, key, x, samples) -> (loss, elbo), nats.
-
-    Args:
-        loss: one of those in `PHI_LOSSES`.
-        model: what is trained.
-        num_samples: draws of q.
-        wake_share: the share of `wake_loss` in the sum, that of `loss` being the rest.
-
-    Raises:
-        ValueError: for a share out of range.
-    """
-    if not 0.0 <= wake_share <= 1.0:
-        raise ValueError(f"wake_share={wake_share}: use a number from 0 to 1")
-
-    def mixed(phi, theta, key, x, samples):
-        value, elbo = loss(model, num_samples, phi, theta, key, x)
-        if wake_share:
-            wake = wake_loss(model, phi, x, samples)
-            value = (1.0 - wake_share) * value + wake_share * wake
-        return value, elbo
-
-    return mixed
 
 
 def _log_weights(model, num_samples, phi, density_phi, theta, key, x):

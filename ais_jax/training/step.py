@@ -12,6 +12,7 @@ from flax.training import train_state
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real, ScalarLike
 
+from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.batching import (
     example_keys,
     sum_blocks,
@@ -19,10 +20,6 @@ from ais_jax.batching import (
 from ais_jax.models.latent import LatentVariableModel
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training.estimators import Estimator
-from ais_jax.training.gradients import (
-    phi_gradient,
-    theta_gradient,
-)
 from ais_jax.training.optimizers import (
     Optimizers,
     with_rate,
@@ -34,6 +31,7 @@ from ais_jax.training.step_sizes import (
 from ais_jax.types import (
     Params,
     PRNGKey,
+    PRNGKeys,
     Scalar,
 )
 
@@ -156,24 +154,25 @@ def make_train_step(
         device.
     """
     average = partial(_average, axis_name)
-    theta_block = _block(estimator, block_size, estimator.num_points)
-    theta_part = partial(theta_gradient, estimator, block_size=theta_block)
     phi_block = _block(estimator, block_size, estimator.num_phi_samples)
 
     def update_theta(state, keys, x):
         theta, phi = state.generative.params, state.inference.params
-        gradient = partial(theta_part, theta, phi, state.step_sizes)
+        gradient = partial(
+            sampled_gradient,
+            *(estimator, theta, phi, state.step_sizes),
+            block_size=block_size,
+        )
         sums, samples = sum_blocks(gradient, keys, x, block_size=block_size)
         accept_prob = jnp.mean(samples.accept_prob, axis=0)
         ess = jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_points
         means = average((_divide(sums, len(x)), accept_prob, ess))
         (loss, grads), accept_prob, ess = means
-        generative = _apply(state.generative, grads)
-        return generative, loss, samples, accept_prob, ess
+        return _apply(state.generative, grads), loss, accept_prob, ess
 
-    def update_phi(inference, theta, keys, x, samples):
-        gradient = partial(phi_gradient, estimator, inference.params, theta)
-        sums, _ = sum_blocks(gradient, keys, x, samples, block_size=phi_block)
+    def update_phi(inference, theta, keys, x):
+        gradient = estimator.phi_gradient
+        sums = gradient(inference.params, theta, keys, x, block_size=phi_block)
         (loss, elbo), grads = average(_divide(sums, len(x)))
         return _apply(inference, grads), loss, elbo
 
@@ -185,15 +184,12 @@ def make_train_step(
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))
         x = _draw_pixels(keys(pixel_key), images) if binarize else images
-        generative, theta_loss, samples, accept_prob, ess = update_theta(
+        generative, theta_loss, accept_prob, ess = update_theta(
             state, keys(sample_key), x
         )
-        inference = state.inference
-        for i in range(estimator.num_phi_steps):
-            step_key = phi_key if i == 0 else jax.random.fold_in(phi_key, i)
-            inference, phi_loss, elbo = update_phi(
-                inference, generative.params, keys(step_key), x, samples
-            )
+        inference, phi_loss, elbo = update_phi(
+            state.inference, generative.params, keys(phi_key), x
+        )
         step_sizes = update_step_sizes(rule, state.step_sizes, accept_prob)
         is_finite = jnp.isfinite(theta_loss) & jnp.isfinite(phi_loss)
         bad_step = jnp.where(is_finite, -1, state.step)
@@ -205,6 +201,41 @@ def make_train_step(
         return state, Metrics(elbo, ess, accept_prob, bad_step)
 
     return train_step
+
+
+def sampled_gradient(
+    estimator: Estimator,
+    theta: Params,
+    phi: Params,
+    step_sizes: Float[Array, "M"],
+    keys: PRNGKeys,
+    x: Real[Array, "B X"],
+    block_size: int | None = None,
+) -> tuple[tuple[Scalar, Params], WeightedSamples]:
+    """Samples of a batch's posteriors, and the gradient that they give theta.
+
+    Args:
+        estimator: what samples and weighs.
+        theta: parameters of the generative model.
+        phi: parameters of the encoder.
+        step_sizes: of each move.
+        keys: one an example.
+        x: the batch.
+        block_size: examples of K chains that are taken at a time; where each has more
+            weighted points, fewer are.
+
+    Returns:
+        ((loss, its gradient), samples without residuals), the first two summed over the
+        batch.
+    """
+
+    def sample(key, x):
+        return estimator.sample(key, theta, phi, x, step_sizes)
+
+    samples = jax.vmap(sample)(keys, x)
+    block_size = _block(estimator, block_size, estimator.num_points)
+    sums = estimator.theta_gradient(theta, x, samples, block_size=block_size)
+    return sums, samples._replace(residuals=None)
 
 
 def _average(axis_name: str | None, tree: PyTree) -> PyTree:

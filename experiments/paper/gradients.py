@@ -14,27 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import (
-    batching,
-    estimators,
-)
+from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
-from ais_jax.training.gradients import (
-    phi_gradient,
-    theta_gradient,
-)
+from ais_jax.training.step import sampled_gradient
 from ais_jax.training.step_sizes import (
     StepSizeRule,
     update_step_sizes,
 )
 from experiments.evaluate import plots
-from experiments.evaluate.evaluate import parameters
-from experiments.run import (
-    build,
-    folder,
-    launch,
-    train,
-)
+from experiments.evaluate.evaluate import training_cost
+from experiments.run import build, folder, launch
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
 from experiments.system.files import write_json
@@ -44,7 +33,7 @@ ESTIMATORS = (
     *("ais-K1-T5", "ais-K1-T11", "ais-K5-T5", "ais-K5-T11"),
     *("mh_hmc-K1-T5", "mh_hmc-K1-T11", "mh_hmc-K5-T5"),
 )
-EXACT = "mh_hmc-K1-T100+phi_loss=path_derivative+num_phi_samples=256"
+EXACT = "mh_hmc-K1-T100+phi_loss=stl+num_phi_samples=256"
 ADAPTATION_STEPS = 50
 FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 
@@ -59,16 +48,15 @@ def run(workdir, names=None, num_batches=100, overrides=None):
         InputError: for bad input, before any long work.
     """
     settings = resolve(folder.saved_config(workdir, overrides))
-    setup, dataset = launch.open_run(settings, workdir)
+    trained, dataset = launch.open_run(settings, workdir)
     names = (*(names or ESTIMATORS), EXACT)
-    estimates = {name: make_estimator(name, setup) for name in names}
-    trained = train.restore(setup, workdir)
-    rows = measure(setup, dataset, parameters(trained.state)[0], estimates, num_batches)
+    estimates = {name: make_estimator(name, trained) for name in names}
+    rows = measure(trained, dataset, estimates, num_batches)
     results = {
-        "epochs": trained.epochs,
+        "epochs": training_cost(trained, dataset)["epochs"],
         "num_batches": num_batches,
         "rows": rows,
-        "config": settings.saved,
+        "config": trained.settings.saved,
         **folder.provenance(),
     }
     write_json(Path(workdir) / "gradients.json", results)
@@ -77,7 +65,7 @@ def run(workdir, names=None, num_batches=100, overrides=None):
     return results
 
 
-def make_estimator(name, setup):
+def make_estimator(name, trained):
     """The estimator of a name such as 'dreg-K5' or 'ais-K5-T11+final_moves=2'.
 
     Other settings follow as +name=value. HMC's own, where they are not given, are those
@@ -95,26 +83,28 @@ def make_estimator(name, setup):
         settings = {"num_samples": int(num_samples)}
         if num_temperatures:
             settings["num_temperatures"] = int(num_temperatures)
-        for shared in ("num_leapfrog", "preconditioner"):
-            if shared in known and shared in setup.settings.estimator:
-                settings[shared] = setup.settings.estimator[shared]
+        shared = {"num_leapfrog": "num_leapfrog", "preconditioner": "hmc_scale"}
+        for ours, theirs in shared.items():
+            if theirs in known and ours in trained.settings.estimator:
+                settings[theirs] = trained.settings.estimator[ours]
         for setting, value in re.findall(r"(\w+)=(\w+)", others):
             settings[setting] = int(value) if value.isdecimal() else value
-        return estimators.make(method, setup.model, **settings)
+        return estimators.make(method, trained.model, **settings)
     except ValueError as error:
         raise InputError(f"estimators={name!r}: {error}") from error
 
 
-def measure(setup, dataset, params, estimates, num_batches):
+def measure(trained, dataset, estimates, num_batches):
     """Rows of each estimator: name, cost, ESS as a share of N, what `compare` gives.
 
     What begins with `phi_` is of phi's gradient, beside the ELBO's: the losses iwae and
     dreg, which aim at a tighter bound, are biased there.
     """
-    x = _batches(setup.settings, dataset, num_batches)
+    settings = trained.settings
+    x = _batches(settings, dataset, num_batches)
 
     def draw(name, seed):
-        return _gradients(setup.settings, estimates[name], params, x, seed)
+        return _gradients(settings, estimates[name], trained.params, x, seed)
 
     exact, again = draw(EXACT, 0), draw(EXACT, 1)
     rows = []
@@ -223,11 +213,10 @@ def _gradients(settings, estimator, params, x, seed):
     @jax.jit
     def gradient(key, x, step_sizes):
         keys = batching.example_keys(key, jnp.arange(len(x)))
-        one = partial(theta_gradient, estimator, theta, phi, step_sizes)
+        one = partial(sampled_gradient, estimator, theta, phi, step_sizes)
         sums, samples = batching.sum_blocks(one, keys, x, block_size=block)
         keys = batching.example_keys(jax.random.fold_in(key, 0), jnp.arange(len(x)))
-        one = partial(phi_gradient, estimator, phi, theta)
-        phi_sums, _ = batching.sum_blocks(one, keys, x, samples, block_size=draws)
+        phi_sums = estimator.phi_gradient(phi, theta, keys, x, block_size=draws)
         grads = [-ravel_pytree(s[1])[0] / len(x) for s in (sums, phi_sums)]
         ess = effective_sample_size(samples.log_w) / estimator.num_points
         accept_prob = jnp.mean(samples.accept_prob, axis=0)

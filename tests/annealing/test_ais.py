@@ -22,7 +22,15 @@ from ais_jax.annealing.ais import (
 )
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.numerics import effective_sample_size
-from tests.targets import LOG_Z, OPTIMIZED, errors_off, mixture, ratio_and_error, skewed
+from tests.targets import (
+    LOG_Z,
+    OPTIMIZED,
+    driven_by,
+    errors_off,
+    mixture,
+    ratio_and_error,
+    skewed,
+)
 
 TARGETS = {"mixture 1-d": mixture(), "skewed 20-d": skewed(20)}
 MOVE = partial(hmc_step, num_leapfrog=3)
@@ -227,22 +235,6 @@ def test_a_chain_evaluates_its_target_once_and_once_a_leapfrog_step(
     assert counter.of_chains(3) == [1 + num_leapfrog * num_moves] * 3
 
 
-def test_a_separate_force_takes_the_gradients_over():
-    plain, forces, targets = TARGETS["mixture 1-d"].path, Counter(), Counter()
-
-    def run(key):
-        path = plain._replace(
-            log_target=targets.watch(plain.log_target, 0),
-            force=forces.watch(plain.log_target, 0),
-        )
-        betas, step_sizes = schedules.linear(4), jnp.full(4, STEP)
-        return anneal(key, path, jnp.zeros(1), betas, step_sizes, MOVE)
-
-    jax.block_until_ready(jax.jit(run)(jax.random.key(0)))
-    assert targets.of_chains(1) == [1 + 4]
-    assert forces.of_chains(1) == [1 + 3 * 4]
-
-
 # Unbiased weights.
 
 
@@ -306,7 +298,7 @@ def test_a_coarse_force_is_unbiased():
     z = target.path.sample_base(jax.random.key(0))
     exact_grad, coarse_grad = jax.grad(target.path.log_target)(z), jax.grad(force)(z)
     assert 1e-3 < jnp.max(jnp.abs(exact_grad - coarse_grad)) < 1e-1
-    path = target.path._replace(force=force)
+    path = driven_by(target.path, force)
     result = chains(target._replace(path=path), schedules.linear(11), 2**15)
     assert is_unbiased(result.log_w, LOG_Z)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ais_jax.annealing import path as paths
-from tests.targets import mixture, skewed
+from tests.targets import driven_by, mixture, skewed
 
 
 def direct(path, beta, z):
@@ -37,8 +37,8 @@ def test_an_end_of_weight_zero_brings_no_infinity():
     assert paths.mix(0.5, 0.0, -jnp.inf) == -jnp.inf
 
 
-def test_force_replaces_the_gradient_and_not_the_density():
-    path = skewed(2).path._replace(force=lambda z: -2.0 * jnp.sum(z**2))
+def test_a_force_replaces_the_gradient_and_not_the_density():
+    path = driven_by(skewed(2).path, lambda z: -2.0 * jnp.sum(z**2))
     z = jnp.array([0.4, -0.1])
     point = paths.evaluate(path, z)
     assert point.log_target == path.log_target(z)
@@ -46,3 +46,20 @@ def test_force_replaces_the_gradient_and_not_the_density():
     mixed = 0.5 * jax.grad(path.log_base)(z) - 2.0 * z
     np.testing.assert_allclose(paths.force_at(path, 0.5, z), mixed, rtol=1e-6)
     np.testing.assert_allclose(paths.grad_log_density(point, 0.5), mixed, rtol=1e-6)
+
+
+def test_points_keep_residuals_where_the_path_gives_them():
+    plain, z = skewed(2).path, jnp.array([0.4, -0.1])
+
+    def target(z):
+        return *jax.value_and_grad(plain.log_target)(z), {"square": z**2}
+
+    path = plain._replace(target_with_residuals=target)
+    point, bare = (
+        paths.evaluate(each, z) for each in (path, paths.without_residuals(path))
+    )
+    np.testing.assert_array_equal(point.residuals["square"], z**2)
+    assert bare.residuals is None
+    for each in (point, bare):
+        each = each._replace(residuals=None)
+        jax.tree.map(np.testing.assert_array_equal, each, paths.evaluate(plain, z))

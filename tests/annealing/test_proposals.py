@@ -10,6 +10,7 @@ import pytest
 from ais_jax import schedules
 from ais_jax.annealing import proposals
 from ais_jax.annealing.hmc import hmc_step
+from ais_jax.annealing.trajectory import trajectory_step
 from tests.targets import LOG_Z, errors_off, ratio_and_error, skewed
 
 MOVE = partial(hmc_step, num_leapfrog=3)
@@ -81,9 +82,37 @@ def test_uniform_weighting_keeps_the_chains_and_drops_the_weights():
     np.testing.assert_array_equal(uniform.log_w, np.zeros(3))
 
 
-def test_unknown_weighting_is_refused():
-    with pytest.raises(ValueError, match="weighting='equal'"):
-        annealed(3, weighting="equal")
+@pytest.mark.parametrize("name", ["weighting", "average"])
+def test_unknown_choices_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}='equal'"):
+        annealed(3, **{name: "equal"})
+
+
+def test_points_of_the_last_move_share_their_chains_weight():
+    """They are K of the last trajectory's, with residuals that the chain dropped."""
+    move = partial(trajectory_step, num_leapfrog=3)
+    target = lambda z: (*jax.value_and_grad(TARGET.path.log_target)(z), 2.0 * z)
+    path = TARGET.path._replace(target_with_residuals=target)
+
+    def sample(average):
+        propose = proposals.annealed(schedules.linear(3), move, 4, average=average)
+        return jax.jit(lambda key: propose(key, path, STEPS))(jax.random.key(0))
+
+    ends, points = sample("end"), sample("points")
+    assert points.z.shape == (4 * 4, 2)
+    shared = jax.nn.logsumexp(points.log_w.reshape(4, 4), axis=1)
+    np.testing.assert_allclose(shared, ends.log_w, rtol=1e-5)
+    is_end = jnp.all(points.z.reshape(4, 4, 2) == ends.z[:, None], axis=-1)
+    np.testing.assert_array_equal(jnp.sum(is_end, axis=1), np.ones(4))
+    np.testing.assert_allclose(points.accept_prob, ends.accept_prob, rtol=1e-5)
+    np.testing.assert_array_equal(points.residuals, 2.0 * points.z)
+    assert ends.residuals is None
+
+
+def test_points_need_the_final_move():
+    propose = annealed(2, average="points")
+    with pytest.raises(ValueError, match="1 step sizes for 3 temperatures"):
+        propose(jax.random.key(0), TARGET.path, STEPS[:2])
 
 
 def test_resampling_follows_the_weights():

@@ -78,9 +78,8 @@ def test_the_next_position_is_distributed_as_the_current_one(beta):
     assert pvalue(z, cdf) > 0.01
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4])
-def test_weighted_points_have_the_means_of_the_density(stride):
-    _, means, _ = run(partial(MOVE, stride=stride))
+def test_weighted_points_have_the_means_of_the_density():
+    _, means, _ = run(MOVE)
     assert np.abs(errors_off(means, exact_means(BETA))).max() < 4
 
 
@@ -141,17 +140,18 @@ def start():
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_points_stand_in_the_order_of_the_trajectory(start, place):
+def test_points_are_those_before_and_after_the_current_one(start, place):
+    """Backwards from the start `place` times, forwards the others, then the start."""
     path, point, momentum = start
-    points, energies, *_ = trajectory._integrate(
+    points, energies, _ = trajectory._integrate(
         path, (point, momentum), BETA, 0.3, 4, place
     )
-    np.testing.assert_array_equal(points.z[place], point.z)
-    for i in range(5):
-        step = 0.3 if i >= place else -0.3
+    np.testing.assert_array_equal(points.z[-1], point.z)
+    offsets = [-1, -2, -3, -4][:place] + [1, 2, 3, 4][: 4 - place]
+    for i, offset in enumerate([*offsets, 0]):
         z, p = point, momentum
-        for _ in range(abs(i - place)):
-            z, p = leapfrog(path, z, p, BETA, step, 1)
+        for _ in range(abs(offset)):
+            z, p = leapfrog(path, z, p, BETA, 0.3 * np.sign(offset), 1)
         np.testing.assert_allclose(points.z[i], z.z, atol=1e-5)
         np.testing.assert_allclose(energies[i], energy(z, p, BETA), rtol=1e-5)
 
@@ -159,13 +159,34 @@ def test_points_stand_in_the_order_of_the_trajectory(start, place):
 def test_every_point_has_the_same_trajectory(start):
     """Begun at its last point, at its own place, the trajectory is the same."""
     path, point, momentum = start
-    points, energies, *_ = trajectory._integrate(
+    points, energies, _ = trajectory._integrate(
         path, (point, momentum), BETA, 0.3, 4, 1
     )
     end, end_momentum = leapfrog(path, point, momentum, BETA, 0.3, 3)
-    again, same, *_ = trajectory._integrate(path, (end, end_momentum), BETA, 0.3, 4, 4)
-    np.testing.assert_allclose(again.z, points.z, atol=1e-5)
-    np.testing.assert_allclose(same, energies, rtol=1e-5)
+    again, same, _ = trajectory._integrate(path, (end, end_momentum), BETA, 0.3, 4, 4)
+    there, back = [0, 4, 1, 2, 3], [3, 2, 1, 0, 4]  # from the first place to the last
+    np.testing.assert_allclose(
+        again.z[jnp.array(back)], points.z[jnp.array(there)], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        same[jnp.array(back)], energies[jnp.array(there)], rtol=1e-5
+    )
+
+
+def test_each_point_has_its_own_residuals(start):
+    plain, point, _ = start
+
+    def target(z):
+        return *jax.value_and_grad(plain.log_target)(z), {"twice": 2.0 * z}
+
+    path = plain._replace(target_with_residuals=target)
+    key = jax.random.key(0)
+    end, info = MOVE(key, path, evaluate(path, point.z), BETA, 0.3)
+    expected_end, expected = MOVE(key, plain, point, BETA, 0.3)
+    np.testing.assert_allclose(info.residuals["twice"], 2.0 * info.z)
+    assert end.residuals is None and expected.residuals is None
+    for a, b in ((end.z, expected_end.z), (info.z, expected.z)):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_points_of_no_density_have_no_weight():

@@ -5,12 +5,15 @@ matrix products of the compiled program by its loops' trip counts.
 """
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from ais_jax import estimators
+from ais_jax.batching import chain_keys
+from ais_jax.training.step import sampled_gradient
 from benchmarks import common, flops
 
 WORK = common.Workload(batch=8, data_size=196, latent=20, widths=(64, 48))
@@ -47,6 +50,36 @@ def test_the_sampler_makes_the_fewest_matrix_products(num_samples, block):
     num_temperatures = 3
     program = compiled_sampler(WORK, num_samples, num_temperatures, block)
     least = WORK.minimum_flops(num_samples, num_temperatures) + encoder_flops(WORK)
+    assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
+
+
+def test_a_coarse_force_takes_the_values_once_a_move():
+    num_temperatures = 3
+    program = compiled_sampler(WORK._replace(force="tf32"), 1, num_temperatures)
+    forces = WORK.minimum_flops(1, num_temperatures)
+    values = (1 + num_temperatures) * WORK.batch * WORK.pass_flops() / 2
+    least = forces + values + encoder_flops(WORK)
+    assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
+
+
+@pytest.mark.parametrize("force", ["float32", "tf32"])
+def test_points_cost_products_of_residuals_or_passes_beside_a_coarse_force(force):
+    """Residuals give theta's gradient one product a layer; passes are three.
+
+    A coarse force takes the values at every point.
+    """
+    work = WORK._replace(force=force)
+    estimate = estimators.ais(
+        work.model(), num_temperatures=1, num_leapfrog=4, average="points"
+    )
+    key, theta, phi, x, step_sizes = common.sampler_arguments(work, 1)
+    gradient = partial(sampled_gradient, estimate)
+    keys = chain_keys(key, len(x))
+    program = common.compiled(gradient, theta, phi, step_sizes, keys, x)[1]
+    least = encoder_flops(work) + 1.5 * (1 + 4) * work.batch * work.pass_flops()
+    if force != "float32":
+        least += flops.gradient_minimum(work, 1 + 4, 1)
+        least -= flops.gradient_minimum(work, 0, 1)
     assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
 
 

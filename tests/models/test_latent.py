@@ -10,6 +10,7 @@ import pytest
 from ais_jax import schedules
 from ais_jax.annealing.ais import anneal
 from ais_jax.annealing.hmc import hmc_step
+from ais_jax.annealing.path import evaluate
 from ais_jax.models import (
     latent,
     networks,
@@ -37,7 +38,7 @@ def test_paths_end_at_the_base_and_the_joint(model, params):
         assert path.log_base(z) == base.log_prob(z)
         assert path.log_target(z) == model.log_joint(theta, X, z)
         assert path.scale == 1.0
-        assert path.force is None
+        assert evaluate(path, z).residuals is None
         path = make(model, theta, phi, X, "encoder")
         np.testing.assert_array_equal(path.scale, model.proposal(phi, X).scale)
 
@@ -91,17 +92,17 @@ def test_a_wide_start_finds_a_mode_that_the_encoder_misses(small_model):
 
 
 @pytest.mark.parametrize("make", PATHS)
-def test_unknown_preconditioner_is_refused(small_model, make):
+def test_an_unknown_hmc_scale_is_refused(small_model, make):
     theta, phi = small_model.init(jax.random.key(0))
-    with pytest.raises(ValueError, match="preconditioner='mass'"):
+    with pytest.raises(ValueError, match="hmc_scale='mass'"):
         make(small_model, theta, phi, X, "mass")
 
 
 @pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize(
-    ("latent_sizes", "preconditioner"), [((2,), "unit"), ((1, 1), "encoder")]
+    ("latent_sizes", "hmc_scale"), [((2,), "unit"), ((1, 1), "encoder")]
 )
-def test_all_paths_normalise_to_the_integral_over_z(make, latent_sizes, preconditioner):
+def test_all_paths_normalise_to_the_integral_over_z(make, latent_sizes, hmc_scale):
     model = networks.bernoulli_model(
         6, latent_sizes=latent_sizes, widths=((3,),) * len(latent_sizes)
     )
@@ -115,7 +116,7 @@ def test_all_paths_normalise_to_the_integral_over_z(make, latent_sizes, precondi
     log_p = jax.nn.logsumexp(log_joint) + 2.0 * jnp.log(axis[1] - axis[0])
 
     def one(key):
-        path = make(model, theta, phi, X, preconditioner)
+        path = make(model, theta, phi, X, hmc_scale)
         start_key, key = jax.random.split(key)
         betas, step_sizes = schedules.linear(3), jnp.full(3, 0.5)
         move = partial(hmc_step, num_leapfrog=2)

@@ -46,8 +46,8 @@ def test_more_chains_are_less_noisy_and_an_encoders_draws_are_biased(trained):
     assert (trained / "gradients.png").stat().st_size > 5000
 
 
-def test_phis_path_derivative_is_unbiased_and_more_draws_are_less_noisy(trained):
-    settings = "+phi_loss=path_derivative+num_phi_samples="
+def test_phis_stl_is_unbiased_and_more_draws_are_less_noisy(trained):
+    settings = "+phi_loss=stl+num_phi_samples="
     names = ["vae-K1", f"ais-K1-T1{settings}1", f"ais-K1-T1{settings}8"]
     results = gradients.run(trained, names, num_batches=30)
     elbo, one, many, exact = results["rows"]

@@ -1,6 +1,6 @@
 """A training step of `best` with one pass for both gradients, and with another pass.
 
-python -m benchmarks.one_pass
+python -m benchmarks.outer_products
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def step(work, num_samples, is_one):
     mesh = launcher.build_mesh("ais", work.batch)
     model = work.model()
     if not is_one:
-        model = model._replace(one_pass=None)
+        model = model._replace(target_with_residuals=None)
     settings = presets.BEST["estimator"]
     estimate = estimators.ais(model, num_samples=num_samples, **settings)
     run = launched.spread_run(work, estimate, mesh, work.images())
@@ -51,4 +51,4 @@ def step(work, num_samples, is_one):
 
 
 if __name__ == "__main__":
-    runner.run("one_pass", __doc__, tables)
+    runner.run("outer_products", __doc__, tables)

@@ -1,9 +1,4 @@
-"""Priors of NumPyro's sites, drawn and weighed in unbounded coordinates.
-
-A share of 1 - 1e-20 and a rate of 1e-100 round to 1 and 0 in float32, but their logit
-and their logarithm do not. So draws and densities of bounded families are made in these
-coordinates, from logarithms of gamma variates; the parameter itself is read off last.
-"""
+"""Priors of NumPyro's sites, drawn and weighed in unbounded coordinates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betaln, gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import (
     Distribution,
@@ -24,43 +18,49 @@ from numpyro.distributions import (
     transforms,
 )
 
+from ais_jax.evidence.gamma_laws import (
+    FAMILIES,
+    Law,
+    balance,
+    sticks,
+)
 from ais_jax.types import PRNGKey
 
 Site = dict[str, Any]
 """What NumPyro's handlers know of one `numpyro.sample` or other primitive."""
 
-Parameters = Float[Array, "..."] | float
-
 PLAIN = frozenset({"Normal", "MultivariateNormal", "Laplace", "Logistic", "Cauchy"})
 """Families over all real numbers whose draws float32 holds."""
+
+BIJECTIONS = (
+    transforms.ExpTransform,
+    transforms.SigmoidTransform,
+    transforms.StickBreakingTransform,
+)
+"""Maps of all reals, through which a law of reals is that of x."""
+
+UNNORMALISED = ("Delta", "Masked", "Censored", "Hurdle")
+"""Words in the names of what has no density that integrates to one."""
 
 
 class Prior(NamedTuple):
     """The prior of one site in unbounded coordinates x.
 
     Attributes:
+        shape: of x.
         sample: an exact draw of x.
         log_prob: the normalised log-density at x, nats.
         constrain: the site's parameter at x, never rounded to where a density ends.
+        complement: the parameter, or one minus it where it is a share.
         unconstrain: the x of a parameter.
     """
 
+    shape: tuple[int, ...]
     sample: Callable[[PRNGKey], Float[Array, "..."]]
     log_prob: Callable[[Float[Array, "..."]], Float[Array, ""]]
     constrain: Callable[[Float[Array, "..."]], Float[Array, "..."]]
+    complement: Callable[[Float[Array, "..."]], Float[Array, "..."]]
     unconstrain: Callable[[Float[Array, "..."]], Float[Array, "..."]]
-
-
-class Law(NamedTuple):
-    """A family in its unbounded coordinates.
-
-    Attributes:
-        sample: a draw of a batch shape.
-        log_prob: the log-density of each element of the batch, nats.
-    """
-
-    sample: Callable[[PRNGKey, tuple[int, ...]], Float[Array, "..."]]
-    log_prob: Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 
 def prior_of(site: Site) -> Prior:
@@ -71,9 +71,11 @@ def prior_of(site: Site) -> Prior:
     constrain, unconstrain = _coordinates(leaf.support)
     law = _law(leaf)
     return Prior(
+        shape=biject_to(leaf.support).inverse_shape(shape),
         sample=lambda key: law.sample(key, batch),
         log_prob=lambda x: jnp.sum(law.log_prob(x)),
         constrain=constrain,
+        complement=(lambda x: _share(-x)) if constrain is _share else constrain,
         unconstrain=lambda y: unconstrain(jnp.reshape(y, shape)),
     )
 
@@ -99,17 +101,17 @@ def parts(fn: Distribution) -> list[Distribution]:
 
 def reason_against(site: Site) -> str | None:
     """Why a prior has no normalised density over an unbounded x, and what to do."""
-    fn, names = site["fn"], [_name(part) for part in parts(site["fn"])]
-    kind = _name(family(fn))
+    fn, kind = site["fn"], _name(family(site["fn"]))
+    enumerated = "enumerate" in site["infer"]
     if fn.support.is_discrete:
-        how = ", and infer= is not read" if "enumerate" in site["infer"] else ""
-        return f"is discrete ({kind}{how}): sum it out, as by MixtureSameFamily"
-    for name in names:
-        if name in ("Delta", "MaskedDistribution") or name.endswith("Censored"):
+        how = "infer={'enumerate': ...} is not read: " if enumerated else ""
+        return f"is discrete ({kind}): {how}sum it out, as by MixtureSameFamily"
+    for name in map(_name, parts(fn)):
+        if any(word in name for word in UNNORMALISED):
             return f"has a prior without a normalised density ({name})"
     if site["scale"] is not None:
         return f"has a prior scaled by {site['scale']}, which is not normalised"
-    if not all(_is_finite(value) for value in jax.tree.leaves(fn)):
+    if not all(map(_is_finite, jax.tree.leaves(fn))):
         return f"has a prior of a parameter that is infinite or NaN ({kind})"
     return None
 
@@ -119,21 +121,18 @@ def _is_finite(value):
 
 
 def _name(fn):
-    return type(fn).__name__
+    return type(fn).__name__.removesuffix("Probs").removesuffix("Logits")
 
 
 def is_exact(fn: Distribution) -> bool:
     """Whether float32 holds draws: as logarithms or logits, or over all reals."""
     leaf = family(fn)
     before = _before_bijection(leaf)
-    return _exact_law(leaf) is not None or type(before or leaf).__name__ in PLAIN
+    return _exact_law(leaf) is not None or _name(family(before or leaf)) in PLAIN
 
 
 def _law(leaf: Distribution) -> Law:
-    exact, before = _exact_law(leaf), _before_bijection(leaf)
-    if exact is not None:
-        return exact
-    return _law_by_value(leaf) if before is None else _law_by_value(before)
+    return _exact_law(leaf) or _law_by_value(_before_bijection(leaf) or leaf)
 
 
 def _exact_law(leaf: Distribution) -> Law | None:
@@ -185,158 +184,35 @@ def _law_by_value(leaf: Distribution) -> Law:
 
 def _coordinates(support: Any) -> tuple[Callable, Callable]:
     """The parameter of x, and x of the parameter, both finite and off the edges."""
-    kind = type(support)
-    if kind in (type(constraints.positive), type(constraints.nonnegative)):
-        return lambda x: _inside(jnp.exp(x)), lambda y: jnp.log(_inside(y))
-    if kind is type(constraints.unit_interval):
-        return _share, _logit
-    if kind is type(constraints.simplex):
-        return _shares, lambda y: _sticks(jnp.log(_inside(y)))
+    if isinstance(support, type(constraints.unit_interval)):
+        return _share, lambda p: _clamp(jnp.log(p) - jnp.log1p(-p))
+    if isinstance(support, type(constraints.simplex)):
+        return _shares, lambda y: sticks(_clamp(jnp.log(y)))
     bijection = biject_to(support)
-    return bijection, bijection.inv
+    first = getattr(bijection, "parts", [bijection])[0]
+    if type(first) not in BIJECTIONS:
+        return bijection, bijection.inv
+    return lambda x: bijection(_clamp(x)), lambda y: _clamp(bijection.inv(y))
 
 
-def _inside(y, largest=None):
-    """Between the smallest positive number and the largest finite one."""
-    limits = jnp.finfo(jnp.result_type(y, float))
-    return jnp.clip(y, limits.tiny, limits.max if largest is None else largest)
+def _clamp(x):
+    """Logarithms of numbers whose inverse, times many data, is finite."""
+    x = jnp.asarray(x, float)
+    end = -0.8 * np.log(jnp.finfo(x.dtype).tiny)
+    return jax.lax.clamp(jnp.full_like(x, -end), x, jnp.full_like(x, end))
 
 
 def _share(x):
-    return _inside(jax.nn.sigmoid(x), _below_one(x))
-
-
-def _logit(p):
-    p = _inside(p, _below_one(p))
-    return jnp.log(p) - jnp.log1p(-p)
-
-
-def _below_one(x):
-    return 1.0 - jnp.finfo(jnp.result_type(x, float)).epsneg
+    p = jax.nn.sigmoid(_clamp(x))
+    below_one = 1.0 - jnp.finfo(p.dtype).epsneg
+    return jax.lax.clamp(jnp.zeros_like(p), p, jnp.full_like(p, below_one))
 
 
 def _shares(x):
     """Shares of the fractions that are broken off a stick, as NumPyro's bijection."""
-    x = x - _balance(x)
+    x = x - balance(x)
     rest = jnp.cumsum(jax.nn.log_sigmoid(-x), axis=-1)
     before = jnp.concatenate([jnp.zeros_like(rest[..., :1]), rest], axis=-1)
     last = jnp.zeros_like(rest[..., :1])
     log_shares = before + jnp.concatenate([jax.nn.log_sigmoid(x), last], axis=-1)
-    return _inside(jax.nn.softmax(log_shares, axis=-1))
-
-
-def _sticks(log_shares):
-    """The way back, of the logarithms of shares that need not sum to one."""
-    rest = jax.lax.cumlogsumexp(log_shares, axis=log_shares.ndim - 1, reverse=True)
-    x = log_shares[..., :-1] - rest[..., 1:]
-    return x + _balance(x)
-
-
-def _balance(x):
-    """Makes equal shares of x = 0: minus the logit of each fraction of equal shares."""
-    return jnp.log(jnp.arange(x.shape[-1], 0, -1, dtype=x.dtype))
-
-
-def _of_gammas(
-    a: Parameters,
-    b: Parameters | None = None,
-    shift: Parameters = 0.0,
-    slope: Parameters = 1.0,
-) -> Law:
-    """The law of shift + slope log(A / B) of gamma variates A and B, or of A alone."""
-    a, b, shift, slope = (
-        None if v is None else jnp.asarray(v, float) for v in (a, b, shift, slope)
-    )
-
-    def sample(key, batch):
-        keys = jax.random.split(key)
-        log_ratio = jax.random.loggamma(keys[0], a, batch)
-        if b is not None:
-            log_ratio = log_ratio - jax.random.loggamma(keys[1], b, batch)
-        return shift + slope * log_ratio
-
-    def log_prob(x):
-        u = (x - shift) / slope
-        density = _log_gamma(a, u) if b is None else _logit_beta(a, b, u)
-        return density - jnp.log(jnp.abs(slope))
-
-    return Law(sample, log_prob)
-
-
-def _log_gamma(a, u):
-    """The log-density of the logarithm of a gamma variate."""
-    return a * u - jnp.exp(u) - gammaln(a)
-
-
-def _logit_beta(a, b, u):
-    """The log-density of the logit of a beta variate."""
-    return a * jax.nn.log_sigmoid(u) + b * jax.nn.log_sigmoid(-u) - betaln(a, b)
-
-
-def _dirichlet(d: Any) -> Law:
-    """Independent beta fractions of a stick (Connor & Mosimann, 1969)."""
-    a = jnp.asarray(d.concentration, float)
-    rest = jnp.flip(jnp.cumsum(jnp.flip(a, axis=-1), axis=-1), axis=-1)
-
-    def sample(key, batch):
-        return _sticks(jax.random.loggamma(key, a, batch + a.shape[-1:]))
-
-    def log_prob(x):
-        return _logit_beta(a[..., :-1], rest[..., 1:], x - _balance(x)).sum(-1)
-
-    return Law(sample, log_prob)
-
-
-def _kumaraswamy(d: Any) -> Law:
-    """Of Y whose power a is a beta variate of 1 and b."""
-    a, b = (jnp.asarray(v, float) for v in (d.concentration1, d.concentration0))
-    powers = _of_gammas(1.0, b)
-
-    def sample(key, batch):
-        log_y = jax.nn.log_sigmoid(powers.sample(key, batch)) / a
-        return log_y - _log1mexp(log_y)
-
-    def log_prob(x):
-        log_power = a * jax.nn.log_sigmoid(x)
-        complement = _log1mexp(log_power)
-        slope = jnp.log(a) + jax.nn.log_sigmoid(-x) - complement
-        return powers.log_prob(log_power - complement) + slope
-
-    return Law(sample, log_prob)
-
-
-def _log1mexp(x):
-    """log(1 - exp(x)) of x < 0."""
-    x = jnp.minimum(x, -jnp.finfo(x.dtype).tiny)
-    is_near = x > -0.7
-    near = jnp.log(-jnp.expm1(jnp.where(is_near, x, -0.7)))
-    return jnp.where(is_near, near, jnp.log1p(-jnp.exp(jnp.where(is_near, -0.7, x))))
-
-
-BIJECTIONS = (
-    transforms.ExpTransform,
-    transforms.SigmoidTransform,
-    transforms.StickBreakingTransform,
-)
-
-FAMILIES: dict[str, Callable[[Any], Law]] = {
-    "Beta": lambda d: _of_gammas(d.concentration1, d.concentration0),
-    "Dagum": lambda d: _of_gammas(
-        d.concentration, 1.0, jnp.log(d.scale), 1.0 / d.sharpness
-    ),
-    "Dirichlet": _dirichlet,
-    "Exponential": lambda d: _of_gammas(1.0, None, -jnp.log(d.rate)),
-    "Gamma": lambda d: _of_gammas(d.concentration, None, -jnp.log(d.rate)),
-    "HalfCauchy": lambda d: _of_gammas(0.5, 0.5, jnp.log(d.scale), 0.5),
-    "HalfNormal": lambda d: _of_gammas(
-        0.5, None, jnp.log(d.scale) + 0.5 * jnp.log(2.0), 0.5
-    ),
-    "InverseGamma": lambda d: _of_gammas(d.concentration, None, jnp.log(d.rate), -1.0),
-    "Kumaraswamy": _kumaraswamy,
-    "Levy": lambda d: _of_gammas(0.5, None, jnp.log(d.scale / 2.0), -1.0),
-    "Pareto": lambda d: _of_gammas(1.0, d.alpha, jnp.log(d.scale)),
-    "Uniform": lambda d: _of_gammas(1.0, 1.0),
-    "Weibull": lambda d: _of_gammas(1.0, None, jnp.log(d.scale), 1.0 / d.concentration),
-}
-"""By a family's name; x is the logarithm of a positive parameter, or of its distance
-from the lower bound, and the logit of one between two bounds."""
+    return jnp.exp(_clamp(jax.nn.log_softmax(log_shares, axis=-1)))

@@ -88,7 +88,7 @@ def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
         return each(lambda b, x: None if b is None else x, sample_base(key))
 
     for name, reason in lost_draws(bounded_parts):
-        raise ValueError(f"path.sample_base gives draws {name} of which {reason}")
+        raise ValueError(f"path.sample_base: of its draws {name or 'z'}, {reason}")
     return AnnealingPath(
         sample_base=sample_base,
         log_base=moved(path.log_base),
@@ -118,7 +118,7 @@ def lost_draws(sample: Callable[[Any], PyTree]) -> list[tuple[str, str]]:
         (
             jax.tree_util.keystr(place, simple=True),
             f"{_share_lost(np.asarray(x)):.0%} round to a bound or to each other in "
-            f"{x.dtype}: use another one, or jax_enable_x64",
+            f"{x.dtype}: change it, or use jax_enable_x64",
         )
         for place, x in draws
         if not isinstance(x, jax.core.Tracer) and _share_lost(np.asarray(x)) > 0.02

@@ -83,5 +83,5 @@ def test_draws_that_round_to_a_bound_are_refused():
             sample(key) | {"rate": jax.random.gamma(key, 0.01, (2,))}
         )
     )
-    with pytest.raises(ValueError, match=r"draws rate of which \d+% round to a bound"):
+    with pytest.raises(ValueError, match=r"of its draws rate, \d+% round to a bound"):
         bounded(path, BIJECTIONS)

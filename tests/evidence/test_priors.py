@@ -103,13 +103,13 @@ def test_densities_are_exact_at_the_edges(name):
 
 def gamma_cdf(x, a):
     """Of the logarithm of a gamma variate, by its power law where exp(x) underflows."""
-    low = np.exp(a * np.minimum(x, 0.0) - special.gammaln(a + 1.0))
+    low = np.exp(a * np.minimum(x, -50.0) - special.gammaln(a + 1.0))
     return np.where(x < -50.0, low, special.gammainc(a, np.exp(np.minimum(x, 50.0))))
 
 
 def beta_cdf(x, a, b):
     """Of the logit of a beta variate."""
-    low = np.exp(a * np.minimum(x, 0.0) - np.log(a) - special.betaln(a, b))
+    low = np.exp(a * np.minimum(x, -50.0) - np.log(a) - special.betaln(a, b))
     return np.where(x < -50.0, low, special.betainc(a, b, special.expit(x)))
 
 

@@ -4,9 +4,11 @@ B examples, K chains or samples, M moves, T temperatures, D latents, X pixels.
 """
 
 import jax
+import numpy as np
 from jaxtyping import Float, Key, PRNGKeyArray, PyTree, ScalarLike, UInt32
 
 Array = jax.Array
+AnyArray = jax.Array | np.ndarray
 PRNGKey = PRNGKeyArray
 """One key: of `jax.random.key`, or the older uint32 array of `jax.random.PRNGKey`."""
 PRNGKeys = Key[Array, "*B"] | UInt32[Array, "*B words"]
@@ -16,6 +18,7 @@ Params = PyTree
 """Parameters of a model, or any other pytree of arrays."""
 
 __all__ = [
+    "AnyArray",
     "Array",
     "PRNGKey",
     "PRNGKeys",

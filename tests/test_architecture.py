@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,16 @@ IMPORTS = {  # what each room may import, beside its own files and the ground's
 NEEDS_FLAX = {"models", "training"}  # these alone import Flax and Optax
 LIBRARIES = {"jax", "numpy", "jaxtyping"}
 FLAX = {"flax", "optax"}
-EXTRAS = {"numpyro_models": {"numpyro"}}  # imported where it is called
-STANDARD = {"collections", "difflib", "functools", "importlib", "inspect", "math"}
+NUMPYRO = {"complements", "numpyro_runs", "priors"}  # imported where they are called
+STANDARD = {
+    "collections",
+    "copy",
+    "difflib",
+    "functools",
+    "importlib",
+    "inspect",
+    "math",
+}
 STANDARD |= {"operator", "types", "typing"}
 
 each_source = pytest.mark.parametrize(
@@ -69,13 +79,19 @@ def test_the_ground_imports_itself_alone():
 @each_source
 def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
-    extras = EXTRAS.get(source.stem, set())
+    extras = {"numpyro"} if source.stem in NUMPYRO else set()
     if source.parent.name in NEEDS_FLAX:
         extras = extras | FLAX
     assert roots <= LIBRARIES | STANDARD | {"ais_jax"} | extras
-    tree = ast.parse(source.read_text())
-    first = {ast.dump(node) for node in tree.body if "numpyro" in ast.dump(node)}
-    assert not any("Import" in text[:10] and "ais_jax" not in text for text in first)
+
+
+def test_the_library_is_imported_without_numpyro():
+    code = "import sys; sys.modules['numpyro'] = None; import ais_jax"
+    code += "; from ais_jax.evidence import bounded, numpyro_models"
+    code += "; numpyro_models.from_numpyro(print)"
+    options = {"capture_output": True, "text": True, "cwd": LIBRARY.parent}
+    done = subprocess.run([sys.executable, "-c", code], **options)
+    assert "ImportError: from_numpyro needs NumPyro: pip install" in done.stderr
 
 
 @each_source

@@ -20,7 +20,7 @@ from ais_jax.annealing.loop import (
 from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.schedules import check_betas
 from ais_jax.batching import chain_keys
-from ais_jax.types import PRNGKey, PRNGKeys, Scalar, is_traced
+from ais_jax.types import AnyArray, PRNGKey, PRNGKeys, Scalar, is_traced
 
 
 class AISResult(NamedTuple):
@@ -51,8 +51,8 @@ def anneal(
     key: PRNGKey,
     path: AnnealingPath,
     z0: Float[Array, "D"] | Float[Array, "P D"],
-    betas: Float[Array, "T_plus_1"],
-    step_sizes: Float[Array, "M"],
+    betas: Float[AnyArray, "T_plus_1"],
+    step_sizes: Float[AnyArray, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
@@ -91,8 +91,8 @@ def reverse_anneal(
     key: PRNGKey,
     path: AnnealingPath,
     z_target: Float[Array, "D"],
-    betas: Float[Array, "T_plus_1"],
-    step_sizes: Float[Array, "M"],
+    betas: Float[AnyArray, "T_plus_1"],
+    step_sizes: Float[AnyArray, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
@@ -129,8 +129,8 @@ def anneal_chains(
     keys: PRNGKeys,
     path: AnnealingPath,
     z0: Float[Array, "K D"] | Float[Array, "K P D"],
-    betas: Float[Array, "T_plus_1"],
-    step_sizes: Float[Array, "M"],
+    betas: Float[AnyArray, "T_plus_1"],
+    step_sizes: Float[AnyArray, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
     resample_below: float | None = None,
@@ -162,8 +162,8 @@ def reverse_chains(
     keys: PRNGKeys,
     path: AnnealingPath,
     z_target: Float[Array, "K D"],
-    betas: Float[Array, "T_plus_1"],
-    step_sizes: Float[Array, "M"],
+    betas: Float[AnyArray, "T_plus_1"],
+    step_sizes: Float[AnyArray, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
 ) -> AISResult:
@@ -185,8 +185,8 @@ def anneal_both_ways(
     path: AnnealingPath,
     z0: Float[Array, "K P D"],
     z_target: Float[Array, "K D"],
-    betas: Float[Array, "T_plus_1"],
-    step_sizes: Float[Array, "M"],
+    betas: Float[AnyArray, "T_plus_1"],
+    step_sizes: Float[AnyArray, "M"],
     transition: Transition,
     scale: Float[Array, "M ..."] | None = None,
 ) -> tuple[AISResult, AISResult]:
@@ -232,6 +232,7 @@ class Way(NamedTuple):
 
 def _forward(betas, step_sizes, scale):
     check_lengths(betas, step_sizes)
+    betas, step_sizes = jnp.asarray(betas), jnp.asarray(step_sizes)
     num, deltas = step_sizes.shape[0], jnp.diff(betas)
     deltas = jnp.append(deltas, jnp.zeros_like(deltas[:1]))
     moves = Moves(deltas[:num], betas[1 : num + 1], step_sizes, scale)
@@ -241,6 +242,7 @@ def _forward(betas, step_sizes, scale):
 def _backward(betas, step_sizes, scale, size):
     """The moves at betas[T - 1], ..., betas[1]; that of a cloud is weighed after it."""
     check_lengths(betas, step_sizes)
+    betas, step_sizes = jnp.asarray(betas), jnp.asarray(step_sizes)
     num, deltas = betas.shape[0] - 2, jnp.diff(betas)[1:][::-1]
     zero = jnp.zeros((1,), betas.dtype)
     deltas = jnp.concatenate([zero, deltas] if size > 1 else [deltas, zero])
@@ -313,7 +315,7 @@ def _run(keys, path, clouds, way, transition, resample_below=None):
 
 
 def check_lengths(
-    betas: Float[Array, "T_plus_1"], step_sizes: Float[Array, "M"]
+    betas: Float[AnyArray, "T_plus_1"], step_sizes: Float[AnyArray, "M"]
 ) -> None:
     """Checks that temperatures and moves fit together.
 

@@ -152,8 +152,8 @@ def force_at(
     return mix(beta, jax.grad(path.log_base)(z), _target(path, z)[1])
 
 
-def log_ratio(point: Point) -> Scalar:
-    """Log of target over base at a point, the integrand of Eq. 7, nats."""
+def log_ratio(point: Point) -> Float[Array, "*K"]:
+    """Log of target over base at a point or at many, the integrand of Eq. 7, nats."""
     return point.log_target - point.log_base
 
 

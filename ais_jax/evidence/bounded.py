@@ -1,15 +1,20 @@
 """Bounded parameters (positive, ordered, shares) as paths over all real numbers."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ais_jax.annealing.path import (
     AnnealingPath,
     Coordinates,
 )
+
+NUM_LOOKS = 256
+"""Draws that are looked at, where floating-point numbers may not hold them."""
 
 
 class Bijection(Protocol):
@@ -42,8 +47,8 @@ def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
             array as it is.
 
     Raises:
-        ValueError: where the bijections are not in the positions' shape, or the path
-            has coordinates already.
+        ValueError: where the bijections are not in the positions' shape, many of the
+            base's draws round to a bound, or the path has coordinates already.
     """
     if path.coordinates is not None:
         raise ValueError("the path's parameters are unbounded already: use it as it is")
@@ -84,8 +89,17 @@ def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
         return log_target + volume, force, residuals
 
     has_own = path.target_with_residuals is not None
+
+    def sample_base(key):
+        return unconstrain(path.sample_base(key))
+
+    def bounded_parts(key):
+        return each(lambda b, x: None if b is None else x, sample_base(key))
+
+    for name, reason in lost_draws(bounded_parts):
+        raise ValueError(f"path.sample_base: of its draws {name or 'z'}, {reason}")
     return AnnealingPath(
-        sample_base=lambda key: unconstrain(path.sample_base(key)),
+        sample_base=sample_base,
         log_base=moved(path.log_base),
         log_target=moved(path.log_target),
         scale=path.scale,
@@ -96,3 +110,31 @@ def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
 
 def _is_bijection(b):
     return b is None or callable(b)
+
+
+def lost_draws(sample: Callable[[Any], PyTree]) -> list[tuple[str, str]]:
+    """Where many draws of unbounded x are infinite, or round to equal ones.
+
+    Args:
+        sample: gives one draw for a key.
+
+    Returns:
+        The place in the draw, and what is wrong; nothing within `jit`.
+    """
+    keys = jax.random.split(jax.random.key(0), NUM_LOOKS)
+    draws = jax.tree_util.tree_leaves_with_path(jax.jit(jax.vmap(sample))(keys))
+    return [
+        (
+            jax.tree_util.keystr(place, simple=True),
+            f"{_share_lost(np.asarray(x)):.0%} round to a bound or to each other in "
+            f"{x.dtype}: change it, or use jax_enable_x64",
+        )
+        for place, x in draws
+        if not isinstance(x, jax.core.Tracer) and _share_lost(np.asarray(x)) > 0.02
+    ]
+
+
+def _share_lost(x):
+    """The largest share, over elements, of draws that are infinite or no new value."""
+    new = [len(np.unique(a[np.isfinite(a)])) for a in x.reshape(len(x), -1).T]
+    return 1.0 - min(new, default=len(x)) / len(x)

@@ -21,6 +21,7 @@ from ais_jax.annealing.ais import (
     reverse_anneal,
 )
 from ais_jax.annealing.hmc import hmc_step
+from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.numerics import effective_sample_size
 from tests.targets import (
     LOG_Z,
@@ -113,13 +114,13 @@ def test_the_final_move_leaves_the_weights_as_they_are():
 
 
 @pytest.mark.parametrize("num_moves", [4, 5])
-def test_increments_are_the_steps_of_beta_times_the_log_ratio(num_moves):
+def test_increments_add_up_to_the_log_weight(num_moves):
     betas = schedules.sigmoid(5)
     step_sizes = np.full(num_moves, STEP)
     result = chains(TARGETS["skewed 20-d"], betas, 50, step_sizes=step_sizes)
-    assert result.log_ratio.shape == (50, 5)
+    assert result.increments.shape == (50, 5)
     assert result.accept_prob.shape == (50, num_moves)
-    total = np.float64(result.log_ratio) @ np.diff(betas)
+    total = np.float64(result.increments).sum(axis=1)
     np.testing.assert_allclose(result.log_w, total, rtol=1e-5)
 
 
@@ -227,7 +228,7 @@ def test_a_chain_evaluates_its_target_once_and_once_a_leapfrog_step(
     def one(chain, key):
         path = plain._replace(log_target=counter.watch(plain.log_target, chain))
         move = partial(hmc_step, num_leapfrog=num_leapfrog)
-        betas, step_sizes = schedules.linear(4), jnp.full(num_moves, STEP)
+        betas, step_sizes = jnp.linspace(0.0, 1.0, 5), jnp.full(num_moves, STEP)
         return anneal(key, path, jnp.zeros(1), betas, step_sizes, move)
 
     keys = jax.random.split(jax.random.key(0), 3)
@@ -384,31 +385,34 @@ def test_a_weight_of_the_wrong_sign_is_rejected(name):
 
 def spy(key, path_, point, beta, step_size):
     """A transition that reports its temperature and step size in place of moving."""
-    return point, SimpleNamespace(accept_prob=jnp.stack([beta, step_size]))
+    return point, SimpleNamespace(accept_prob=10.0 * beta + step_size)
 
 
 def test_reverse_moves_have_the_step_sizes_of_their_temperatures():
-    betas, step_sizes = schedules.linear(4), jnp.array([0.1, 0.2, 0.3, 0.4])
+    betas = schedules.linear(4)
+    step_sizes = jnp.array([0.1, 0.2, 0.3, 0.4])
     path_, z = TARGETS["mixture 1-d"].path, jnp.zeros(1)
     key = jax.random.key(0)
     forward = anneal(key, path_, z, betas, step_sizes, spy).accept_prob
     reverse = reverse_anneal(key, path_, z, betas, step_sizes, spy).accept_prob
-    np.testing.assert_array_equal(forward, jnp.stack([betas[1:], step_sizes], axis=1))
+    np.testing.assert_allclose(forward, 10.0 * betas[1:] + step_sizes, rtol=1e-6)
     np.testing.assert_array_equal(reverse, forward[:3][::-1])
 
 
 @pytest.mark.parametrize("scale", [None, jnp.array([[0.5], [1.0], [2.0]])])
-def test_both_ways_are_the_chains_of_each_way(scale):
+@pytest.mark.parametrize("size", [1, 4])
+def test_both_ways_are_the_chains_of_each_way(size, scale):
     path_, betas = TARGETS["mixture 1-d"].path, schedules.linear(4)
-    settings = betas, jnp.array([0.1, 0.4, 0.9]), partial(hmc_step, num_leapfrog=2)
+    steps, move = jnp.array([0.1, 0.4, 0.9]), partial(hmc_step, num_leapfrog=2)
+    if size > 1:
+        move = partial(trajectory_step, num_leapfrog=size - 1)
     keys = jax.random.split(jax.random.key(0), (2, 5))
-    z = jax.random.normal(jax.random.key(1), (2, 5, 1))
-    both = anneal_both_ways(keys, path_, z, *settings, scale)
-    for i, run in enumerate((anneal, reverse_anneal)):
-        one = jax.vmap(lambda key, z, run=run: run(key, path_, z, *settings, scale))
-        one = one(keys[i], z[i])
-        for mine, its in zip(jax.tree.leaves(both), jax.tree.leaves(one)):
-            np.testing.assert_allclose(mine[i], its, rtol=1e-5, atol=1e-6)
+    z0 = jax.random.normal(jax.random.key(1), (5, size, 1))
+    both = anneal_both_ways(keys, path_, z0, z0[:, 0], betas, steps, move, scale)
+    for mine, run, z, key in zip(both, (anneal, reverse_anneal), (z0, z0[:, 0]), keys):
+        one = lambda key, z, run=run: run(key, path_, z, betas, steps, move, scale)
+        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(jax.vmap(one)(key, z))):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def crooks_error(target, betas, forward_steps, reverse_steps):

@@ -9,10 +9,8 @@ from jax.scipy.special import gammaln
 from numpyro.distributions import biject_to, constraints
 
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.evidence import (
-    bounded,
-    log_z,
-)
+from ais_jax.evidence import log_z
+from ais_jax.evidence.bounded import bounded
 from ais_jax.evidence.plan import Plan
 
 PLAN = Plan(jnp.linspace(0.0, 1.0, 17), jnp.full((15,), 0.3))
@@ -72,8 +70,18 @@ def test_exact_draws_are_taken_as_bounded_parameters():
 
 
 def test_bijections_of_another_shape_are_refused():
-    path = bounded(PATH, {"rate": biject_to(constraints.positive)})
     with pytest.raises(ValueError, match="bijections="):
-        log_z.log_normalizer(jax.random.key(0), path, PLAN, 2)
+        bounded(PATH, {"rate": biject_to(constraints.positive)})
     with pytest.raises(ValueError, match="unbounded already"):
         bounded(bounded(PATH, BIJECTIONS), BIJECTIONS)
+
+
+def test_draws_that_round_to_a_bound_are_refused():
+    """A third of the draws of Gamma(0.01) are below what float32 holds."""
+    path = PATH._replace(
+        sample_base=lambda key: (
+            sample(key) | {"rate": jax.random.gamma(key, 0.01, (2,))}
+        )
+    )
+    with pytest.raises(ValueError, match=r"of its draws rate, \d+% round to a bound"):
+        bounded(path, BIJECTIONS)

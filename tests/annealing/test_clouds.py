@@ -1,0 +1,109 @@
+"""Trajectory-weighted chains: E[W] = Z at K = 1, and the mistakes that break it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ais_jax.annealing import loop
+from ais_jax.annealing.ais import anneal, reverse_anneal
+from ais_jax.annealing.clouds import Cloud, choose, of_points, weigh
+from ais_jax.annealing.path import AnnealingPath, evaluate
+from ais_jax.annealing.trajectory import trajectory_step
+from tests.targets import LOG_Z, mixture, ratio_and_error, skewed
+
+NUM_LEAPFROG = 4
+MOVE = partial(trajectory_step, num_leapfrog=NUM_LEAPFROG, jitter=0.5)
+TARGETS = {"mixture": mixture(), "skewed": skewed(3)}
+NUM = 20_000
+
+
+def run(target, num_temperatures, move=MOVE, step=0.7):
+    """Forward and reverse log weights of single chains, from exact draws."""
+    betas = jnp.linspace(0.0, 1.0, num_temperatures + 1) ** 1.3
+    steps = jnp.full((num_temperatures - 1,), step)
+
+    def one(key):
+        base_key, forward_key, target_key, reverse_key = jax.random.split(key, 4)
+        draws = jax.random.split(base_key, NUM_LEAPFROG + 1)
+        z0 = jax.vmap(target.path.sample_base)(draws)
+        z = target.sample(target_key)
+        forward = anneal(forward_key, target.path, z0, betas, steps, move)
+        reverse = reverse_anneal(reverse_key, target.path, z, betas, steps, move)
+        return forward.log_w, reverse.log_w
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), NUM))
+
+
+def errors_off(log_w, log_z):
+    ratio, error = ratio_and_error(log_w, log_z)
+    return abs(ratio - 1.0) / error
+
+
+@pytest.mark.parametrize("num_temperatures", [1, 2, 5])
+@pytest.mark.parametrize("name", TARGETS)
+def test_one_chain_is_unbiased_both_ways(name, num_temperatures):
+    forward, reverse = run(TARGETS[name], num_temperatures)
+    assert errors_off(forward, LOG_Z) < 4.0
+    assert errors_off(reverse, -LOG_Z) < 4.0
+    assert np.mean(forward) < LOG_Z < -np.mean(reverse)
+
+
+def test_a_next_start_by_the_weights_alone_is_rejected(monkeypatch):
+    """Forwards the next start is drawn by weight times increment."""
+
+    def mutant(cloud, delta):
+        weighed = weigh(cloud, delta)
+        return weighed._replace(shares=cloud.log_w)
+
+    monkeypatch.setattr(loop, "weigh", mutant)
+    assert errors_off(run(TARGETS["mixture"], 5)[0], LOG_Z) > 6.0
+
+
+def test_even_weights_of_a_trajectory_are_rejected():
+    def mutant(*args):
+        cloud, info = MOVE(*args)
+        return of_points(cloud.points, NUM_LEAPFROG + 1), info
+
+    assert errors_off(run(TARGETS["mixture"], 5, mutant)[0], LOG_Z) > 6.0
+
+
+def test_a_cloud_is_weighed_by_its_weighted_mean():
+    path = TARGETS["skewed"].path
+    z = jax.random.normal(jax.random.key(0), (5, 3))
+    log_w = jax.nn.log_softmax(jnp.arange(5.0))
+    cloud = Cloud(jax.vmap(lambda z: evaluate(path, z))(z), log_w)
+    weighed = weigh(cloud, 0.3)
+    ratio = np.float64(cloud.points.log_target - cloud.points.log_base)
+    shares = np.exp(np.float64(log_w)) * np.exp(0.3 * ratio)
+    np.testing.assert_allclose(sum(weighed.increment), np.log(shares.sum()), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(weighed.shares), shares, rtol=1e-5)
+
+
+def test_a_point_is_chosen_by_its_weight():
+    log_w = jnp.log(jnp.array([0.2, 0.0, 0.5, 0.3]))
+    at = jnp.array([0.0, 0.19, 0.21, 0.69, 0.71, 0.999])
+    chosen = jax.vmap(lambda u: choose(u, log_w))(at)
+    assert list(chosen) == [0, 0, 2, 2, 3, 3]
+    assert choose(jnp.array(0.6), jnp.array([-jnp.inf, jnp.nan])) in (0, 1)
+
+
+def test_places_outside_the_base_are_seen_both_ways():
+    """The base ends at 1 where the target goes on; moves meet the rest."""
+    path = AnnealingPath(
+        lambda key: jax.random.uniform(key, (1,), minval=-1.0),
+        lambda z: jnp.where(jnp.abs(z[0]) < 1.0, -jnp.log(2.0), -jnp.inf),
+        lambda z: -0.5 * jnp.sum(z**2),
+    )
+    betas, steps = jnp.linspace(0.0, 1.0, 5), jnp.full((3,), 0.5)
+    keys = jax.random.split(jax.random.key(0), 50)
+
+    def both(key):
+        z = jnp.array([0.3])
+        runs = (f(key, path, z, betas, steps, MOVE) for f in (anneal, reverse_anneal))
+        return [result.is_outside for result in runs]
+
+    for met in jax.jit(jax.vmap(both))(keys):
+        assert np.mean(met) > 0.5

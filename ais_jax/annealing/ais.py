@@ -155,7 +155,9 @@ def anneal_chains(
     size = cloud_size(path, keys[0], transition)
     clouds = _first_clouds(path, z0, size)
     way = _forward(betas, step_sizes, scale)
-    return _run(keys, path, clouds, way, transition, resample_below)
+    result = _run(keys, path, clouds, way, transition, resample_below)
+    increments = result.increments[:, : betas.shape[0] - 1]  # none after a final move
+    return result._replace(increments=increments)
 
 
 def reverse_chains(
@@ -265,9 +267,10 @@ def _weigh_at_base(keys, path, result, delta, size):
         return add_increment(log_w, increment)[0], increment, faults
 
     log_w, last, faults = jax.vmap(one)(keys, result.point, result.log_w)
+    before = result.increments[:, 1:] if size > 1 else result.increments[:, :-1]
     return result._replace(
         log_w=log_w,
-        increments=jnp.append(result.increments, last[:, None], axis=1),
+        increments=jnp.append(before, last[:, None], axis=1),
         is_unsound=result.is_unsound | faults[0],
         is_outside=result.is_outside | faults[1],
     )

@@ -132,7 +132,7 @@ def _last_move(transition, path, index, step_size, key, point):
     residuals = evaluate(path, point.z).residuals  # which the chain did not keep
     point = point._replace(residuals=residuals)
     one = jnp.ones_like(point.log_target)
-    key = jax.random.fold_in(key, index)
+    key, _ = jax.random.split(jax.random.fold_in(key, index))  # as the loop does
     cloud, info = transition(key, path, point, one, step_size)
     return cloud, info.accept_prob
 

@@ -68,7 +68,21 @@ def trajectory_step(
         Hamiltonian Monte Carlo, 2020.
     """
     momentum, place, step_size = _draw(key, point, step_size, num_leapfrog, jitter)
-    start, current = _apart(point, momentum, beta)
+    start = point, momentum
+    points, energies = _integrate(path, start, beta, step_size, num_leapfrog, place)
+    log_w = _log_weights(energies)
+    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w[:-1])))
+    return Cloud(points, jax.nn.log_softmax(log_w)), TrajectoryInfo(accept_prob)
+
+
+def _integrate(path, start, beta, step_size, num_leapfrog, place):
+    """Makes `place` steps backwards from the start and the others forwards.
+
+    Returns:
+        (points, energies), in the order of evaluation and then the start's, with a
+        leading axis of L + 1.
+    """
+    start, current = _apart(*start, beta)
 
     def step(state, number):
         turns = number == place  # now forwards, from the start again
@@ -77,12 +91,7 @@ def trajectory_step(
         return _apart(*leapfrog(path, *state, beta, signed, 1), beta)
 
     _, others = jax.lax.scan(step, start, jnp.arange(num_leapfrog))
-    points, energies = jax.tree.map(
-        lambda a, b: jnp.append(a, b[None], axis=0), others, current
-    )
-    log_w = _log_weights(energies)
-    accept_prob = jnp.mean(jnp.exp(jnp.minimum(0.0, log_w[:-1])))
-    return Cloud(points, jax.nn.log_softmax(log_w)), TrajectoryInfo(accept_prob)
+    return jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), others, current)
 
 
 def _apart(point, momentum, beta):

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from ais_jax.annealing import trajectory
+from ais_jax.annealing.clouds import Cloud
 from ais_jax.annealing.hmc import (
     energy,
     leapfrog,
@@ -29,6 +30,14 @@ STEP = 1.5
 MOVE = partial(trajectory_step, num_leapfrog=3)
 
 
+def follow(key, *args, cloud_of=MOVE):
+    """A move to a point of a trajectory, by weight: (the point, its cloud)."""
+    move_key, next_key = jax.random.split(key)
+    cloud, _ = cloud_of(move_key, *args)
+    chosen = jax.random.categorical(next_key, cloud.log_w)
+    return jax.tree.map(lambda a: a[chosen], cloud.points), cloud
+
+
 def functions(z):
     """Functions whose means under f_beta the weighted points are to have."""
     return jnp.stack([z[..., 0], z[..., 0] ** 2, jnp.cos(2 * z[..., 0])], axis=-1)
@@ -42,10 +51,11 @@ def weighted_means(z, log_w):
 def compiled(move, path=PATH, num_moves=1):
     """(keys, exact draws, beta) -> (last positions, first move's weighted means)."""
 
-    def one(key, z, beta):
+    def one(key_of_chain, z, beta):
         def body(point, t):
-            point, info = move(jax.random.fold_in(key, t), path, point, beta, STEP)
-            return point, weighted_means(info.z, info.log_w)
+            key = jax.random.fold_in(key_of_chain, t)
+            point, cloud = follow(key, path, point, beta, STEP, cloud_of=move)
+            return point, weighted_means(cloud.points.z, cloud.log_w)
 
         point, means = jax.lax.scan(body, evaluate(path, z), jnp.arange(num_moves))
         return point.z, means[0]
@@ -93,30 +103,26 @@ def fixed_place(place):
     """A mutant that always stands at one place of the trajectory."""
 
     def move(key, path, point, beta, step_size):
-        momentum_key, next_key = jax.random.split(key)
-        momentum = jax.random.normal(momentum_key, point.z.shape)
-        points, energies, *_ = trajectory._integrate(
+        momentum = jax.random.normal(key, point.z.shape)
+        points, energies = trajectory._integrate(
             path, (point, momentum), beta, step_size, 3, place
         )
-        log_w = jax.nn.log_softmax(-energies)
-        chosen = jax.random.categorical(next_key, log_w)
-        info = trajectory.TrajectoryInfo(1.0, points.z, log_w)
-        return jax.tree.map(lambda a: a[chosen], points), info
+        return Cloud(points, jax.nn.log_softmax(-energies)), None
 
     return move
 
 
-def without_weights(key, path, point, beta, step_size):
+def without_weights(*args):
     """A mutant whose points all have the same weight."""
-    point, info = MOVE(key, path, point, beta, step_size)
-    return point, info._replace(log_w=jnp.full(4, -jnp.log(4.0)))
+    cloud, info = MOVE(*args)
+    return cloud._replace(log_w=jnp.full(4, -jnp.log(4.0))), info
 
 
-def without_the_current(key, path, point, beta, step_size):
+def without_the_current(*args):
     """A mutant that drops the current position, as where a rejection adds nothing."""
-    next_point, info = MOVE(key, path, point, beta, step_size)
-    log_w = jnp.where(info.z[:, 0] == point.z[0], -jnp.inf, info.log_w)
-    return next_point, info._replace(log_w=jax.nn.log_softmax(log_w))
+    cloud, info = MOVE(*args)
+    log_w = cloud.log_w.at[-1].set(-jnp.inf)
+    return cloud._replace(log_w=jax.nn.log_softmax(log_w)), info
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ def start():
 def test_points_are_those_before_and_after_the_current_one(start, place):
     """Backwards from the start `place` times, forwards the others, then the start."""
     path, point, momentum = start
-    points, energies, _ = trajectory._integrate(
+    points, energies = trajectory._integrate(
         path, (point, momentum), BETA, 0.3, 4, place
     )
     np.testing.assert_array_equal(points.z[-1], point.z)
@@ -159,11 +165,9 @@ def test_points_are_those_before_and_after_the_current_one(start, place):
 def test_every_point_has_the_same_trajectory(start):
     """Begun at its last point, at its own place, the trajectory is the same."""
     path, point, momentum = start
-    points, energies, _ = trajectory._integrate(
-        path, (point, momentum), BETA, 0.3, 4, 1
-    )
+    points, energies = trajectory._integrate(path, (point, momentum), BETA, 0.3, 4, 1)
     end, end_momentum = leapfrog(path, point, momentum, BETA, 0.3, 3)
-    again, same, _ = trajectory._integrate(path, (end, end_momentum), BETA, 0.3, 4, 4)
+    again, same = trajectory._integrate(path, (end, end_momentum), BETA, 0.3, 4, 4)
     there, back = [0, 4, 1, 2, 3], [3, 2, 1, 0, 4]  # from the first place to the last
     np.testing.assert_allclose(
         again.z[jnp.array(back)], points.z[jnp.array(there)], atol=1e-5
@@ -181,12 +185,12 @@ def test_each_point_has_its_own_residuals(start):
 
     path = plain._replace(target_with_residuals=target)
     key = jax.random.key(0)
-    end, info = MOVE(key, path, evaluate(path, point.z), BETA, 0.3)
-    expected_end, expected = MOVE(key, plain, point, BETA, 0.3)
-    np.testing.assert_allclose(info.residuals["twice"], 2.0 * info.z)
-    assert end.residuals is None and expected.residuals is None
-    for a, b in ((end.z, expected_end.z), (info.z, expected.z)):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+    cloud, _ = MOVE(key, path, evaluate(path, point.z), BETA, 0.3)
+    expected, _ = MOVE(key, plain, point, BETA, 0.3)
+    np.testing.assert_allclose(cloud.points.residuals["twice"], 2.0 * cloud.points.z)
+    assert expected.points.residuals is None
+    np.testing.assert_allclose(cloud.points.z, expected.points.z, rtol=1e-5)
+    np.testing.assert_allclose(cloud.log_w, expected.log_w, rtol=1e-4)
 
 
 def test_points_of_no_density_have_no_weight():
@@ -198,15 +202,11 @@ def test_points_of_no_density_have_no_weight():
     move = jax.jit(lambda key, z: MOVE(key, wall, evaluate(wall, z), 1.0, STEP))
     keys = jax.random.split(jax.random.key(0), 200)
     for z in (jnp.array([0.2]), jnp.array([-0.2])):
-        points, info = jax.vmap(move, (0, None))(keys, z)
-        inside = info.z[..., 0] > 0.0
+        cloud, info = jax.vmap(move, (0, None))(keys, z)
+        inside = cloud.points.z[..., 0] > 0.0
         assert jnp.any(inside) and jnp.any(~inside)
-        assert jnp.all(
-            jnp.where(inside, True, jnp.exp(info.log_w) == 0.0)
-            | ~jnp.any(inside, axis=1, keepdims=True)
-        )
-        has_density = jnp.any(inside, axis=1)
-        assert jnp.all((points.z[:, 0] > 0.0) == has_density)
+        has_density = jnp.any(inside, axis=1, keepdims=True)
+        assert jnp.all(inside | (jnp.exp(cloud.log_w) == 0.0) | ~has_density)
         assert jnp.all(jnp.isfinite(info.accept_prob))
 
 

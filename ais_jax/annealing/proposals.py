@@ -108,9 +108,8 @@ def annealed(
         plain = without_residuals(path)
         before = step_sizes if average == "end" else step_sizes[:-1]
         chains = run(key, keys[:, 1], plain, z, before)
-        log_w = jnp.zeros_like(chains.log_w)
-        if weighting == "importance":
-            log_w = chains.log_w
+        is_uniform = weighting == "uniform"
+        log_w = jnp.zeros_like(chains.log_w) if is_uniform else chains.log_w
         accept_prob = jnp.mean(chains.accept_prob, axis=0)
         if average == "end":
             return WeightedSamples(chains.point.z, log_w, accept_prob)

@@ -1,6 +1,6 @@
 """Better gradients, one change at a time and all together, at equal cost.
 
-python -m experiments.compare --config=configs/compare.py --config.run.data_dir=DIR
+python -m experiments.sweep --config=configs/compare.py --config.run.data_dir=DIR
 
 The baseline is the paper's method at this project's defaults. Each of the others
 changes some of its settings and trains for so many epochs that all make the same number

@@ -1,35 +1,143 @@
-"""Every setting, with its default; the other configs change some of them.
+"""Every setting of a run, said once: its default, what it may be, and what it means.
 
     python -m experiments.main --config=configs/default.py:ais --config.dataset=digits
 
 The argument after the colon picks the estimator (ais, dreg, iwae, mh_hmc, stl, vae),
 and with it the settings of `config.estimator`, or `best`: ais with the settings of
 `presets.BEST`. A setting that the estimator does not read does not exist, so a mistyped
-one is an error. None means: chosen from the other settings (`configs/presets.py`) or,
-in `sharding` and `block_rows`, for the machine.
+one is an error. Where a type stands for the default it is None: chosen from the other
+settings (`configs/presets.py`) or, in `sharding`, for the machine.
 """
 
 import difflib
+import math
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import presets
 
-MOVES = {
-    "num_temperatures": 5,
-    "num_leapfrog": 5,
-    "average": "end",
-    "phi_loss": "elbo",
-    "num_phi_samples": 1,
+
+class Range(NamedTuple):
+    """The numbers from the least one to another, which is not in it."""
+
+    least: float
+    end: float = math.inf
+
+    def __str__(self):
+        end = "" if self.end == math.inf else f" and below {self.end}"
+        return f"at least {self.least}{end}"
+
+
+class Setting(NamedTuple):
+    """A setting: its default or its type, a line of help, and what it may be."""
+
+    default: Any
+    help: str
+    allowed: Range | tuple[str, ...] | None = None
+
+    @property
+    def kind(self):
+        """The type of its values."""
+        is_none = isinstance(self.default, type)
+        return self.default if is_none else type(self.default)
+
+
+_UNITS = ("unit", "encoder")
+_FORCES = ("auto", "float32", "tf32", "bf16")
+_SCHEDULES = ("adaptive", "linear", "sigmoid", "all_target")
+_SECTIONS = {
+    "": {
+        "seed": Setting(0, "of the first replicate", Range(0)),
+        "num_replicates": Setting(1, "seeds trained side by side", Range(1)),
+        "num_epochs": Setting(10, "passes over the training images", Range(1)),
+        "batch_size": Setting(128, "images in a training step", Range(1)),
+        "dataset": Setting("digits", "a name, a path, tfds:NAME"),
+        "data_dir": Setting("", "else $AIS_JAX_DATA, else ~/.cache/ais_jax/data"),
+        "init_from": Setting(
+            "", "folder of a run whose theta and phi training begins at"
+        ),
+    },
+    "model": {
+        "factory": Setting("", "your model, package.module:function"),
+        "likelihood": Setting("bernoulli", "or another of `likelihoods.LIKELIHOODS`"),
+        "network": Setting("perceptron", "or convolution, whose widths are channels"),
+        "latent_sizes": Setting((50,), "of each stochastic layer, from the pixels up"),
+        "widths": Setting(((200, 200),), "of each layer's perceptron"),
+        "activation": Setting("tanh", "or another of flax.linen"),
+        "data_mean_bias": Setting(True, "the decoder starts at the mean image"),
+        "precision": Setting("float32", "of matrix products"),
+        "force_precision": Setting("auto", "of HMC's force; auto: by device", _FORCES),
+    },
+    "estimator": {  # all but the first two are of HMC's moves
+        "name": Setting("ais", "the argument of the config"),
+        "num_samples": Setting(1, "K, samples or chains of an image"),
+        "num_temperatures": Setting(5, "T, weight increments"),
+        "num_leapfrog": Setting(5, "L, leapfrog steps of a move"),
+        "average": Setting("end", "or points, of the last trajectory"),
+        "phi_loss": Setting("elbo", "or another of `losses.PHI_LOSSES`"),
+        "num_phi_samples": Setting(1, "draws of q in phi's loss"),
+        "preconditioner": Setting("encoder", "the scale of HMC's steps", _UNITS),
+        "schedule": Setting("linear", "a name, or betas from 0 to 1 with commas"),
+        "final_moves": Setting(1, "moves after the last weight"),
+        "resample_below": Setting(
+            0.0, "share of K; chains of a lower ESS are resampled"
+        ),
+        "weighting": Setting("importance", "or uniform"),
+    },
+    "optimizer": {
+        "schedule": Setting("stages", "the paper's 3^i epochs; constant, cosine"),
+        "name": Setting("adam", "or another of optax and optax.contrib"),
+        "learning_rate": Setting((1e-3,), "one, or one for each replicate"),
+        "settings": Setting({}, "others, {'weight_decay': 1e-4, 'clip_norm': 1.0}"),
+    },
+    "optimizer.phi": {  # of the encoder
+        "name": Setting(str, "None: theta's"),
+        "learning_rate": Setting(tuple, "None: theta's"),
+        "settings": Setting({}, "beside theta's, where the optimizer is the same"),
+    },
+    "training": {
+        "steps_per_row": Setting(100, "in one dispatch, one row of metrics", Range(1)),
+        "checkpoint_seconds": Setting(60.0, "0: after every row", Range(0)),
+        "evaluate_epochs": Setting(
+            0, "test log p(x) every so many; 0: never", Range(0)
+        ),
+        "average_decay": Setting(
+            0.0, "of theta's evaluated average; 0: no", Range(0, 1)
+        ),
+    },
+    "sharding": {
+        "data": Setting(int, "devices of a batch; CPU: cores, else 1", Range(1)),
+        "replicate": Setting(int, "devices of the replicates; likewise", Range(1)),
+    },
+    "evaluation": {
+        "preset": Setting("standard", "of every None here", tuple(presets.EVALUATION)),
+        "seed": Setting(0, "of pixels, pilot and chains", Range(0)),
+        "start": Setting("encoder", "wide: widened", ("encoder", "prior", "wide")),
+        "num_examples": Setting(int, "test images; 0: all", Range(0)),
+        "subset": Setting("random", "which of them, by the seed", ("random", "first")),
+        "num_chains": Setting(int, "of an image", Range(1)),
+        "num_temperatures": Setting(int, "T, weight increments", Range(1)),
+        "num_leapfrog": Setting(int, "L, leapfrog steps of a move", Range(1)),
+        "schedule": Setting(str, "of the temperatures", _SCHEDULES),
+        "preconditioner": Setting(str, "the scale of HMC's steps", _UNITS),
+        "iwae_samples": Setting(int, "of the IWAE bound", Range(1)),
+        "num_simulated": Setting(int, "for the bidirectional gap; 0: none", Range(0)),
+        "num_pilot": Setting(32, "examples that temperatures are tuned on", Range(1)),
+        "force_precision": Setting("auto", "of HMC's force; as the model's", _FORCES),
+        "chunk_size": Setting(100, "examples computed, and saved, at a time", Range(1)),
+    },
 }
-ESTIMATORS = {
-    "ais": {**MOVES, "schedule": "linear", "final_moves": 1, "resample_below": 0.0},
-    "dreg": {},
-    "iwae": {},
-    "mh_hmc": {**MOVES, "weighting": "uniform"},
-    "stl": {},
-    "vae": {},
+SETTINGS = {  # by dotted names
+    f"{section}.{name}".lstrip("."): setting
+    for section, settings in _SECTIONS.items()
+    for name, setting in settings.items()
+}
+ESTIMATORS = ("ais", "dreg", "iwae", "mh_hmc", "stl", "vae")
+_MOVING = {  # estimators that move -> defaults of their own
+    "ais": {},
+    "mh_hmc": {"schedule": "all_target", "weighting": "uniform"},
 }
 
 
@@ -46,89 +154,15 @@ def get_config(estimator="ais"):
             f"estimator={estimator!r} is unknown: did you mean {near!r}? "
             f"Choose from {', '.join(known)}."
         )
-    config = ConfigDict()
-    config.seed = 0
-    config.num_replicates = 1  # seeds trained side by side in one program
-    config.num_epochs = 10
-    config.batch_size = 128
-    config.dataset = "digits"  # a name, a path, tfds:NAME
-    config.data_dir = ""  # $AIS_JAX_DATA, else ~/.cache/ais_jax/data
-    config.init_from = ""  # folder of a run whose theta and phi training starts from
-
-    config.model = ConfigDict()
-    config.model.factory = ""  # your model, package.module:function; docs/own_data.md
-    config.model.likelihood = "bernoulli"  # or another of `likelihoods.LIKELIHOODS`
-    config.model.network = "perceptron"  # or convolution, whose widths are channels
-    config.model.latent_sizes = (50,)  # of each stochastic layer, from the pixels up
-    config.model.widths = ((200, 200),)  # of each layer's perceptron
-    config.model.activation = "tanh"  # or another of flax.linen
-    config.model.data_mean_bias = True  # the decoder starts at the mean image
-    config.model.precision = "float32"  # or tf32, bf16
-    config.model.force_precision = "auto"  # of HMC's force: the fastest here, or a name
-
-    config.estimator = ConfigDict()
-    config.estimator.name = estimator
-    config.estimator.num_samples = 1  # K
-    for name, value in ESTIMATORS[estimator].items():
-        config.estimator[name] = value
-    if "num_leapfrog" in config.estimator:
-        config.estimator.preconditioner = "encoder"
-
-    config.step_size = ConfigDict()  # of HMC in training
-    config.step_size.first = placeholder(float)  # by estimator.preconditioner
-    config.step_size.target = 0.6  # acceptance
-    config.step_size.grow = 1.002
-    config.step_size.shrink = 0.998
-    config.step_size.smallest = placeholder(float)  # likewise
-    config.step_size.largest = placeholder(float)  # likewise
-
-    config.optimizer = ConfigDict()
-    config.optimizer.schedule = "stages"  # the paper's 3^i; constant, cosine
-    config.optimizer.warmup = 0.0  # share of the steps in which the rate rises
-    config.optimizer.name = "adam"  # or another of optax and optax.contrib
-    config.optimizer.learning_rate = (1e-3,)  # one, or one for each replicate
-    config.optimizer.clip_norm = placeholder(float)  # of the gradient; None: no limit
-    config.optimizer.b1 = placeholder(float)  # 0.9; in these None: the optimizer's
-    config.optimizer.b2 = placeholder(float)  # 0.999
-    config.optimizer.eps = placeholder(float)  # adam: 1e-4, as the authors'
-    config.optimizer.weight_decay = placeholder(float)
-    config.optimizer.phi = ConfigDict()  # of the encoder; None: as above
-    config.optimizer.phi.name = placeholder(str)
-    config.optimizer.phi.learning_rate = placeholder(tuple)
-    config.optimizer.phi.clip_norm = placeholder(float)
-    config.optimizer.phi.b1 = placeholder(float)
-    config.optimizer.phi.b2 = placeholder(float)
-    config.optimizer.phi.eps = placeholder(float)
-    config.optimizer.phi.weight_decay = placeholder(float)
-
-    config.training = ConfigDict()
-    config.training.steps_per_row = 100  # steps in one dispatch, one row of metrics
-    config.training.checkpoint_seconds = 60.0  # 0: after every row
-    config.training.evaluate_epochs = 0  # test log p(x) every so many epochs; 0: never
-    config.training.average_decay = 0.0  # of theta's average, which is evaluated; 0: no
-    config.training.block_rows = placeholder(int)  # CPU: by the cache; else all
-
-    config.sharding = ConfigDict()
-    config.sharding.data = placeholder(int)  # devices of a batch; CPU: cores, else 1
-    config.sharding.replicate = placeholder(int)  # of the replicates; likewise
-
-    config.evaluation = ConfigDict()
-    config.evaluation.preset = "standard"  # quick, standard, paper: for every None here
-    config.evaluation.seed = 0
-    config.evaluation.start = "encoder"  # or wide (the encoder, widened), prior
-    config.evaluation.num_examples = placeholder(int)  # test images; 0: all
-    config.evaluation.subset = "random"  # which of them, by the seed; or first
-    config.evaluation.num_chains = placeholder(int)
-    config.evaluation.num_temperatures = placeholder(int)
-    config.evaluation.num_leapfrog = placeholder(int)
-    config.evaluation.schedule = placeholder(str)  # adaptive, linear, sigmoid
-    config.evaluation.preconditioner = placeholder(str)  # unit, encoder
-    config.evaluation.iwae_samples = placeholder(int)
-    config.evaluation.num_simulated = placeholder(int)  # for the bidirectional gap
-    config.evaluation.num_pilot = 32  # examples that tune temperatures and step sizes
-    config.evaluation.force_precision = "auto"  # as the model's, of the evaluation
-    config.evaluation.target = 0.65  # acceptance in the pilot
-    config.evaluation.first_step_size = placeholder(float)  # by the preconditioner
-    config.evaluation.gap_threshold = 0.1  # nats; a larger gap prints a warning
-    config.evaluation.chunk_size = 100  # examples computed, and saved, at a time
-    return config
+    config = {}
+    for name, setting in SETTINGS.items():
+        *sections, last = name.split(".")
+        is_common = sections != ["estimator"] or last in ("name", "num_samples")
+        if is_common or estimator in _MOVING:
+            section = config
+            for parent in sections:
+                section = section.setdefault(parent, {})
+            is_none = isinstance(setting.default, type)
+            section[last] = placeholder(setting.kind) if is_none else setting.default
+    config["estimator"].update(_MOVING.get(estimator, {}), name=estimator)
+    return ConfigDict(config)

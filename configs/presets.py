@@ -49,7 +49,7 @@ BEST = {  # the argument "best" of a config, in place of an estimator: one chain
         "phi": {"name": "adam", "learning_rate": (2e-3,)},
     },
 }
-STEP_SIZES = {  # preconditioner -> what every None of config.step_size becomes
+STEP_SIZES = {  # preconditioner -> HMC's step sizes; "unit" has the paper's
     "unit": {"first": 0.1, "smallest": 0.001, "largest": 0.3},
     "encoder": {"first": 0.2, "smallest": 0.01, "largest": 1.5},
 }

@@ -2,7 +2,7 @@
 
 python -m experiments.sweep --config=configs/table1.py --workdir=runs/tables
 
-18 models of 3,280 epochs each: weeks on one machine (`--dry_run` says how many).
+18 models of 3,280 epochs each: months on one machine of two cores (docs/scaling.md).
 `configs/table1.py:digits` trains the nine models of one data set on scikit-learn's
 digits in a few minutes. The argument after the colon:
 

@@ -6,6 +6,7 @@ page or the picture that the site has of it; else their text is left.
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -14,6 +15,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 IMAGE = re.compile(r'(<img[^>]* src=")([^"]+)(")')
+SETTINGS = """# Settings
+
+`--config.NAME=VALUE` sets one on the command line, `config.NAME = value` in a config.
+None is chosen from the other settings (`configs/presets.py`) or, in `sharding`, for the
+machine. An estimator has those of `estimator` that it reads.
+
+| name | default | what it is | what it may be |
+|---|---|---|---|
+"""
 CELL = re.compile(r"^# %%(?P<kind> \[markdown\])?[^\n]*\n", re.MULTILINE)
 
 
@@ -23,6 +33,7 @@ def on_files(files, config):
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
         files.append(File.generated(config, page, content=text))
+    files.append(File.generated(config, "settings.md", content=settings()))
     for script in sorted((docs / "gallery").glob("*.py")):
         page, text = f"gallery/{script.stem}.md", notebook(script.read_text())
         files.append(File.generated(config, page, content=text))
@@ -68,6 +79,21 @@ def outside_pictures(docs):
             path = (page.parent / to).resolve()
             if not path.is_relative_to(docs):
                 yield path.relative_to(ROOT)
+
+
+def settings():
+    """Markdown of all settings of `configs/default.py`."""
+    sys.path.append(str(ROOT))
+    from configs.default import SETTINGS as KNOWN
+
+    text = SETTINGS
+    for name, known in KNOWN.items():
+        default = None if isinstance(known.default, type) else known.default
+        allowed = known.allowed or known.kind.__name__
+        if isinstance(allowed, tuple) and isinstance(allowed[0], str):
+            allowed = ", ".join(allowed)
+        text += f"| `{name}` | `{default!r}` | {known.help} | {allowed} |\n"
+    return text
 
 
 def notebook(script):

@@ -9,7 +9,10 @@ if sys.argv[0] == "-m":  # one of the programs starts: no import of it is unguar
 
 
 def load_run(workdir, model=None):
-    """A trained run as an object: see `experiments.run.loaded.load_run`."""
-    from experiments.run import run
+    """A trained run as an object: see `experiments.run.run.Run`.
 
-    return run.load_run(workdir, model)
+    `model` is that of a run whose model was given in Python.
+    """
+    from experiments.evaluate.loaded import LoadedRun
+
+    return LoadedRun.load(workdir, model)

@@ -14,12 +14,10 @@ def main(names):
     args = flags.FLAGS
     if len(names) != 1 or not args.to:
         raise InputError("name one run's folder, and a file by --to=FILE.npz")
-    from experiments.run import (
-        export,
-        run,
-    )
+    from experiments.run import export
+    from experiments.run.run import Run
 
-    run = run.load_run(names[0]).replicate(args.replicate)
+    run = Run.load(names[0]).replicate(args.replicate)
     arrays = export.export(run, args.to)
     print(f"{args.to}: {len(arrays)} arrays and the config")
 

@@ -2,8 +2,8 @@
 
 python -m experiments.report RUN_OR_DIR... --out=DIR
 
-Only results.json, metrics.jsonl, config.json and variant.json are read, so that a
-report can be made again from what `--export` copied.
+Only results.json, metrics.jsonl and variant.json are read, so that a report can be made
+again from what `--export` copied.
 """
 
 from pathlib import Path

@@ -1,9 +1,10 @@
-"""Trains and evaluates every row of a table, each as `experiments.main` would.
+"""Trains and evaluates variants, each as `experiments.main` would.
 
 python -m experiments.sweep --config=configs/table1.py:digits --workdir=runs/digits
 
-The workdir gets one folder for each variant. Finished variants are skipped, unfinished
-ones resumed. Any run's config can be swept over any of its settings:
+The variants are the rows of a table or, with configs/compare.py, changes of one run,
+whose gains are printed. The workdir gets one folder for each. Finished variants are
+skipped, unfinished ones resumed. Any run's config can be swept over any settings:
 
 python -m experiments.sweep --config=configs/digits.py --workdir=runs/rates \
     --over=optimizer.learning_rate=1e-2,2e-2 --over=estimator.num_samples=1,5
@@ -21,34 +22,16 @@ def main():
 
     args = flags.FLAGS
     config = command_line.load_config()
-    if args.over:
-        _sweep_over(config)
-        return
-    variants = sweep.select(config, args.shard, args.only)
+    variants = sweep.select(config, args.shard, args.only, args.over, args.random)
     launch.use_cores([variant.config for variant in variants])
     if args.dry_run:
-        print(sweep.listing(config, variants, args.workdir))
+        print(sweep.listing(variants, args.workdir))
     else:
         sweep.run(variants, args.workdir)
 
 
-def _sweep_over(config):
-    """Runs the variants of --over one after the other, and prints what they reached."""
-    from experiments.paper import compare, grid
-    from experiments.run import launch
-    from experiments.system.errors import InputError
-
-    args = flags.FLAGS
-    for name in ("dry_run", "shard", "only"):
-        if args[name].present:
-            raise InputError(f"--{name} is for tables: leave it out with --over")
-    variants = grid.select(config, args.over, args.random)
-    launch.use_cores([variant.config for variant in variants])
-    print(compare.run(variants, args.workdir))
-
-
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", "runs/tables", "Folder of the sweep.")
+    flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.")
     flags.DEFINE_string("shard", "1/1", "i/n: share i, from 1, of n machines.")
     flags.DEFINE_list("only", [], "Names of the variants to run, with commas.")
     flags.DEFINE_bool("dry_run", False, "List the variants and their cost.")

@@ -12,7 +12,7 @@ from benchmarks import common, peers, runner
 
 ROOT = Path(__file__).parents[1]
 MEASURED = (
-    *("sampler", "training_step", "scaling", "memory", "startup", "predicted"),
+    *("sampler", "training_step", "scaling", "memory", "startup"),
     *("cores", "weak_scaling", "log_z", "outer_products", "smc"),
 )
 SLOW = (

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ais_jax
+from configs.default import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
@@ -73,6 +74,12 @@ def test_every_public_function_is_there_with_its_annotations(reference, module):
         signature = re.sub(r"\s", "", reference[_name_of(item)].partition(") ->")[0])
         for parameter in inspect.signature(item).parameters:
             assert f"{parameter}:" in signature, f"{module}.{name}({parameter})"
+
+
+def test_every_setting_is_on_its_page(site):
+    page = (site / "settings.html").read_text()
+    for name in SETTINGS:
+        assert f"<code>{name}</code>" in page
 
 
 def test_shapes_stand_in_the_reference(reference):

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from experiments.system.errors import DataError
 GIVEN = "given"  # the name of a data set that Python gives
 TEST_SHARE = 0.1  # of the images of one array
 SPLIT_SEED = 0
+_WHITE = {"uint8": 255, "uint16": 65535}  # type of whole numbers -> its intensity 1
 
 
 class Dataset(NamedTuple):
@@ -43,7 +45,8 @@ class Dataset(NamedTuple):
     ) -> "Dataset":
         """A data set of your arrays [N, ...]: images [H, W(, C)], or vectors.
 
-        Bytes (uint8) are scaled to [0, 1]; other numbers stay as they are.
+        Bytes (uint8) are divided by 255 and uint16 by 65535, unless all of them are 0
+        or 1. Other numbers stay as they are.
 
         Args:
             train: training images.
@@ -56,8 +59,8 @@ class Dataset(NamedTuple):
             seed: of that permutation.
 
         Raises:
-            DataError: for an array that holds no numbers, or NaN, or none; and for
-                arrays of different shapes.
+            DataError: for an array that holds no numbers, or NaN, or none, or has its
+                channels first; and for arrays of different shapes or scales.
         """
         given = {"train": train, "test": test, "valid": valid}
         arrays = {k: _numbers(name, k, a) for k, a in given.items() if a is not None}
@@ -67,10 +70,7 @@ class Dataset(NamedTuple):
         shapes = {split: a.shape[1:] for split, a in arrays.items()}
         if len(set(shapes.values())) > 1:
             raise DataError(f"dataset={name}: images differ in shape: {shapes}")
-        levels = {255 if a.dtype == np.uint8 else 1 for a in arrays.values()}
-        if len(levels) > 1:
-            raise DataError(f"dataset={name}: give all arrays as bytes, or none")
-        (levels,) = levels
+        levels = _levels(name, arrays)
         rows = {
             split: a.reshape(len(a), -1).astype(np.float32) / np.float32(levels)
             for split, a in arrays.items()
@@ -95,6 +95,27 @@ class Dataset(NamedTuple):
 
 
 def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
+    """The data set `with_values`, where its scale can be right and fits.
+
+    Raises:
+        DataError: for intensities of bytes, or uint16, that are all below a half.
+    """
+    scaled = with_values(dataset, likelihood)
+    if scaled.levels > 1:
+        _check_white(dataset)
+    if likelihood == "bernoulli":
+        share = np.mean((dataset.train > 0.1) & (dataset.train < 0.9))
+        if share > 0.5:
+            warnings.warn(
+                f"dataset={dataset.name}: {share:.0%} of the values are neither near 0 "
+                "nor near 1, and model.likelihood=bernoulli draws each as 0 or 1: grey "
+                "and colour images take discretized_logistic (of bytes) or gaussian",
+                stacklevel=3,
+            )
+    return scaled
+
+
+def with_values(dataset: Dataset, likelihood: str) -> Dataset:
     """The data set with the values that a likelihood takes: counts for counts.
 
     Raises:
@@ -137,6 +158,29 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (side, side) if side**2 == shape[0] else (1, *shape)
 
 
+def _levels(name, arrays):
+    """What whole numbers are divided by: the white of their type, or 1 where bits."""
+    if all(((a == 0) | (a == 1)).all() for a in arrays.values()):
+        return 1
+    levels = {_WHITE.get(a.dtype.name, 1) for a in arrays.values()}
+    if len(levels) > 1:
+        types = ", ".join(f"{split} is {a.dtype}" for split, a in arrays.items())
+        raise DataError(f"dataset={name}: {types}: give all arrays in one type")
+    return levels.pop()
+
+
+def _check_white(dataset):
+    """Refuses intensities of which none is near white, such as 0 to 16 of 255."""
+    largest = max(x.max() for x in dataset.splits().values())
+    if largest < 0.5:
+        level = round(largest * dataset.levels)
+        raise DataError(
+            f"dataset={dataset.name}: its largest level is {level}, of "
+            f"{dataset.levels}: give numbers that are scaled already (x / {level}.0, "
+            f"or x / {dataset.levels}.0 of dark images)"
+        )
+
+
 def _numbers(name, split, array):
     """An array of at least one image of finite numbers."""
     array = np.asarray(array)
@@ -147,6 +191,12 @@ def _numbers(name, split, array):
         )
     if not np.isfinite(array).all():
         raise DataError(f"dataset={name}: {split} has NaN or infinite values")
+    first, height, width = array.shape[1:] if array.ndim == 4 else (1, 1, 1)
+    if first < min(height, width) and (first <= 4 < width or height == width):
+        raise DataError(
+            f"dataset={name}: {split} is {list(array.shape)}, channels first: use "
+            "x.transpose(0, 2, 3, 1), or rows [N, X] where they are none"
+        )
     return array
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.data.catalogue import CATALOGUE, STUDY_MD5
 from experiments.system.errors import DataError
-from experiments.system.files import is_writable
+from experiments.system.files import cache_home, is_writable, user_path
 
 _COMPRESSED = 15  # type of an element of a .mat file
 _LARGEST = 784 * 24345 * 8 + 2**16  # bytes: `data`, and its names and sizes
@@ -74,8 +74,8 @@ def require_packages(name: str, packages: tuple[str, ...]) -> None:
 
 def user_cache() -> Path:
     """The user's cache folder: `$XDG_CACHE_HOME`, or ~/.cache, /ais_jax."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "ais_jax"
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (user_path(home) if home else cache_home()) / "ais_jax"
 
 
 def read_chardata(root: Path) -> tuple[dict[str, np.ndarray], str]:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 
@@ -30,8 +29,8 @@ from experiments.data.catalogue import (
     Sizes,
 )
 from experiments.data.dataset import GIVEN, Dataset, digest
+from experiments.system import files
 from experiments.system.errors import DataError
-from experiments.system.files import is_writable, load_arrays, write_arrays
 
 NAMES = tuple(CATALOGUE)
 _FORMAT = 1
@@ -131,8 +130,8 @@ def _catalogued(name):
 
 
 def _root(data_dir):
-    default = os.environ.get("AIS_JAX_DATA") or "~/.cache/ais_jax/data"
-    return Path(data_dir or default).expanduser()
+    given = data_dir or os.environ.get("AIS_JAX_DATA")
+    return files.user_path(given) if given else files.cache_home() / "ais_jax" / "data"
 
 
 def _check_pixels(name, arrays):
@@ -195,12 +194,12 @@ def _build(name, root):
         "source": source,
         "files": _fingerprint(name, root),
     }
-    paths = [p for p in _cache_paths(name, root) if is_writable(p.parent)]
+    paths = [p for p in _cache_paths(name, root) if files.is_writable(p.parent)]
     try:
         if not paths:
             raise OSError("no folder for it may be written")
         compact = {split: _compact(x) for split, x in arrays.items()}
-        write_arrays(paths[0], {"meta": np.array(json.dumps(meta)), **compact})
+        files.write_arrays(paths[0], {"meta": np.array(json.dumps(meta)), **compact})
     except OSError as error:
         warnings.warn(f"{name} was not cached: {error}", stacklevel=3)
     return arrays, source
@@ -224,10 +223,10 @@ def _sha256(path):
 
 def _read_caches(name, root):
     """Arrays and source from the first cache that is whole and up to date."""
-    files = _fingerprint(name, root)
+    originals = _fingerprint(name, root)
     for path in _cache_paths(name, root):
         try:
-            if path.is_file() and (content := _read_cache(path, files)):
+            if path.is_file() and (content := _read_cache(path, originals)):
                 return content
         except Exception as error:
             warnings.warn(
@@ -236,10 +235,10 @@ def _read_caches(name, root):
     return None
 
 
-def _read_cache(path, files):
-    stored = load_arrays(path)
+def _read_cache(path, originals):
+    stored = files.load_arrays(path)
     meta = json.loads(str(stored.pop("meta")))
-    if meta["format"] != _FORMAT or not files.items() <= meta["files"].items():
+    if meta["format"] != _FORMAT or not originals.items() <= meta["files"].items():
         return None
     arrays = {split: _expand(x) for split, x in stored.items()}
     if digest(arrays) != (CATALOGUE[path.stem].digest or meta["digest"]):

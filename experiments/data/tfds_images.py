@@ -11,7 +11,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -22,6 +21,7 @@ from experiments.data.catalogue import CATALOGUE
 from experiments.data.dataset import Dataset
 from experiments.data.downloads import find
 from experiments.system.errors import DataError
+from experiments.system.progress import is_terminal
 
 
 def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
@@ -116,7 +116,7 @@ def _prepare(tfds, base, name, folder):
         data_dir=folder, file_format="array_record"
     )
     config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
-    if not sys.stderr.isatty():
+    if not is_terminal():
         tfds.disable_progress_bar()
     # TFDS prints that it keeps what it prepares; here the folder is temporary.
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,15 +1,23 @@
 """Data sets by path: arrays in .npz and .npy, folders of images."""
 
+import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from experiments.data.catalogue import TFDS
 from experiments.data.dataset import Dataset
-from experiments.system.errors import DataError
+from experiments.system.errors import DataError, InputError
+from experiments.system.files import user_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-_SPLITS = ("train", "test", "valid")
+_SPLITS = {  # word in the name of an array or folder -> split
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation"), "valid"),
+}
+_LABELS = {"y", "label", "labels", "target", "targets"}  # in names of arrays
 
 
 def is_path(name: str) -> bool:
@@ -25,7 +33,7 @@ def find(name: str, root: Path) -> Path:
     Raises:
         DataError: there is neither.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     for place in (path, root / path.name):
         if place.exists():
             return place
@@ -37,9 +45,11 @@ def find(name: str, root: Path) -> Path:
 def load(name: str, root: Path) -> Dataset:
     """The data set of an .npz, an .npy or a folder of images.
 
-    An .npz holds `train`, `test` and perhaps `valid`, or one array; a folder holds
-    images, or the folders train, test and perhaps valid. One array, or one folder, is
-    split by `dataset.SPLIT_SEED`.
+    An .npz holds one array, or an array for each split; a folder holds images, or
+    folders for each split. A split is a word of the name: train, training, test,
+    testing, val, valid, validation. An array whose name has y, label or target, and
+    what a Macintosh adds, is left out. Without a split for tests the training images
+    are split by `dataset.SPLIT_SEED`.
 
     Raises:
         DataError: for a file or a folder that holds something else.
@@ -61,68 +71,107 @@ def _read_arrays(name, path):
         if isinstance(content, np.ndarray):
             return {"train": content}
         with content:
-            arrays = {key: content[key] for key in content.files}
+            keys = _by_split(name, [key for key in content.files if _is_own(key)])
+            return {split: content[key] for split, key in keys.items()}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"dataset={name} cannot be read: {reason}") from error
-    if len(arrays) == 1:
-        return {"train": next(iter(arrays.values()))}
-    if not {"train", "test"} <= arrays.keys():
+
+
+def _by_split(name, keys):
+    """Split -> name of its array; of one array without a split, train."""
+    images = [key for key in keys if not _words(key) & _LABELS]
+    splits = {key: _split(key) for key in images}
+    if len(images) == 1 and splits[images[0]] is None:
+        return {"train": images[0]}
+    found = {split: key for key, split in splits.items()}
+    if None in found or "train" not in found or len(found) < len(images):
         raise DataError(
-            f"dataset={name} holds {', '.join(arrays) or 'nothing'}: use train and "
-            "test, or one array"
+            f"dataset={name} holds {', '.join(keys) or 'nothing'}: name them train, "
+            "test and perhaps valid, or give one array"
         )
-    return {split: arrays[split] for split in _SPLITS if split in arrays}
+    return found
+
+
+def _words(name):
+    return set(re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()))
+
+
+def _split(name):
+    """The one split that a name's words say, such as Train or x_val, or None."""
+    splits = {_SPLITS[word] for word in _words(name) & _SPLITS.keys()}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def _is_own(path):
+    """Whether no part of a path is hidden, or what a Macintosh adds."""
+    parts = Path(path).parts
+    return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _read_folder(name, path):
-    """Split -> bytes [N, H, W(, 3)] of a folder's images, in the order of names."""
-    parts = {split: path / split for split in _SPLITS if (path / split).is_dir()}
-    if not parts:
-        parts = {"train": path}
-    files = {
-        split: sorted(f for f in part.rglob("*") if f.suffix.lower() in SUFFIXES)
-        for split, part in parts.items()
-    }
-    empty = [str(parts[split]) for split, each in files.items() if not each]
-    if empty or "train" not in files:
-        raise DataError(
-            f"dataset={name}: {empty[0] if empty else path / 'train'} has no images "
-            f"({', '.join(SUFFIXES)})"
-        )
-    is_grey = all(_mode(f) in ("1", "L") for each in files.values() for f in each)
-    mode = "L" if is_grey else "RGB"
-    images = {split: [_pixels(f, mode) for f in each] for split, each in files.items()}
-    _check_sizes(name, files, images)
+    """Split -> [N, H, W(, 3)] of a folder's images, in the order of names."""
+    files = _files_by_split(name, path)
+    images = {split: [_pixels(f) for f in each] for split, each in files.items()}
+    _check_alike(name, files, images)
+    if len({image.ndim for image in chain(*images.values())}) > 1:  # grey and colour
+        for each in images.values():
+            each[:] = [x if x.ndim == 3 else np.stack([x] * 3, -1) for x in each]
     return {split: np.stack(each) for split, each in images.items()}
 
 
-def _mode(file):
-    from PIL import Image
+def _files_by_split(name, path):
+    """Split -> its images, by the outermost folder that names one; else all train."""
+    files = {}
+    for file in sorted(path.rglob("*")):
+        inner = file.relative_to(path)
+        if _is_own(inner) and file.suffix.lower() in SUFFIXES and file.is_file():
+            splits = filter(None, map(_split, inner.parts[:-1]))
+            files.setdefault(next(splits, None), []).append(file)
+    named = {_split(p.name) for p in path.iterdir() if p.is_dir()} - {None}
+    if files.keys() == {None} and not named:
+        return {"train": files[None]}
+    if None in files and len(files) > 1:
+        raise DataError(
+            f"dataset={name}: {files.pop(None)[0]} is in no folder of a split, as "
+            f"others are of {min(files)}: put all into train, test or valid"
+        )
+    if missing := ({"train"} | named) - files.keys():
+        raise DataError(
+            f"dataset={name} has no images for {min(missing)} ({', '.join(SUFFIXES)})"
+        )
+    return files
+
+
+def _pixels(file):
+    """An upright image: [H, W] of a grey one, [H, W, 3] of others."""
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
-            return image.mode
-    except OSError as error:
+        with Image.open(file) as opened:
+            is_film = getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO"
+            image = ImageOps.exif_transpose(opened)
+        alpha = 255
+        if image.mode[-1] in "Aa" or "transparency" in image.info:
+            alpha, _ = image.convert("RGBA").getchannel("A").getextrema()
+        if not image.mode.startswith(("I", "F")):  # these have more than 8 bits
+            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is no image that can be read: {error}") from error
+    if is_film or alpha < 255:
+        what = "has several frames" if is_film else "is transparent in places"
+        raise DataError(f"{file} {what}: save it as one opaque image")
+    return np.asarray(image)
 
 
-def _pixels(file, mode):
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert(mode))
-    except OSError as error:
-        raise DataError(f"{file} is no image that can be read: {error}") from error
-
-
-def _check_sizes(name, files, images):
-    first = images["train"][0].shape
-    for split, each in images.items():
-        for file, image in zip(files[split], each):
-            if image.shape != first:
-                raise DataError(
-                    f"dataset={name}: {file.name} is {image.shape[:2]}, not "
-                    f"{first[:2]} as {files['train'][0].name}: make all of one size"
-                )
+def _check_alike(name, files, images):
+    """Refuses images that differ in size, or in the numbers of their levels."""
+    like = [(x.shape[:2], x.dtype.name) for x in chain(*images.values())]
+    for file, this in zip(chain(*files.values()), like):
+        if this != like[0]:
+            raise DataError(
+                f"dataset={name}: {file.name} is {this[0]} of {this[1]}, not "
+                f"{like[0][0]} of {like[0][1]} as the first: make all alike"
+            )

@@ -12,16 +12,16 @@ from experiments.system.files import read_arrays, write_arrays
 from experiments.system.progress import Progress
 
 
-def run_chunks(folder, examples, size, load, function, names, multiple=1):
+def run_chunks(folder, examples, function, names, *, load, size, multiple=1):
     """Runs a function over examples chunk by chunk; finished chunks are read back.
 
     Args:
         folder: where each chunk's results are kept.
         examples: i[N], the indices of the examples.
-        size: examples in a chunk; the last one is filled up with its last example.
-        load: indices i[C] -> tuple of the chunk's arrays, a leading axis of C each.
         function: (indices, *arrays) -> dict of arrays with a leading axis of C.
         names: of these arrays. They are finite, but for an `_error` of one chain.
+        load: indices i[C] -> tuple of the chunk's arrays, a leading axis of C each.
+        size: examples in a chunk; the last one is filled up with its last example.
         multiple: C is rounded up to a multiple of it, the number of devices.
 
     Returns:
@@ -80,6 +80,6 @@ def _check_finite(part, indices, stage):
         name, row = place
         raise NonFiniteResult(
             f"{name} of example {indices[row]} is not finite ({stage}): nothing is "
-            "reported. Evaluate with evaluation.preconditioner=unit, a smaller "
-            "evaluation.first_step_size, or an earlier checkpoint."
+            "reported. Evaluate with evaluation.preconditioner=unit, or an earlier "
+            "checkpoint."
         )

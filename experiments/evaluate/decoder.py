@@ -11,12 +11,7 @@ from ais_jax.models.likelihoods import LIKELIHOODS
 from experiments.data import load
 from experiments.data.dataset import GIVEN
 from experiments.evaluate import evaluate
-from experiments.run import (
-    build,
-    factory,
-    launch,
-    train,
-)
+from experiments.run import build, factory, launch, train
 from experiments.run.settings import changed, resolve
 from experiments.system import files
 from experiments.system.errors import ConfigError, DataError
@@ -52,8 +47,8 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     settings = resolve(config)
     if settings.optimizer.get("weight_decay"):
         raise ConfigError(
-            f"optimizer.weight_decay={settings.optimizer['weight_decay']} would change "
-            "the decoder: use optimizer.name=adam"
+            f"optimizer.settings.weight_decay={settings.optimizer['weight_decay']} "
+            "would change the decoder: use optimizer.name=adam"
         )
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
@@ -62,9 +57,9 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
     if settings.evaluation.start != "prior":
         return launch.train_and_evaluate(config, workdir, dataset=given, model=model)
     with files.prepared(workdir):
-        setup, dataset = launch.open_run(settings, workdir, True, given, model)
-        trained = train.Trained(train.initial_state(setup), 0, 0.0, 0.0, 0)
-        results = evaluate.evaluate(setup, dataset, trained, workdir)
+        setup, dataset = launch.open_training(settings, workdir, given, model)
+        run = train.as_run(setup, workdir, train.initial_state(setup))
+        results = evaluate.evaluate(run, dataset)
     print(evaluate.report(results))
     return results
 

@@ -4,36 +4,22 @@ import hashlib
 import json
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from ais_jax.evidence import (
-    log_z,
-)
-from ais_jax.evidence import (
-    plan as tuning,
-)
+from ais_jax.evidence.estimates import Bounds
+from ais_jax.evidence.plan import Plan, resample_plan
 from configs import presets
 from experiments.data.dataset import Dataset
-from experiments.evaluate import (
-    diagnostics,
-    pictures,
-    test_set_mean,
-)
-from experiments.evaluate.chunks import run_chunks
-from experiments.evaluate.evaluator import (
-    AIS,
-    ENCODER,
-    Evaluator,
-)
-from experiments.run.build import Training
-from experiments.run.folder import provenance
-from experiments.run.migrate import VERSION
-from experiments.run.train import Trained
+from experiments.evaluate import diagnostics, pictures, test_set_mean
+from experiments.evaluate.evaluator import AIS, ENCODER, Evaluator
+from experiments.run import build
+from experiments.run.folder import VERSION, provenance
+from experiments.run.metrics import last_row
+from experiments.run.run import Run
 from experiments.system.devices import is_first
 from experiments.system.files import read_arrays, write_arrays, write_json
 from experiments.system.progress import log
@@ -42,39 +28,52 @@ ACTIVE_UNIT_VARIANCE = 0.01
 CURVE_EXAMPLES = 200  # test images of a learning curve
 
 
-def evaluate(setup: Training, dataset: Dataset, trained: Trained, workdir: Path):
+def evaluate(run: Run, dataset: Dataset):
     """Evaluates every replicate, writes plots and results.json and returns the latter.
 
-    Finished chunks are kept in `workdir/evaluation`, so that a stopped evaluation goes
-    on where it was. Its results are kept there too, as `log_z.json`; results.json
-    is a copy of the newest.
+    Finished chunks are kept in the run's `evaluation`, so that a stopped evaluation
+    goes on where it was. Its results are kept there too, as `evaluation.json`;
+    results.json is a copy of the newest.
     """
-    started, workdir = time.monotonic(), Path(workdir)
-    settings = setup.settings.evaluation
-    evaluator = Evaluator(setup, dataset, settings)
-    diagnostics.of_few_images(settings, dataset)
-    params = parameters(trained.state)
-    folder = _folder(settings, dataset, trained.step, params, workdir)
-    bound = [evaluator.bind(each) for each in params]
-    parts = [_evaluate_one(b, folder / f"replicate_{r}") for r, b in enumerate(bound)]
+    started = time.monotonic()
+    evaluator = Evaluator(run, dataset, run.settings.evaluation)
+    diagnostics.of_few_images(evaluator.settings, dataset)
+    folder = _folder(run, evaluator)
+    parts = [
+        _evaluate_one(params, evaluator, folder / f"replicate_{r}")
+        for r, params in enumerate(run.replicates)
+    ]
     results = {
         "version": VERSION,
         **_summary([part["test"] for part in parts]),
         "replicates": parts,
-        "epochs": trained.epochs,
-        "steps": trained.step,
-        "gradient_evaluations": trained.gradient_evaluations,
-        "training_seconds": trained.seconds,
+        **training_cost(run, dataset),
         "evaluation_seconds": time.monotonic() - started,
-        "config": setup.settings.saved,
+        "config": run.settings.saved,
         "data": {"digest": dataset.digest, "source": dataset.source},
         **provenance(),
     }
     if is_first():
-        for path in (folder / "log_z.json", workdir / "results.json"):
+        for path in (folder / "evaluation.json", run.folder / "results.json"):
             write_json(path, results)
-        pictures.draw(bound[0], parts[0], workdir, trained.step)
+        pictures.draw(run, evaluator, parts[0])
     return results
+
+
+def training_cost(run, dataset):
+    """What the training of a run cost: the numbers of results.json, by their names.
+
+    Gradient evaluations are passes forward and backward through log p(x, z), for one
+    replicate; seconds are summed over resumes.
+    """
+    batch_size = run.settings.batch_size
+    estimator = build.build_estimator(run.settings, run.model)
+    return {
+        "epochs": run.step / (len(dataset.train) // batch_size),
+        "steps": run.step,
+        "gradient_evaluations": run.step * batch_size * estimator.gradient_evaluations,
+        "training_seconds": last_row(run.folder).get("seconds", 0.0),
+    }
 
 
 def report(results):
@@ -122,7 +121,7 @@ def _error(value, lone, digits=3):
 
 
 def curve(setup, dataset):
-    """A quick test log p(x) for learning curves: state -> dict of metrics.
+    """A quick test log p(x) for learning curves: `Run` -> dict of metrics.
 
     It uses the quick preset's chains on 200 test images; its values are lists over
     replicates where there are several.
@@ -132,43 +131,26 @@ def curve(setup, dataset):
     devices = setup.mesh.size
     num = min(CURVE_EXAMPLES, len(dataset.test)) // devices * devices
 
-    def measure(state):
+    def measure(run):
         indices, values = evaluator.images[:num], []
-        for params in parameters(state):
-            bound = evaluator.bind(params)
-            images = np.asarray(bound.test_images(indices))
-            log_p = sharding.fetch(bound.ais(bound.tune(), indices, images))["log_p"]
-            values.append(float(np.mean(log_p)))
+        images = np.asarray(evaluator.test_images(indices))
+        for params in run.replicates:
+            plan = evaluator.tune(params)
+            ais = sharding.fetch(evaluator.ais(params, plan, indices, images))
+            values.append(float(np.mean(ais["log_p"])))
         return {"test_log_p": values[0] if len(values) == 1 else values}
 
     return measure
 
 
-def parameters(state):
-    """(theta, phi) of each replicate of a `TrainState`, on the host."""
-    state = sharding.fetch(state)
-    both = (state.theta, state.inference.params)
-    num = len(state.step_sizes)
-    return [jax.tree.map(lambda a, r=r: a[r], both) for r in range(num)]
-
-
-def _evaluate_one(evaluator, folder):
+def _evaluate_one(params, evaluator, folder):
     """All the numbers of one replicate, as nested dicts."""
-    plan = _plan(evaluator, folder)
-
-    def on_test(name, function, names):
-        return run_chunks(
-            folder / name,
-            evaluator.images,
-            evaluator.settings.chunk_size,
-            lambda indices: (evaluator.test_images(indices),),
-            function,
-            names,
-            evaluator.mesh.size,
-        )
-
-    ais = on_test("ais", partial(evaluator.ais, plan), AIS)
-    encoder = on_test("encoder", evaluator.encoder, ENCODER)
+    plan = _plan(params, evaluator, folder)
+    in_chunks, images = evaluator.in_chunks, evaluator.images
+    chains = partial(evaluator.ais, params, plan)
+    ais = in_chunks(folder / "ais", images, chains, AIS)
+    bounds = partial(evaluator.encoder, params, None)
+    encoder = in_chunks(folder / "encoder", images, bounds, ENCODER)
     test = {name: _moments(ais[name]) for name in ("log_p", "ess", "accept_prob")}
     test["log_p"]["monte_carlo"] = float(
         np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
@@ -180,33 +162,32 @@ def _evaluate_one(evaluator, folder):
     active = np.var(encoder["posterior_mean"], axis=0) > ACTIVE_UNIT_VARIANCE
     test["active_units"] = int(np.sum(active))
     test["num_examples"] = evaluator.num_examples
-    if whole := test_set_mean.of_all_images(evaluator, ais["log_p"], folder / "elbo"):
+    of_all_images = partial(test_set_mean.of_all_images, evaluator, params)
+    if whole := of_all_images(ais["log_p"], folder / "elbo"):
         test["log_p_all"] = whole
     if evaluator.num_examples < len(evaluator.dataset.test):
         test["images"] = evaluator.images.tolist()
     diagnostics.of_sampling(ais, test, evaluator.settings)
     part = {"test": test}
     if evaluator.settings.num_simulated:
-        part["bidirectional"] = _bidirectional(evaluator, plan, folder)
+        part["bidirectional"] = _bidirectional(params, evaluator, plan, folder)
     return part
 
 
-def _bidirectional(evaluator, plan, folder):
+def _bidirectional(params, evaluator, plan, folder):
     """Bounds on simulated data at T / 8, T / 4, T / 2 and T temperatures."""
     settings = evaluator.settings
     num, top = settings.num_simulated, settings.num_temperatures
     ladder = sorted({max(1, top // part) for part in (8, 4, 2, 1)})
     part = {"num_temperatures": ladder, "num_simulated": num}
     for rung in ladder:
-        thinned = tuning.resample_plan(jax.tree.map(jnp.asarray, plan), rung)
-        bounds = run_chunks(
+        thinned = resample_plan(jax.tree.map(jnp.asarray, plan), rung)
+        bounds = evaluator.in_chunks(
             folder / f"bounds_{rung}",
             np.arange(num),
-            settings.chunk_size,
-            evaluator.simulate,
-            lambda i, x, z, plan=thinned: evaluator.bounds(plan, i, x, z),
-            log_z.Bounds._fields,
-            evaluator.mesh.size,
+            partial(evaluator.bounds, params, thinned),
+            Bounds._fields,
+            load=partial(evaluator.simulate, params),
         )
         bounds["gap"] = bounds["upper"] - bounds["lower"]
         for name in ("lower", "upper", "gap"):
@@ -218,16 +199,16 @@ def _bidirectional(evaluator, plan, folder):
     return part
 
 
-def _plan(evaluator, folder):
+def _plan(params, evaluator, folder):
     """The frozen plan: read back, or tuned in a pilot and saved."""
     path = folder / "plan.npz"
     saved = read_arrays(path)
     if sharding.any_process(not _is_plan(saved, evaluator.settings.num_temperatures)):
         log.info("Pilot: tuning temperatures and step sizes.")
-        saved = sharding.from_first(jax.device_get(evaluator.tune()._asdict()))
+        saved = sharding.from_first(jax.device_get(evaluator.tune(params)._asdict()))
         if is_first():
             write_arrays(path, saved)
-    return tuning.Plan(**{name: jnp.asarray(value) for name, value in saved.items()})
+    return Plan(**{name: jnp.asarray(value) for name, value in saved.items()})
 
 
 def _is_plan(saved, num_temperatures):
@@ -241,12 +222,13 @@ def _is_plan(saved, num_temperatures):
     return bool(is_ladder and np.all(np.isfinite(step_sizes) & (step_sizes > 0)))
 
 
-def _folder(settings, dataset, step, params, workdir):
+def _folder(run, evaluator):
     """The folder of this very evaluation, named by a digest of what it depends on."""
-    settings = settings._asdict()
-    identity = [settings, step, _digest(params), dataset.digest, jax.__version__]
+    settings = evaluator.settings._asdict()
+    digests = _digest(run.replicates), evaluator.dataset.digest
+    identity = [settings, run.step, *digests, jax.__version__]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = workdir / "evaluation" / f"step_{step}-{digest[:8]}"
+    folder = run.folder / "evaluation" / f"step_{run.step}-{digest[:8]}"
     if is_first():
         write_json(folder / "settings.json", settings)
     return folder

@@ -1,6 +1,5 @@
 """The compiled functions of an evaluation."""
 
-import copy
 from functools import partial
 
 import jax
@@ -9,18 +8,17 @@ import numpy as np
 
 from ais_jax import sharding
 from ais_jax.annealing.hmc import hmc_step
-from ais_jax.batching import (
-    chain_keys,
-    example_keys,
-    map_examples,
+from ais_jax.batching import chain_keys, example_keys, map_examples
+from ais_jax.evidence.log_z import (
+    bidirectional_bounds,
+    importance_log_weights,
+    log_normalizer,
 )
-from ais_jax.evidence import (
-    log_z,
-)
-from ais_jax.evidence import (
-    plan as tuning,
-)
-from ais_jax.models import latent
+from ais_jax.evidence.plan import tune_examples
+from ais_jax.models.latent import posterior_path
+from ais_jax.numerics import effective_sample_size, log_mean_exp
+from configs import presets
+from experiments.evaluate.chunks import run_chunks
 from experiments.run import build
 
 KL_SAMPLES = 100
@@ -33,67 +31,56 @@ SAMPLES_AT_A_TIME = 100  # of the IWAE bound
 class Evaluator:
     """The compiled functions of one evaluation, for every replicate and chunk.
 
-    They are called through a copy that holds one replicate's (theta, phi): `bind`.
-    Every example has keys by its index, so that its numbers depend neither on
-    the chunk nor on which other examples are evaluated.
+    Params are one replicate's (theta, phi). Every example has keys by its index, so
+    that its numbers depend neither on the chunk nor on which others are evaluated.
 
     Attributes:
         images: i[N], the indices of the test images that are evaluated.
         num_examples: N.
+        in_chunks: `run_chunks` of this evaluation's chunks, by default of test images.
+        ais: (params, plan, indices i32[C], images f32[C, X]) -> dict of f32[C], log
+            p(x) by annealed chains.
+        encoder: (params, None, indices, images) -> dict of arrays [C, ...]: ELBO, IWAE
+            bound, KL and the posterior mean.
+        elbo: the same of the ELBO alone, by few draws.
+        bounds: (params, plan, indices, images, z f32[C, D]) -> dict of f32[C], bounds
+            on log p(x) of pairs drawn from the model.
     """
 
-    def __init__(self, setup, dataset, settings):
-        self.model, self.mesh = _model(setup, dataset, settings), setup.mesh
+    def __init__(self, run, dataset, settings):
+        """Of a `Run`, or of the `build.Training` that is to give it."""
+        self.model, self.mesh = _model(run, settings), run.mesh
         self.dataset, self.settings = dataset, settings
         names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
         keys = jax.random.split(jax.random.key(settings.seed), len(names))
         self.keys = dict(zip(names, keys))
         self.images = _choose(settings, len(dataset.test))
         self.num_examples = len(self.images)
+        self.in_chunks = partial(
+            run_chunks,
+            load=lambda indices: (self.test_images(indices),),
+            size=settings.chunk_size,
+            multiple=run.mesh.size,
+        )
         self.transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
-        self._draws_pixels = build.draws_pixels(setup.settings, dataset)
+        self._draws_pixels = build.draws_pixels(run.settings, dataset)
         self._block_size = partial(
-            build.block_size, setup.settings, dataset.test.shape[1]
+            build.block_size, run.settings, dataset.test.shape[1]
         )
-        self._ais = self._compile(self._one_ais, settings.num_chains)
-        self._encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)
-        self._elbo = self._compile(self._one_elbo, ELBO_SAMPLES)
-        self._bounds = self._compile(self._one_bounds, settings.num_chains)
+        self.ais = self._compile(self._one_ais, settings.num_chains)
+        self.encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)
+        self.elbo = self._compile(self._one_elbo, ELBO_SAMPLES)
+        self.bounds = self._compile(self._one_bounds, settings.num_chains)
         self._tune = jax.jit(self._pilot)
-        self._simulate = jax.jit(
-            lambda params, keys: jax.vmap(self.model.simulate, (0, None))(
-                keys, params[0]
-            )
-        )
+        simulate = jax.vmap(self.model.simulate, (0, None))
+        self._simulate = jax.jit(lambda theta, keys: simulate(keys, theta))
 
     def path(self, params, x):
         """The `AnnealingPath` of an image f32[X] by (theta, phi)."""
         start = build.STARTS[self.settings.start]
         return start(self.model, *params, x, self.settings.preconditioner)
 
-    def bind(self, params):
-        """This evaluator with (theta, phi)."""
-        bound = copy.copy(self)
-        bound.params = params
-        return bound
-
-    def ais(self, plan, indices, images):
-        """Log p(x) by AIS: dict of f32[C] of images f32[C, X]."""
-        return self._ais(self.params, plan, indices, images)
-
-    def encoder(self, indices, images):
-        """ELBO, IWAE bound, KL and the posterior mean: dict of arrays [C, ...]."""
-        return self._encoder(self.params, None, indices, images)
-
-    def elbo(self, indices, images):
-        """The ELBO alone, by few draws: dict of f32[C]."""
-        return self._elbo(self.params, None, indices, images)
-
-    def bounds(self, plan, indices, images, z):
-        """Bounds on log p(x) of pairs drawn from the model: dict of f32[C]."""
-        return self._bounds(self.params, plan, indices, images, z)
-
-    def tune(self):
+    def tune(self, params):
         """The pilot: a `Plan`, from images that are not scored."""
         images = self.dataset.train
         if self.dataset.valid is not None:
@@ -102,42 +89,29 @@ class Evaluator:
         xs = self._binarize(images, pilot)
         if jax.process_count() == 1 and len(pilot) % self.mesh.size == 0:
             xs = jax.device_put(xs, sharding.by_row(self.mesh))
-        return self._tune(self.params, xs)
+        return self._tune(params, xs)
 
-    def simulate(self, indices):
+    def simulate(self, params, indices):
         """Pairs drawn from the model: (images f32[C, X], z f32[C, D])."""
-        return self._simulate(
-            self.params, example_keys(self.keys["simulate"], jnp.asarray(indices))
-        )
+        keys = example_keys(self.keys["simulate"], jnp.asarray(indices))
+        return self._simulate(params[0], keys)
 
     def test_images(self, indices):
         """Test images f32[C, X], binarized once and for all by seed and index."""
         return self._binarize(self.dataset.test, indices)
-
-    def decode(self, z):
-        """Mean images f32[N, X] of latents f32[N, D]."""
-        theta, _ = self.params
-        return jax.jit(jax.vmap(lambda z: self.model.decode(theta, z)))(z)
-
-    def encode(self, images):
-        """Posterior means f32[N, D] of images f32[N, X]."""
-        _, phi = self.params
-        return jax.jit(jax.vmap(lambda x: self.model.proposal(phi, x).mean))(images)
 
     def _compile(self, function, num_chains):
         """A function of one example, for a chunk: (params, shared, indices, ...)."""
         block = self._block_size(num_chains)
 
         def chunk(params, shared, indices, *examples):
-            def one(index, *example):
-                return function(params, shared, index, *example)
-
+            one = partial(function, params, shared)
             return map_examples(one, indices, *examples, block_size=block)
 
         return sharding.spread_examples(chunk, self.mesh)
 
     def _one_ais(self, params, plan, index, x):
-        result = log_z.log_normalizer(
+        result = log_normalizer(
             jax.random.fold_in(self.keys["ais"], index),
             self.path(params, x),
             plan,
@@ -155,9 +129,9 @@ class Evaluator:
     def _one_encoder(self, params, _, index, x):
         theta, phi = params
         q, p = self.model.proposal(phi, x), self.model.prior(theta)
-        log_w = log_z.importance_log_weights(
+        log_w = importance_log_weights(
             jax.random.fold_in(self.keys["iwae"], index),
-            latent.posterior_path(self.model, theta, phi, x),
+            posterior_path(self.model, theta, phi, x),
             self.settings.iwae_samples,
             SAMPLES_AT_A_TIME,
         )
@@ -166,22 +140,22 @@ class Evaluator:
         )
         return {
             "elbo": jnp.mean(log_w),
-            "iwae": log_z.log_mean_exp(log_w),
-            "iwae_ess": log_z.effective_sample_size(log_w),
+            "iwae": log_mean_exp(log_w),
+            "iwae_ess": effective_sample_size(log_w),
             "kl": jnp.mean(jax.vmap(q.log_prob)(z) - jax.vmap(p.log_prob)(z)),
             "posterior_mean": q.mean,
         }
 
     def _one_elbo(self, params, _, index, x):
-        log_w = log_z.importance_log_weights(
+        log_w = importance_log_weights(
             jax.random.fold_in(self.keys["iwae"], index),
-            latent.posterior_path(self.model, *params, x),
+            posterior_path(self.model, *params, x),
             *(ELBO_SAMPLES, ELBO_SAMPLES),
         )
         return {"elbo": jnp.mean(log_w)}
 
     def _one_bounds(self, params, plan, index, x, z):
-        bounds = log_z.bidirectional_bounds(
+        bounds = bidirectional_bounds(
             jax.random.fold_in(self.keys["bounds"], index),
             self.path(params, x),
             z,
@@ -201,15 +175,14 @@ class Evaluator:
         )
 
     def _pilot(self, params, xs):
-        return tuning.tune_examples(
+        return tune_examples(
             self.keys["pilot"],
             lambda x: self.path(params, x),
             xs,
             num_temperatures=self.settings.num_temperatures,
             schedule=self.settings.schedule,
             transition=self.transition,
-            target=self.settings.target,
-            first_step_size=self.settings.first_step_size,
+            first_step_size=presets.STEP_SIZES[self.settings.preconditioner]["first"],
         )
 
 
@@ -221,10 +194,10 @@ def _choose(settings, num):
     return np.random.default_rng(settings.seed).permutation(num)[:size]
 
 
-def _model(setup, dataset, settings):
-    """The model of the training, with the evaluation's force where it has another."""
-    trained, precision = setup.settings, settings.force_precision
+def _model(run, settings):
+    """The model of the run, with the evaluation's force where it has another."""
+    trained, precision = run.settings, settings.force_precision
     if trained.factory or precision in (build.AUTO, trained.model["force_precision"]):
-        return setup.model
+        return run.model
     model = trained.model | {"force_precision": precision}
-    return build.build_model(trained._replace(model=model), dataset.image_shape)
+    return build.build_model(trained._replace(model=model), run.image_shape)

@@ -1,6 +1,6 @@
 """The pictures of a finished run, in its folder and in TensorBoard."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
@@ -12,53 +12,57 @@ TRAVERSED = 10  # latents, those that change the picture most
 STEPS = np.linspace(-2.5, 2.5, 11)  # of a traversal, in prior standard deviations
 
 
-def draw(evaluator, part, workdir, step):
-    """Writes samples, reconstructions, traversals and bounds of a bound evaluator."""
-    folder = Path(workdir) / "plots"
-    images, z = evaluator.simulate(np.arange(NUM_SAMPLES))
-    draws, means = _shown(evaluator, images), _shown(evaluator, evaluator.decode(z))
+@plots.optional()
+def draw(run, evaluator, part):
+    """Writes samples, reconstructions, traversals and bounds of a `Run`.
+
+    Args:
+        run: a replicate.
+        evaluator: `Evaluator` of the run.
+        part: its numbers, as results.json holds them.
+    """
+    folder, shown = run.folder / "plots", partial(_shown, evaluator.dataset)
+    images, z = evaluator.simulate(run.params, np.arange(NUM_SAMPLES))
+    draws, means = shown(images), shown(run.decode(z))
     kinds = {
         "samples": (means, "samples: means of p(x|z), z from the prior"),
         "sample_pixels": (draws, "samples: pixels drawn from p(x|z), z from the prior"),
     }
-    for name, (shown, title) in kinds.items():
-        plots.image_grid(shown, folder / f"{name}.png", columns=10, title=title)
+    for name, (grid, title) in kinds.items():
+        plots.image_grid(grid, folder / f"{name}.png", columns=10, title=title)
     x = evaluator.test_images(evaluator.images[:NUM_RECONSTRUCTED])
-    codes = evaluator.encode(x)
+    codes, _ = run.encode(x)
     plots.reconstructions(
-        _shown(evaluator, x),
-        _shown(evaluator, evaluator.decode(codes)),
-        folder / "reconstructions.png",
+        shown(x), shown(run.decode(codes)), folder / "reconstructions.png"
     )
-    _draw_traversals(evaluator, np.asarray(codes[0]), folder / "traversals.png")
+    _draw_traversals(run, shown, codes[0], folder / "traversals.png")
     if gap := part.get("bidirectional"):
         names = ("num_temperatures", "lower", "gap", "gap_error")
         plots.bounds(*(gap[name] for name in names), folder / "bounds.png")
-    _to_tensorboard(folder, Path(workdir) / "tensorboard", step)
+    _to_tensorboard(folder, run.folder / "tensorboard", run.step)
 
 
-def _draw_traversals(evaluator, code, path):
+def _draw_traversals(run, shown, code, path):
     """A row for each of the latents that matter: an image's code, that latent moved."""
     z = np.tile(code, (len(code), len(STEPS), 1))
     every = np.arange(len(code))
     z[every, :, every] = STEPS
-    ends = evaluator.decode(z[:, (0, -1)].reshape(-1, len(code)))
-    first, last = np.asarray(ends).reshape(len(code), 2, -1).swapaxes(0, 1)
+    ends = run.decode(z[:, (0, -1)].reshape(-1, len(code)))
+    first, last = ends.reshape(len(code), 2, -1).swapaxes(0, 1)
     chosen = np.argsort(-np.mean(np.abs(last - first), axis=1))[:TRAVERSED]
-    means = evaluator.decode(z[chosen].reshape(-1, len(code)))
+    means = run.decode(z[chosen].reshape(-1, len(code)))
     title = (
         f"means of p(x|z): latents {', '.join(map(str, chosen))} by row,\n"
         f"each from {STEPS[0]:g} to {STEPS[-1]:g}"
     )
-    shown = _shown(evaluator, means)
-    plots.image_grid(shown, path, columns=len(STEPS), title=title)
+    plots.image_grid(shown(means), path, columns=len(STEPS), title=title)
 
 
-def _shown(evaluator, images):
+def _shown(dataset, images):
     """Images [N, X] as [N, H, W(, C)], scaled to [0, 1] by the data's limits."""
-    low, high = evaluator.dataset.limits
+    low, high = dataset.limits
     images = (np.asarray(images) - low) / ((high - low) or 1.0)
-    return images.reshape(-1, *evaluator.dataset.image_shape)
+    return images.reshape(-1, *dataset.image_shape)
 
 
 def _to_tensorboard(folder, events, step):

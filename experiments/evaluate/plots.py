@@ -5,12 +5,17 @@ makes its folder if missing. Nothing here needs a display or changes `pyplot`'s 
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from experiments.system.errors import Ended
+from experiments.system.files import is_disk_full
+from experiments.system.progress import log
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X"  # one more than colours: no early pair is alike
@@ -22,6 +27,20 @@ _GREY = 0.5
 
 Rows = Sequence[Mapping[str, Any]]
 PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def optional() -> Iterator[None]:
+    """A picture never costs a result: what cannot be drawn is said in a line."""
+    try:
+        yield
+    except Ended:
+        raise
+    except Exception as error:  # of any drawing library
+        if is_disk_full(error):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        log.warning("Pictures are left out that could not be drawn: %s", reason)
 
 
 def learning_curves(rows: Rows, path: PathLike) -> None:
@@ -51,9 +70,10 @@ def learning_curves(rows: Rows, path: PathLike) -> None:
 
 
 def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None:
-    """Writes images f32[N, H, W] or f32[N, H, W, 3] side by side, from 0 to 1.
+    """Writes images f32[N, H, W] or f32[N, H, W, C] side by side, from 0 to 1.
 
-    Values outside are clipped; a last row that is not full ends in grey.
+    Values outside are clipped; a last row that is not full ends in grey. Three channels
+    are colours; others are grey pictures, side by side.
     """
     figure = _figure()
     _show(figure, _in_rows(images, columns))
@@ -228,14 +248,18 @@ def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
 
 
 def _in_rows(images: np.ndarray, columns: int) -> np.ndarray:
-    """[N, H, W(, 3)] as f32[rows, columns, H, W(, 3)], the last row padded in grey."""
+    """[N, H, W(, C)] as f32[rows, columns, H, W(, 3)], the last row padded in grey.
+
+    Of other than 3 channels each is a grey picture, from left to right.
+    """
     images = np.asarray(images, dtype=float)
-    is_grey, is_colour = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
-    if not (is_grey or is_colour) or not images.size:
+    if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
-            f"images must be [N, H, W] or [N, H, W, 3] and not empty, not "
+            f"images must be [N, H, W] or [N, H, W, C] and not empty, not "
             f"{images.shape}"
         )
+    if images.ndim == 4 and images.shape[3] != 3:
+        images = images.swapaxes(2, 3).reshape(*images.shape[:2], -1)
     padding = ((0, -len(images) % columns),) + ((0, 0),) * (images.ndim - 1)
     images = np.pad(images, padding, constant_values=_GREY)
     return images.reshape(-1, columns, *images.shape[1:])

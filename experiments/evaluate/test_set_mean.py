@@ -1,22 +1,24 @@
 """Mean log p(x) of a whole test set of which a random part was evaluated."""
 
+from functools import partial
+
 import numpy as np
 
-from experiments.evaluate.chunks import run_chunks
 from experiments.system.errors import NonFiniteResult
 from experiments.system.progress import log
 
 FEWEST = 10  # images that a line is fitted to
 
 
-def of_all_images(evaluator, log_p, folder):
+def of_all_images(evaluator, params, log_p, folder):
     """Mean log p(x) of all test images, or None where it cannot be told.
 
     The ELBO costs next to nothing, so it is measured on every image, and stands in for
     log p(x) by `predicted_mean`.
 
     Args:
-        evaluator: `Evaluator` of one replicate.
+        evaluator: `Evaluator` of the run.
+        params: (theta, phi) of one replicate.
         log_p: f32[n] of the images that were evaluated, in nats.
         folder: where finished chunks are kept.
     """
@@ -24,15 +26,9 @@ def of_all_images(evaluator, log_p, folder):
     if evaluator.settings.subset != "random" or not FEWEST <= len(log_p) < num:
         return None
     try:
-        elbo = run_chunks(
-            folder,
-            np.arange(num),
-            evaluator.settings.chunk_size,
-            lambda indices: (evaluator.test_images(indices),),
-            evaluator.elbo,
-            ("elbo",),
-            evaluator.mesh.size,
-        )["elbo"]
+        measure = partial(evaluator.elbo, params, None)
+        every = np.arange(num)
+        elbo = evaluator.in_chunks(folder, every, measure, ("elbo",))["elbo"]
     except NonFiniteResult as error:
         log.warning("Nothing is said of all %d test images: %s", num, error)
         return None

@@ -7,10 +7,9 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
-from experiments.paper import cost, sweep
 from experiments.paper.differences import paired
-from experiments.paper.variants import Variant, counted
-from experiments.run import migrate
+from experiments.paper.variants import Variant, counted, gradient_evaluations, match
+from experiments.run.folder import read
 from experiments.run.settings import flatten, resolve
 from experiments.system.errors import InputError
 
@@ -21,29 +20,24 @@ test images, ± over images and seeds together. Gradient evaluations are those o
 seed."""
 
 
-def select(config: ConfigDict, only=()) -> list[Variant]:
-    """The variants of a comparison, the baseline first, or some of them by name.
+def select(config: ConfigDict) -> list[Variant]:
+    """The variants of a comparison, the baseline first.
 
     Raises:
         InputError: for a bad setting or name.
     """
-    if "variants" not in config or "run" not in config:
-        raise InputError("--config is no comparison's: use configs/compare.py")
-    asked = [("baseline", config.baseline), *(("only", name) for name in only)]
-    for setting, name in asked:
-        if name not in config.variants:
-            raise InputError(unknown_name(setting, name, list(config.variants)))
-    names = sorted(config.variants, key=lambda name: (name != config.baseline, name))
+    baseline = config.baseline
+    if baseline not in config.variants:
+        raise InputError(unknown_name("baseline", baseline, list(config.variants)))
+    names = sorted(config.variants, key=lambda name: (name != baseline, name))
     runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
     if config.equal_cost:
-        budget = cost.gradient_evaluations(resolve(runs[config.baseline]))
+        budget = gradient_evaluations(resolve(runs[baseline]))
         for run in runs.values():
-            cost.match(run, budget)
-    changes = {name: flatten(config.variants[name].to_dict()) for name in runs}
+            match(run, budget)
     return [
-        variant(name, run, changes[name])
+        variant(name, run, flatten(config.variants[name].to_dict()))
         for name, run in runs.items()
-        if not only or name in only
     ]
 
 
@@ -53,7 +47,7 @@ def table(variants: list[Variant], workdir: Path) -> str:
     for variant in variants:
         path = Path(workdir) / variant.name / "results.json"
         if path.exists():
-            found[variant.name] = migrate.read(path, "replicates")
+            found[variant.name] = read(path, "replicates")
     if not found:
         return "No variant is finished.\n"
     first = next(iter(found.values()))
@@ -66,7 +60,8 @@ def _changed(run, name, changes):
     """A copy of a run's config with some settings changed."""
     run = run.copy_and_resolve_references()
     try:
-        run.update(changes.to_dict())
+        with run.unlocked():  # for what the dicts of optimizers do not have yet
+            run.update(changes.to_dict())
     except (KeyError, TypeError) as error:
         raise InputError(f"variants.{name}: {error.args[0]}") from error
     return run
@@ -75,14 +70,6 @@ def _changed(run, name, changes):
 def variant(name: str, run: ConfigDict, changes: dict) -> Variant:
     """A `Variant` of a run's config with some settings changed, by dotted names."""
     return counted(name, None, run, {"changes": changes, "matched_cost": None})
-
-
-def run(variants, workdir):
-    """Runs the variants as a sweep does; returns the table, and keeps it."""
-    sweep.run(variants, workdir)
-    text = table(variants, workdir)
-    (Path(workdir) / "compare.md").write_text(text, encoding="utf-8")
-    return text
 
 
 def _gap(gaps):

@@ -18,8 +18,9 @@ from configs.figure1 import get_config
 from experiments.evaluate.plots import curve_style
 from experiments.paper import toy
 from experiments.run.folder import provenance
+from experiments.system import devices
 from experiments.system.errors import InputError
-from experiments.system.files import prepare, write_json
+from experiments.system.files import prepare, timestamp, write_json
 
 LEAST = {"num_leapfrog": 1, "num_draws": 100, "seed": 0}
 
@@ -44,7 +45,8 @@ def run(config, workdir=None):
     """
     start = time.perf_counter()
     rows = plan(config)
-    workdir = Path(workdir or Path("runs/figure1") / time.strftime("%Y%m%d-%H%M%S"))
+    devices.require_device()
+    workdir = Path(workdir or Path("runs/figure1") / timestamp())
     prepare(workdir)
     print(f"Working directory: {workdir}", flush=True)
     rows, draws = measure(config, rows)

@@ -14,10 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ais_jax import (
-    batching,
-    estimators,
-)
+from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training.step import sampled_gradient
 from ais_jax.training.step_sizes import (
@@ -25,13 +22,8 @@ from ais_jax.training.step_sizes import (
     update_step_sizes,
 )
 from experiments.evaluate import plots
-from experiments.evaluate.evaluate import parameters
-from experiments.run import (
-    build,
-    folder,
-    launch,
-    train,
-)
+from experiments.evaluate.evaluate import training_cost
+from experiments.run import build, folder, launch
 from experiments.run.settings import resolve
 from experiments.system.errors import InputError
 from experiments.system.files import write_json
@@ -56,16 +48,15 @@ def run(workdir, names=None, num_batches=100, overrides=None):
         InputError: for bad input, before any long work.
     """
     settings = resolve(folder.saved_config(workdir, overrides))
-    setup, dataset = launch.open_run(settings, workdir)
+    trained, dataset = launch.open_run(settings, workdir)
     names = (*(names or ESTIMATORS), EXACT)
-    estimates = {name: make_estimator(name, setup) for name in names}
-    trained = train.restore(setup, workdir)
-    rows = measure(setup, dataset, parameters(trained.state)[0], estimates, num_batches)
+    estimates = {name: make_estimator(name, trained) for name in names}
+    rows = measure(trained, dataset, estimates, num_batches)
     results = {
-        "epochs": trained.epochs,
+        "epochs": training_cost(trained, dataset)["epochs"],
         "num_batches": num_batches,
         "rows": rows,
-        "config": settings.saved,
+        "config": trained.settings.saved,
         **folder.provenance(),
     }
     write_json(Path(workdir) / "gradients.json", results)
@@ -74,7 +65,7 @@ def run(workdir, names=None, num_batches=100, overrides=None):
     return results
 
 
-def make_estimator(name, setup):
+def make_estimator(name, trained):
     """The estimator of a name such as 'dreg-K5' or 'ais-K5-T11+final_moves=2'.
 
     Other settings follow as +name=value. HMC's own, where they are not given, are those
@@ -94,25 +85,26 @@ def make_estimator(name, setup):
             settings["num_temperatures"] = int(num_temperatures)
         shared = {"num_leapfrog": "num_leapfrog", "preconditioner": "hmc_scale"}
         for ours, theirs in shared.items():
-            if theirs in known and ours in setup.settings.estimator:
-                settings[theirs] = setup.settings.estimator[ours]
+            if theirs in known and ours in trained.settings.estimator:
+                settings[theirs] = trained.settings.estimator[ours]
         for setting, value in re.findall(r"(\w+)=(\w+)", others):
             settings[setting] = int(value) if value.isdecimal() else value
-        return estimators.make(method, setup.model, **settings)
+        return estimators.make(method, trained.model, **settings)
     except ValueError as error:
         raise InputError(f"estimators={name!r}: {error}") from error
 
 
-def measure(setup, dataset, params, estimates, num_batches):
+def measure(trained, dataset, estimates, num_batches):
     """Rows of each estimator: name, cost, ESS as a share of N, what `compare` gives.
 
     What begins with `phi_` is of phi's gradient, beside the ELBO's: the losses iwae and
     dreg, which aim at a tighter bound, are biased there.
     """
-    x = _batches(setup.settings, dataset, num_batches)
+    settings = trained.settings
+    x = _batches(settings, dataset, num_batches)
 
     def draw(name, seed):
-        return _gradients(setup.settings, estimates[name], params, x, seed)
+        return _gradients(settings, estimates[name], trained.params, x, seed)
 
     exact, again = draw(EXACT, 0), draw(EXACT, 1)
     rows = []

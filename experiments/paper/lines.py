@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from configs import presets
 from experiments.paper import variants
 from experiments.paper.results import NEUTRAL
 from experiments.paper.tables import PAPER, TABLES, Row, match, rows
@@ -96,18 +95,12 @@ def arrange(lines: list[dict]) -> pd.DataFrame:
 
 
 def departures(run):
-    """What a run does otherwise than the authors, as text.
-
-    Step sizes that go with the preconditioner are not named beside it.
-    """
+    """What a run does otherwise than the authors, as text."""
     matched = run.results and match(run.results["config"])
     if not matched:
         return ""
-    config = run.results["config"]
+    ours = flatten(run.results["config"])
     theirs = flatten(resolve(variants.protocol_config(*matched)).saved)
-    preconditioner = config["estimator"].get("preconditioner", "unit")
-    implied = flatten({"step_size": presets.STEP_SIZES[preconditioner]})
-    ours = {k: v for k, v in flatten(config).items() if implied.get(k) != v}
     differ = [
         f"{name} {ours[name]} for {theirs[name]}"
         for name in sorted(ours.keys() & theirs.keys())

@@ -54,12 +54,14 @@ _CELLS = {  # column -> heading, format
 
 
 def write(runs: list[Run], out: Path) -> list[dict]:
-    """Writes report.md, tables.csv and the figures; runs of other seeds are pooled.
+    """Writes report.md, tables.csv, which pool runs of other seeds, and figures.
 
-    Returns the lines of tables.csv as dicts.
+    summary.csv has a row for each run. Returns the lines of tables.csv as dicts.
     """
     prepare(out)
-    out, runs = Path(out), pool(runs)
+    out = Path(out)
+    summary(runs).to_csv(out / "summary.csv", float_format="%.6g")
+    runs = pool(runs)
     lines = [line(run) for run in runs]
     whole = arrange(lines)
     whole.to_csv(out / "tables.csv", index=False)
@@ -72,6 +74,12 @@ def write(runs: list[Run], out: Path) -> list[dict]:
         text += "\n## Figures\n\n" + "\n".join(f"![{f}]({f})" for f in names) + "\n"
     write_text(out / "report.md", text)
     return whole.to_dict("records")
+
+
+def summary(runs: list[Run]) -> pd.DataFrame:
+    """A row for each run, by its name."""
+    rows = pd.DataFrame([line(run) for run in runs]).set_index("run")
+    return rows.drop(columns=["table", "source"])
 
 
 def _tables(whole):

@@ -1,5 +1,6 @@
 """The results of runs: collected from folders, copied, pooled over seeds."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -8,19 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.paper import differences
-from experiments.run import migrate
+from experiments.run.folder import read
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import flatten
 from experiments.system.errors import InputError
-from experiments.system.files import prepare
+from experiments.system.files import prepare, to_plain
 
 NEUTRAL = (  # settings that make no other result, or are reported by themselves
     *("seed", "num_replicates", "data_dir", "sharding", "training.steps_per_row"),
-    *("training.checkpoint_seconds", "training.evaluate_epochs", "training.block_rows"),
-    *("evaluation.seed", "evaluation.chunk_size", "evaluation.gap_threshold"),
-    *("evaluation.preset", "evaluation.first_step_size"),
+    *("training.checkpoint_seconds", "training.evaluate_epochs"),
+    *("evaluation.seed", "evaluation.chunk_size", "evaluation.preset"),
 )
-MAX_ROWS = 100  # of an exported metrics.jsonl, beside those with a test log p(x)
 
 
 class Run(NamedTuple):
@@ -28,7 +27,6 @@ class Run(NamedTuple):
 
     name: str  # unique in the report: its folder's name, with a number where needed
     folder: Path
-    path: Path  # of its results
     results: dict[str, Any] | None  # None where the run failed
     variant: dict[str, Any] | None  # variant.json, None for a run outside sweeps
     curve: list[dict[str, Any]]  # rows of metrics.jsonl that hold a test log p(x)
@@ -58,7 +56,7 @@ def collect(paths):
         folders |= loaded
     runs, seen = {}, set()
     for folder in sorted(folders, key=lambda f: (f.name, str(f))):
-        for file, results, variant in folders[folder]:
+        for results, variant in folders[folder]:
             content = json.dumps([results, variant], sort_keys=True, default=str)
             if content in seen:
                 continue
@@ -66,16 +64,15 @@ def collect(paths):
             name, number = folder.name, 2
             while name in runs:
                 name, number = f"{folder.name}-{number}", number + 1
-            runs[name] = Run(name, folder, file, results, variant, _curve(folder))
+            runs[name] = Run(name, folder, results, variant, _curve(folder))
     return [runs[name] for name in sorted(runs)]
 
 
 def export(runs, folder):
-    """Copies what a report needs, small enough to be committed.
+    """Copies what a report reads, small enough to be committed.
 
-    Of metrics.jsonl the rows with a test log p(x) are kept, and so many others that
-    there are about `MAX_ROWS`; of results.json all but the gap of each simulated
-    example, which no report reads. Plots stay behind.
+    Of metrics.jsonl these are the rows with a test log p(x); of results.json all but
+    the gap of each simulated example, and the images' numbers but once.
     """
     prepare(folder)
     for run in runs:
@@ -83,14 +80,14 @@ def export(runs, folder):
         if target.resolve() == run.folder:
             continue
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "variant.json"):
-            if (run.folder / name).exists():
-                shutil.copyfile(run.folder / name, target / name)
+        if run.variant:
+            shutil.copyfile(run.folder / "variant.json", target / "variant.json")
         if run.results:
-            text = json.dumps(_compact(run.path)) + "\n"
+            text = json.dumps(to_plain(_compact(run.results))) + "\n"
             (target / "results.json").write_text(text, encoding="utf-8")
-        if (run.folder / "metrics.jsonl").exists():
-            _thin(run.folder / "metrics.jsonl", target / "metrics.jsonl")
+        if run.curve:
+            text = "".join(json.dumps(to_plain(row)) + "\n" for row in run.curve)
+            (target / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
 def pool(runs: list[Run]) -> list[Run]:
@@ -113,7 +110,7 @@ def pool(runs: list[Run]) -> list[Run]:
 
 
 def _load(folder):
-    """[(file, results, variant)] of a run's folder, the newest evaluation first.
+    """[(results, variant)] of a run's folder, the newest evaluation first.
 
     It is empty where the folder holds no run, and has no results of one that failed.
 
@@ -121,16 +118,16 @@ def _load(folder):
         DamagedFile: for a file that is not JSON.
     """
     path = folder / "variant.json"
-    variant = migrate.read(path) if path.exists() else None
+    variant = read(path) if path.exists() else None
     files = [folder / "results.json", *folder.glob("evaluation/*/evaluation.json")]
     evaluations = [
-        (file, results, variant)
+        (results, variant)
         for file in files
         if file.exists()
-        and (results := migrate.read(file)).keys() >= {"test_log_p", "replicates"}
+        and (results := read(file)).keys() >= {"test_log_p", "replicates"}
     ]  # other results are another program's, such as figure1's
     if not evaluations and variant is not None and variant.get("failure"):
-        return [(path, None, variant)]
+        return [(None, variant)]
     return evaluations
 
 
@@ -139,24 +136,14 @@ def _curve(folder):
     return [row for row in rows if "test_log_p" in row]
 
 
-def _compact(path):
-    """results.json as it stands on disk, without the gap of each simulated example."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    for part in results["replicates"]:
+def _compact(results):
+    """A results.json without what no report reads."""
+    results = copy.deepcopy(results)
+    for number, part in enumerate(results["replicates"]):
         part.get("bidirectional", {}).pop("per_example_gap", None)
+        if number:
+            part["test"].pop("images", None)
     return results
-
-
-def _thin(source, target):
-    """Copies metrics.jsonl with fewer rows."""
-    rows = source.read_text(encoding="utf-8").splitlines(keepends=True)
-    every = max(1, len(rows) // MAX_ROWS)
-    kept = [
-        row
-        for i, row in enumerate(rows)
-        if '"test_log_p"' in row or (len(rows) - 1 - i) % every == 0
-    ]
-    target.write_text("".join(kept), encoding="utf-8")
 
 
 def _experiment(run):

@@ -9,17 +9,15 @@ from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
 from experiments.data import load
+from experiments.paper import compare, grid
 from experiments.paper import variants as expansion
 from experiments.paper.variants import Variant
-from experiments.run import launch, migrate
-from experiments.run.folder import check_same, differences
-from experiments.run.migrate import VERSION
+from experiments.run import launch
+from experiments.run.folder import VERSION, check_same, differences, read
 from experiments.run.settings import FREE
 from experiments.system import files
 from experiments.system.errors import (
-    CheckpointError,
     DamagedFile,
-    DiskFull,
     Ended,
     InputError,
     Stopped,
@@ -29,14 +27,24 @@ from experiments.system.progress import log
 _ELSEWHERE = tuple(name for name in FREE if name != "evaluation")
 
 
-def select(config: ConfigDict, shard="1/1", only=()) -> list[Variant]:
+def select(
+    config: ConfigDict, shard="1/1", only=(), over=(), num_random=0
+) -> list[Variant]:
     """The variants that this process is to run: a shard i/n of them, or some by name.
+
+    They are a table's rows, a comparison's variants or, of a run's config, the points
+    of a grid (`grid.select`).
 
     Raises:
         InputError: for a bad setting, shard or name.
     """
     index, count = _parse_shard(shard)
-    variants = expansion.expand(config)
+    if over:
+        variants = grid.select(config, over, num_random)
+    elif "variants" in config and "run" in config:
+        variants = compare.select(config)
+    else:
+        variants = expansion.expand(config)
     names = [variant.name for variant in variants]
     for name in only:
         if name not in names:
@@ -48,7 +56,8 @@ def select(config: ConfigDict, shard="1/1", only=()) -> list[Variant]:
 def run(variants, workdir):
     """Trains and evaluates variants one after the other, each in a folder.
 
-    Finished ones are skipped, unfinished ones go on where they were.
+    Finished ones are skipped, unfinished ones go on where they were. What those that
+    are no row of a table reached is printed, and kept in compare.md.
 
     Raises:
         InputError: for bad input, before any long work.
@@ -69,10 +78,7 @@ def run(variants, workdir):
     if failed:
         names = ", ".join(failed)
         raise Ended(f"{len(failed)} of {len(variants)} variants failed: {names}")
-    print(
-        f"Done. The tables: python -m experiments.report {workdir} "
-        f"--out={workdir / 'report'}"
-    )
+    print(_outcome(variants, workdir))
 
 
 def status(variant: Variant, folder: Path) -> str:
@@ -87,7 +93,7 @@ def status(variant: Variant, folder: Path) -> str:
     paths = [(folder / f"{name}.json", key) for name, key in kinds]
     try:
         saved, results, identity = [
-            migrate.read(path, key) if path.exists() else None for path, key in paths
+            read(path, key) if path.exists() else None for path, key in paths
         ]
     except DamagedFile as damage:
         log.warning("%s: %s", variant.name, damage)
@@ -101,10 +107,9 @@ def status(variant: Variant, folder: Path) -> str:
     return "failed" if identity and identity["failure"] else "unfinished"
 
 
-def listing(config, variants, workdir):
-    """The variants with their state and predicted cost, as lines of text."""
+def listing(variants: list[Variant], workdir: Path) -> str:
+    """The variants with their state and cost, as lines of text."""
     states = [status(v, Path(workdir) / v.name) for v in variants]
-    per_step, per_flop = expansion.calibrate(config)
     matched = [v.identity["matched_cost"] for v in variants]
     table = pd.DataFrame(
         {
@@ -113,24 +118,23 @@ def listing(config, variants, workdir):
             "epochs": [v.settings.num_epochs for v in variants],
             "steps": [v.steps for v in variants],
             "grad. evals": [float(v.gradient_evaluations) for v in variants],
-            "train FLOP": [v.train_flops for v in variants],
-            "eval FLOP": [v.evaluation_flops for v in variants],
-            "hours": [
-                (v.steps * per_step + v.flops * per_flop) / 3600 for v in variants
-            ],
             "cost / matched": [cost and cost["ratio"] for cost in matched],
         }
     )
-    left = table["hours"][table["state"] != "finished"].sum()
     text = table.dropna(axis="columns").to_string(
         index=False, float_format="{:.3g}".format
     )
-    return (
-        f"{text}\n{len(variants)} variants, {states.count('finished')} finished; "
-        f"{left:.3g} hours for the others at {1e-9 / per_flop:.3g} GFLOP/s and "
-        f"{1e3 * per_step:.3g} ms besides for each step (unfinished ones counted "
-        "whole; compiling left out)"
-    )
+    return f"{text}\n{len(variants)} variants, {states.count('finished')} finished"
+
+
+def _outcome(variants, workdir):
+    """What was reached, or how to see it where there are rows of the paper's tables."""
+    if any(variant.row for variant in variants):
+        out = workdir / "report"
+        return f"Done. The tables: python -m experiments.report {workdir} --out={out}"
+    text = compare.table(variants, workdir)
+    files.write_text(workdir / "compare.md", text)
+    return text
 
 
 def _run_one(variant, folder):
@@ -139,10 +143,10 @@ def _run_one(variant, folder):
     files.write_json(folder / "variant.json", {**identity, "failure": None})
     try:
         launch.train_and_evaluate(variant.config, folder)
-    except (Stopped, DiskFull):
+    except Stopped:
         raise
-    except (Ended, CheckpointError, DamagedFile, jax.errors.JaxRuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (Ended, ValueError, jax.errors.JaxRuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         files.write_json(folder / "variant.json", {**identity, "failure": reason})
         print(f"{variant.name} failed: {reason}", flush=True)
         return [variant.name]

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from configs import table1, table2
-from configs.default import ESTIMATORS
+from configs.default import get_config
 
 METHODS = {"dreg": "IWAE-DReG", "ais": "AIS", "mh_hmc": "MH-HMC"}
 NUM_LEAPFROG = 5
@@ -59,14 +59,13 @@ def num_moves(row, reading):
 
 def estimator_settings(row, reading):
     """The settings of `config.estimator`, but the preconditioner, that make a row."""
-    settings = {"name": row.method, "num_samples": row.num_samples}
-    if not row.printed_temperatures:
-        return settings
-    moves = {
-        "num_temperatures": num_moves(row, reading),
-        "num_leapfrog": NUM_LEAPFROG,
-    }
-    return settings | ESTIMATORS[row.method] | moves
+    settings = {"num_samples": row.num_samples}
+    if row.printed_temperatures:
+        settings["num_temperatures"] = num_moves(row, reading)
+        settings["num_leapfrog"] = NUM_LEAPFROG
+    defaults = get_config(row.method).estimator.to_dict()
+    defaults.pop("preconditioner", None)
+    return defaults | settings
 
 
 def match(config):

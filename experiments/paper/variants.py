@@ -1,4 +1,8 @@
-"""From a sweep's config to its variants: one run's config each, its cost, its shard."""
+"""From a sweep's config to its variants: one run's config each, its cost, its shard.
+
+Cost is counted in gradient evaluations (`Estimator.gradient_evaluations`), passes
+forward and backward through log p(x, z) for an image.
+"""
 
 from typing import NamedTuple
 
@@ -6,8 +10,10 @@ from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
 from configs import default, presets, table1
-from experiments.paper import cost, tables
+from experiments.data import load
+from experiments.paper import tables
 from experiments.paper.tables import Row
+from experiments.run import build
 from experiments.run.settings import Settings, resolve
 from experiments.system.errors import InputError
 
@@ -24,13 +30,6 @@ class Variant(NamedTuple):
     identity: dict  # what variant.json says: the row, the reading, the paper's number
     steps: int  # of training
     gradient_evaluations: int  # of its training, for one replicate
-    train_flops: float  # of its training, all replicates
-    evaluation_flops: float  # of its evaluation, all replicates
-
-    @property
-    def flops(self):
-        """Of training and evaluation."""
-        return self.train_flops + self.evaluation_flops
 
 
 def expand(config):
@@ -54,23 +53,41 @@ def variant(config, row):
     return counted(_name(config, row), row, run, _identity(config, row, matched))
 
 
-def counted(name, row, config, identity):
-    """A `Variant` with what its run costs."""
+def counted(name: str, row: Row | None, config: ConfigDict, identity: dict) -> Variant:
+    """A `Variant` with what its training costs.
+
+    Raises:
+        ConfigError: for a bad setting, or a batch that is larger than the data set.
+    """
     settings = resolve(config)
-    total = cost.gradient_evaluations(settings)
-    images = cost.sizes_of(settings).num_train
-    flops = 4.0 * cost.number_of_weights(settings) * total
-    return Variant(
-        name=name,
-        row=row,
-        config=config,
-        settings=settings,
-        identity=identity,
-        steps=settings.num_epochs * (images // settings.batch_size),
-        gradient_evaluations=total,
-        train_flops=flops * settings.num_replicates,
-        evaluation_flops=cost.evaluation_flops(settings) * settings.num_replicates,
-    )
+    steps = settings.num_epochs * _steps_per_epoch(settings)
+    total = gradient_evaluations(settings)
+    return Variant(name, row, config, settings, identity, steps, total)
+
+
+def gradient_evaluations(settings: Settings) -> int:
+    """Gradient evaluations of the whole training of one replicate."""
+    return settings.num_epochs * _evaluations_per_epoch(settings)
+
+
+def match(config: ConfigDict, budget: int) -> float:
+    """Sets a run's epochs by its gradient evaluations; returns their ratio to it."""
+    each = _evaluations_per_epoch(resolve(config))
+    config.num_epochs = max(1, round(budget / each))
+    return config.num_epochs * each / budget
+
+
+def _steps_per_epoch(settings):
+    num_train = load.sizes(settings.dataset, settings.data_dir).num_train
+    build.check_batch_size(settings, num_train)
+    return num_train // settings.batch_size
+
+
+def _evaluations_per_epoch(settings):
+    shape = load.sizes(settings.dataset, settings.data_dir).image_shape
+    estimator = build.build_estimator(settings, build.build_model(settings, shape))
+    images = _steps_per_epoch(settings) * settings.batch_size
+    return images * estimator.gradient_evaluations
 
 
 def run_config(config: ConfigDict, row: Row) -> ConfigDict:
@@ -104,34 +121,27 @@ def protocol_config(row: Row, reading: str | None) -> ConfigDict:
     return run_config(config, row)
 
 
-def shard(variants, index, count):
-    """The variants of machine `index` of `count` (from 1), balanced by their FLOPs.
+def shard(variants: list[Variant], index: int, count: int) -> list[Variant]:
+    """The variants of machine `index` of `count` (from 1), dealt round by their cost.
 
-    The most expensive variant goes to the machine with the least to do, and so on.
     Nothing but the config enters, so that all machines agree.
     """
-    loads, owner = [0.0] * count, {}
-    for each in sorted(variants, key=lambda v: (-v.flops, v.name)):
-        machine = loads.index(min(loads))
-        loads[machine] += each.flops
-        owner[each.name] = machine
-    return [v for v in variants if owner[v.name] == index - 1]
 
+    def order(variant):
+        cost = variant.gradient_evaluations * variant.settings.num_replicates
+        return -cost, variant.name
 
-def calibrate(config):
-    """(seconds that any step takes, seconds for each FLOP), by two small variants."""
-    rows = [Row(config.datasets[0], *row) for row in (("dreg", 1), ("ais", 5, 5))]
-    small, large = (variant(config, row) for row in rows)
-    seconds = [cost.seconds_per_step(v.settings) for v in (small, large)]
-    flops = [v.train_flops / v.steps for v in (small, large)]
-    per_flop = max((seconds[1] - seconds[0]) / (flops[1] - flops[0]), 0.0)
-    per_flop = per_flop or seconds[1] / flops[1]
-    return max(seconds[0] - per_flop * flops[0], 0.0), per_flop
+    dealt = sorted(variants, key=order)
+    mine = {v.name for v in dealt[index - 1 :: count]}
+    return [v for v in variants if v.name in mine]
 
 
 def _check(config):
     if "table" not in config:
-        raise InputError("--config is no sweep's: use configs/table1.py or table2.py")
+        raise InputError(
+            "--config is no sweep's: use configs/table1.py, table2.py or compare.py, "
+            "or give --over"
+        )
     choices = [("table", config.table, tables.TABLES)]
     choices += [("reading", config.reading, tables.READINGS)]
     choices += [("datasets", dataset, _DATASETS) for dataset in config.datasets]
@@ -155,11 +165,11 @@ def _match_cost(config, row, run):
         r for r in tables.PAPER if r.name.endswith(f"-{config.matched_reference}")
     )
     theirs = run_config(config, reference._replace(dataset=row.dataset))
-    budget = cost.gradient_evaluations(resolve(theirs))
+    budget = gradient_evaluations(resolve(theirs))
     return {
         "reference": config.matched_reference,
         "gradient_evaluations": budget,
-        "ratio": cost.match(run, budget),
+        "ratio": match(run, budget),
     }
 
 

@@ -1,7 +1,6 @@
 """From a run's settings to the library's objects: model, estimator, mesh, programs."""
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from ais_jax.models import (
 from ais_jax.models.likelihoods import LIKELIHOODS
 from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
+from experiments.system import devices
 from experiments.system.errors import ConfigError
 
 BLOCK_BYTES = (
@@ -45,6 +45,7 @@ class Training(NamedTuple):
     model: latent.LatentVariableModel
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
+    image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
     init: Callable  # (key, learning_rates) -> `TrainState`
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
@@ -132,6 +133,7 @@ def build_training(settings, dataset, model=None):
         model=model,
         estimator=estimator,
         mesh=mesh,
+        image_shape=dataset.image_shape,
         init=init,
         run_steps=epochs.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA
@@ -147,9 +149,7 @@ def _check_memory(settings, init, mesh):
     leaves = jax.tree.leaves(state)
     each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     needed = each * settings.num_replicates // mesh.shape[sharding.REPLICATE]
-    limits = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > (have := limits.get("bytes_limit", pages)):
+    if needed > (have := devices.memory()):
         raise ConfigError(
             f"model.widths={settings.model['widths']} with num_replicates="
             f"{settings.num_replicates} needs {needed / 2**30:.3g} GiB for the "
@@ -183,8 +183,9 @@ def build_mesh(settings):
     """The mesh of the settings; it makes JAX look for its devices.
 
     Raises:
-        ConfigError: where there are fewer devices.
+        InputError: where there are fewer devices, or none.
     """
+    devices.require_device()
     is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
     replicate, data = mesh_shape(settings, jax.device_count() if is_cpu else 1)
     try:
@@ -231,13 +232,11 @@ def block_size(settings, data_size, num_chains):
     Each has `num_chains` rows of `data_size` pixels in the matrix products. None, for
     all at once, is best on a GPU.
     """
-    rows = settings.block_rows
-    if rows is None:
-        if jax.default_backend() != "cpu":
-            return None
-        hidden = [width for layer in settings.model["widths"] for width in layer]
-        widest = max(data_size, *hidden, *settings.model["latent_sizes"])
-        if settings.model["network"] == "convolution":  # of a fourth of the places
-            widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
-        rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
+    if jax.default_backend() != "cpu":
+        return None
+    hidden = [width for layer in settings.model["widths"] for width in layer]
+    widest = max(data_size, *hidden, *settings.model["latent_sizes"])
+    if settings.model["network"] == "convolution":  # of a fourth of the places
+        widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
+    rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
     return max(1, rows // num_chains)

@@ -120,7 +120,7 @@ class Checkpointer:
             where = "no checkpoint had been saved"
         return NonFiniteLoss(
             f"{what} was not finite at step {step}; {where}. Try a smaller "
-            "optimizer.learning_rate or step_size.largest in another --workdir."
+            "optimizer.learning_rate in another --workdir."
         )
 
     def restore(self, template: Any, step: int | None = None) -> Any:
@@ -244,18 +244,9 @@ class Checkpointer:
         )
 
     def _saved(self, step: int) -> dict[str, list]:
-        """A checkpoint's manifest: path -> [shape, dtype, sha256].
-
-        Those of older versions have no digests.
-        """
+        """A checkpoint's manifest: path -> [shape, dtype, sha256]."""
         with _reading("its manifest"):
             return manifest.read(self._manager.metadata(step).custom_metadata)
-
-
-def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
-    """The steps of the complete checkpoints in a directory, which may be missing."""
-    names = os.listdir(directory) if os.path.isdir(directory) else []
-    return [int(name) for name in names if name.isdecimal()]
 
 
 @contextlib.contextmanager

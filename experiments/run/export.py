@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from experiments.run import manifest
-from experiments.run.settings import plain
 from experiments.system.errors import InputError
 from experiments.system.files import replacing, write_arrays
 
@@ -14,7 +13,7 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 def export(run, path):
-    """Writes theta and phi of a `loaded.Run`, with its config as JSON.
+    """Writes theta and phi of a `run.Run`, with its config as JSON.
 
     Arrays are called `theta/...` and `phi/...` by their places in the pytrees; an .npz
     holds `config`, a text, beside them, and .safetensors has it in its metadata.
@@ -25,7 +24,7 @@ def export(run, path):
     Raises:
         InputError: for another suffix, or where safetensors is not installed.
     """
-    path, config = Path(path), json.dumps(plain(run.config.to_dict()))
+    path, config = Path(path), json.dumps(run.settings.saved)
     if path.suffix not in SUFFIXES:
         raise InputError(f"to={path}: use a name that ends in {' or '.join(SUFFIXES)}")
     trees = {"theta": run.theta, "phi": run.phi}

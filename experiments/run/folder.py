@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import platform
+import re
 import subprocess
-import time
 from pathlib import Path
 
 import jax
@@ -13,12 +14,34 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
-from experiments.run import build, migrate
-from experiments.run.migrate import VERSION
+from experiments.run import build
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
-from experiments.system.files import write_json
+from experiments.system.files import damaged, read_json, timestamp, write_json
+
+VERSION = 7  # of config.json, results.json and variant.json
+
+
+def read(path: Path, *names: str) -> dict:
+    """A JSON file of a run, which has these names.
+
+    Raises:
+        DamagedFile: it is not JSON, or lacks one of the names.
+        ConfigError: another version of this program wrote it.
+    """
+    content = read_json(path)
+    missing = [n for n in names if not isinstance(content, dict) or n not in content]
+    if missing or not isinstance(content, dict):
+        raise damaged(path, f"it has no {missing[0] if missing else 'names'}")
+    if not isinstance(content.get("config", {}), dict):
+        raise damaged(path, "its config is none")
+    if (version := content.get("version", VERSION)) != VERSION:
+        raise ConfigError(
+            f"{path} has version={version}, and this program reads {VERSION}: use the "
+            "commit that wrote it, or start a new --workdir"
+        )
+    return content
 
 
 def default_workdir(settings):
@@ -31,8 +54,10 @@ def default_workdir(settings):
         raise ConfigError(
             "several processes need --workdir, a folder that all of them share"
         )
-    name = f"{settings.dataset}-{settings.estimator['name']}"
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    path = os.path.abspath(os.path.expanduser(settings.dataset))
+    dataset = re.sub(r"[^\w.-]", "_", Path(path).stem)
+    name = f"{timestamp()}-{dataset}-{settings.estimator['name']}"
+    return Path("runs") / name
 
 
 def claim(workdir, settings, data_digest, write=True, image_shape=()):
@@ -54,7 +79,7 @@ def claim(workdir, settings, data_digest, write=True, image_shape=()):
     }
     _check_same_everywhere(content)
     if path.exists():
-        saved = migrate.read(path, "config", "data_digest")
+        saved = read(path, "config", "data_digest")
         old = {**saved["config"], "data_digest": saved["data_digest"]}
         new = {**settings.saved, "data_digest": data_digest}
         check_same(workdir, old, new)
@@ -80,15 +105,16 @@ def check_same(workdir, old, new):
 
 def check_config(workdir, config):
     """Does as `check_same` for a config and the run that a folder holds."""
-    saved = migrate.read(Path(workdir) / "config.json", "config")
+    saved = read(Path(workdir) / "config.json", "config")
     check_same(workdir, saved["config"], resolve(config).saved)
 
 
 def _goes_on(name, before, now, saved):
     """Whether a run goes on for more epochs, which only a constant rate allows."""
     optimizer = saved["optimizer"]
-    is_constant = (optimizer["schedule"], optimizer["warmup"]) == ("constant", 0.0)
-    return name == "num_epochs" and now > before and is_constant
+    is_constant = optimizer["schedule"] == "constant"
+    is_warm = not optimizer["settings"].get("warmup")
+    return name == "num_epochs" and now > before and is_constant and is_warm
 
 
 def differences(old, new):
@@ -123,7 +149,7 @@ def saved_config(workdir: Path | None, overrides: dict | None = None) -> ConfigD
     path = Path(workdir or "") / "config.json"
     if not workdir or not path.exists():
         raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")
-    return override(migrate.read(path, "config")["config"], overrides or {})
+    return override(read(path, "config")["config"], overrides or {})
 
 
 def provenance():

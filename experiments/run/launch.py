@@ -2,23 +2,17 @@
 
 import contextlib
 import math
-from pathlib import Path
 
 from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, plots
-from experiments.run import (
-    build,
-    checkpoint,
-    folder,
-    force,
-    train,
-)
+from experiments.run import build, folder, force, parameters, train
 from experiments.run.metrics import read_metrics
+from experiments.run.run import Run
 from experiments.run.settings import resolve
 from experiments.system import devices, files
-from experiments.system.errors import ConfigError, DiskFull
+from experiments.system.errors import ConfigError
 from experiments.system.progress import log
 
 
@@ -46,41 +40,56 @@ def train_and_evaluate(
     _check_given(settings, dataset, model)
     if dataset is None:
         load.check_available(settings.dataset, settings.data_dir)
-    workdir = Path(workdir or folder.default_workdir(settings))
-    with files.prepared(workdir), _full_disk_named(workdir):
-        is_training = mode != "evaluate"
-        setup, dataset = open_run(settings, workdir, is_training, dataset, model)
+    workdir = files.user_path(workdir or folder.default_workdir(settings))
+    with files.prepared(workdir):
         if mode == "evaluate":
-            trained = train.restore(setup, workdir)
+            run, dataset = open_run(settings, workdir, dataset, model)
         else:
+            setup, dataset = open_training(settings, workdir, dataset, model)
             with _alone(workdir):
                 log.info("Working directory: %s", workdir)
                 curve = evaluate.curve(setup, dataset)
-                trained = train.train(setup, dataset, workdir, curve)
+                run = train.train(setup, dataset, workdir, curve)
                 _draw_learning_curves(workdir)
         if mode == "train":
             return None
-        results = evaluate.evaluate(setup, dataset, trained, workdir)
+        results = evaluate.evaluate(run, dataset)
     if devices.is_first():
         print(evaluate.report(results))
         print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
     return results
 
 
-def open_run(settings, workdir, write=False, dataset=None, model=None):
-    """(set-up, data set) of a run, once its folder holds it and no other."""
-    if dataset is None:
-        dataset = load.load(settings.dataset, settings.data_dir)
-    dataset = for_likelihood(dataset, settings.model["likelihood"])
+def open_training(settings, workdir, dataset=None, model=None):
+    """(set-up, data set) of a training, once its folder holds it and no other."""
+    dataset = _loaded(settings, dataset)
+    settings = force.settle(settings, workdir)
     setup = build.build_training(settings, dataset, model)  # refuses what cannot run
-    settled = force.settle(settings, workdir, dataset.image_shape)
-    if settled != settings:
-        settings = settled
-        setup = build.build_training(settings, dataset, model)
-    folder.claim(workdir, settings, dataset.digest, write, dataset.image_shape)
+    folder.claim(workdir, settings, dataset.digest, True, dataset.image_shape)
     return setup, dataset
 
 
+def open_run(settings, workdir, dataset=None, model=None):
+    """(`Run`, data set) at the newest checkpoint of a folder that holds this run."""
+    workdir, dataset = files.user_path(workdir), _loaded(settings, dataset)
+    shape = dataset.image_shape
+    folder.claim(workdir, settings, dataset.digest, False, shape)
+    settings = force.settle(settings, workdir)
+    if model is None:
+        model = build.build_model(settings, shape)
+    mesh = build.build_mesh(settings)
+    step, replicates = parameters.read(workdir, model, mesh)
+    return Run(settings, model, replicates, mesh, workdir, shape, step), dataset
+
+
+def _loaded(settings, dataset):
+    """The settings' data set, or the one given, of the likelihood's values."""
+    if dataset is None:
+        dataset = load.load(settings.dataset, settings.data_dir)
+    return for_likelihood(dataset, settings.model["likelihood"])
+
+
+@plots.optional()
 def _draw_learning_curves(workdir):
     rows = read_metrics(workdir / "metrics.jsonl") if devices.is_first() else []
     if rows:  # none where the file of a finished run was removed
@@ -121,26 +130,10 @@ def _alone(workdir):
         yield
 
 
-@contextlib.contextmanager
-def _full_disk_named(workdir):
-    """Turns what a full disk raises, by any writer, into `DiskFull`."""
-    try:
-        yield
-    except Exception as error:
-        if not files.is_disk_full(error):
-            raise
-        saved = "no checkpoint had been saved"
-        if steps := checkpoint.complete_steps(workdir / "checkpoints"):
-            saved = f"the newest checkpoint is of step {max(steps)}"
-        raise DiskFull(
-            f"workdir={workdir}: the disk is full; {saved}. Free some space: the same "
-            "command goes on from there."
-        ) from error
-
-
 def use_cores(configs):
     """Makes each core a device where there is no accelerator, for these configs."""
     runs = [resolve(config) for config in configs]
     devices.use_cores(
         lambda cores: all(math.prod(build.mesh_shape(r, cores)) == cores for r in runs)
     )
+    devices.require_device()

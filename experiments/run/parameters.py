@@ -1,7 +1,5 @@
 """The parameters of finished runs: read by themselves, and as another run's start."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,24 +8,36 @@ from ais_jax import sharding
 from experiments.run import manifest
 from experiments.run.checkpoint import Checkpointer
 from experiments.system.errors import CheckpointError, ConfigError
+from experiments.system.files import user_path
+
+_STEP = "generative/step"
 
 
-def read(workdir, model):
-    """(theta, phi) of each replicate at a run's newest checkpoint, on the host.
+def read(workdir, model, mesh):
+    """The step of a run's newest checkpoint, and each replicate's theta and phi.
 
     Theta is its average where the run kept one. No data are needed.
+
+    Args:
+        workdir: the run's folder.
+        model: the `LatentVariableModel` that was trained.
+        mesh: of `sharding.make_mesh`, which every process has a part of.
+
+    Returns:
+        (step, ((theta, phi), ...)), on the host.
 
     Raises:
         CheckpointError: where there is no checkpoint, or it is of another model.
     """
-    with Checkpointer(Path(workdir) / "checkpoints", read_only=True) as checkpointer:
-        leaves = sharding.fetch(checkpointer.restore(checkpointer.shapes()))
-    theta = "average" if "average" in _heads(leaves) else "generative/params"
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    prefixes = (theta, "inference/params")
-    both = [_tree(leaves, p, s, workdir) for p, s in zip(prefixes, shapes)]
-    num = len(next(iter(leaves.values())))
-    return [jax.tree.map(lambda a, r=r: a[r], tuple(both)) for r in range(num)]
+    both = jax.eval_shape(model.init, jax.random.key(0))
+    checkpoints = user_path(workdir) / "checkpoints"
+    with Checkpointer(checkpoints, read_only=True) as checkpointer:
+        saved = checkpointer.shapes()
+        paths = _paths(saved, both, workdir)
+        leaves = checkpointer.restore(_placed(saved, mesh))
+    step, *found = sharding.fetch([leaves[path] for path in (_STEP, *paths)])
+    each = jax.tree.structure(both).unflatten
+    return int(step[0]), tuple(each(leaves) for leaves in zip(*found))
 
 
 def start(setup, state):
@@ -43,7 +53,7 @@ def start(setup, state):
     if not source:
         return state
     try:
-        found = read(source, setup.model)
+        _, found = read(source, setup.model, setup.mesh)
     except CheckpointError as error:
         raise ConfigError(f"init_from={source}: {error}") from error
     num = setup.settings.num_replicates
@@ -62,28 +72,36 @@ def start(setup, state):
     )
 
 
-def _heads(leaves):
-    return {path.partition("/")[0] for path in leaves}
-
-
-def _tree(leaves, prefix, shapes, workdir):
-    """The part of a checkpoint under a prefix, in the form of a model's parameters."""
-    names = list(manifest.leaves_by_path(shapes))
-    paths = [f"{prefix}/{name}".rstrip("/") for name in names]
-    for path, wanted in zip(paths, jax.tree.leaves(shapes)):
-        if path not in leaves or leaves[path].shape[1:] != wanted.shape:
-            shape = leaves[path].shape[1:] if path in leaves else "missing"
-            raise CheckpointError(
-                f"the checkpoint in {workdir} is of another model: {path} is {shape}, "
-                f"not {wanted.shape}"
-            )
-    extra = [p for p in leaves if p.startswith(f"{prefix}/") and p not in paths]
-    if extra:
+def _paths(saved, both, workdir):
+    """The paths of theta's and phi's leaves in a checkpoint of these shapes."""
+    is_averaged = any(path.split("/")[0] == "average" for path in saved)
+    heads = ("average" if is_averaged else "generative/params", "inference/params")
+    wanted = {
+        f"{head}/{name}".rstrip("/"): leaf
+        for head, tree in zip(heads, both)
+        for name, leaf in manifest.leaves_by_path(tree).items()
+    }
+    lone = {  # of one replicate
+        path: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+        for path, leaf in saved.items()
+        if path.startswith(heads)
+    }
+    have, want = manifest.shapes(lone), manifest.shapes(wanted)
+    if difference := manifest.first_difference(have, want):
         raise CheckpointError(
-            f"the checkpoint in {workdir} is of another model: it has {extra[0]}"
+            f"the checkpoint in {workdir} is of another model: {difference}"
         )
-    values = [leaves[path] for path in paths]
-    return jax.tree.unflatten(jax.tree.structure(shapes), values)
+    return list(wanted)
+
+
+def _placed(shapes, mesh):
+    """The shapes of a state, its replicates spread over the mesh where they can be."""
+    place = sharding.by_replicate(mesh)
+    if shapes[_STEP].shape[0] % mesh.shape[sharding.REPLICATE]:
+        place = jax.NamedSharding(mesh, jax.P())
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes
+    )
 
 
 def _like(old, new):

@@ -1,7 +1,8 @@
-"""A trained run as an object: to sample, encode, reconstruct and score."""
+"""A trained model: what training gives, and what all that comes after it takes."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +11,18 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from ais_jax import sharding
-from ais_jax.batching import (
-    chain_keys,
-    map_examples,
-)
-from ais_jax.evidence import log_z
-from ais_jax.models import latent
-from configs import presets
-from experiments.data.catalogue import CATALOGUE
-from experiments.data.dataset import GIVEN, Dataset, for_likelihood
-from experiments.evaluate.evaluator import (
-    AIS,
-    Evaluator,
-)
-from experiments.run import build, folder, migrate, parameters
+from ais_jax.batching import chain_keys
+from ais_jax.models.latent import LatentVariableModel
+from experiments.data.dataset import GIVEN, Dataset, with_values
+from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
-from experiments.run.settings import Settings, resolve
+from experiments.run.settings import Settings, override, resolve
 from experiments.system.errors import ConfigError, DataError
 
 _TEST = ("log_p", "elbo", "iwae", "kl", "ess", "accept_prob")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """One replicate of a trained run; `replicate` gives the others.
 
@@ -40,40 +31,77 @@ class Run:
     images' shape. A key is one of `jax.random.key`, or a whole number.
 
     Attributes:
-        folder: of the run.
-        config: its resolved config.
-        settings: what that means.
+        settings: what its config means.
         model: its model.
+        replicates: (theta, phi) of each replicate, on the host.
+        mesh: the devices that it is evaluated on.
+        folder: of the run.
         image_shape: [H, W] or [H, W, C].
-        replicates: (theta, phi) of each replicate.
+        step: of training.
         index: the number of this replicate, from 0.
     """
 
-    folder: Path
-    config: ConfigDict
     settings: Settings
-    model: latent.LatentVariableModel
+    model: LatentVariableModel
+    replicates: tuple[tuple[Any, Any], ...]
+    mesh: jax.sharding.Mesh
+    folder: Path
     image_shape: tuple[int, ...]
-    replicates: tuple[tuple, ...]
+    step: int
     index: int = 0
 
-    def replicate(self, index: int) -> "Run":
+    @classmethod
+    def load(cls, workdir, model: LatentVariableModel | None = None):
+        """The run in a folder at its newest checkpoint. It needs no data.
+
+        Args:
+            workdir: the run's folder.
+            model: of a run whose model was given in Python.
+
+        Raises:
+            ConfigError: there is no run, or its model must be given.
+            CheckpointError: there is no checkpoint, or it is of another model.
+        """
+        workdir = user_path(workdir)
+        settings = resolve(folder.saved_config(workdir))
+        content = folder.read(workdir / "config.json", "image_shape")
+        shape = tuple(content["image_shape"])
+        if model is None:
+            if settings.factory == GIVEN:
+                raise ConfigError(
+                    f"{workdir} was trained with a model given in Python: "
+                    "load_run(workdir, model=...)"
+                )
+            model = build.build_model(settings, shape)
+        mesh = sharding.make_mesh()
+        step, replicates = parameters.read(workdir, model, mesh)
+        return cls(settings, model, replicates, mesh, workdir, shape, step)
+
+    def replicate(self, index: int):
         """The same run with another replicate's parameters, from 0."""
-        if not 0 <= index < len(self.replicates):
-            raise ConfigError(
-                f"replicate={index}: {self.folder} has {len(self.replicates)}, from 0"
-            )
+        if not 0 <= index < (num := len(self.replicates)):
+            raise ConfigError(f"replicate={index}: {self.folder} has {num}, from 0")
         return dataclasses.replace(self, index=index)
+
+    @property
+    def params(self) -> tuple[Any, Any]:
+        """(theta, phi) of this replicate."""
+        return self.replicates[self.index]
 
     @property
     def theta(self):
         """The generative model's parameters."""
-        return self.replicates[self.index][0]
+        return self.params[0]
 
     @property
     def phi(self):
         """The inference model's parameters."""
-        return self.replicates[self.index][1]
+        return self.params[1]
+
+    @property
+    def config(self) -> ConfigDict:
+        """The resolved config."""
+        return override(self.settings.saved, {})
 
     @property
     def history(self) -> pd.DataFrame:
@@ -88,23 +116,24 @@ class Run:
         that of the mean log p(x) over chains, `gap` the bidirectional gap, and
         `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
-        content = migrate.read(self.folder / "results.json", "replicates")
+        content = folder.read(self.folder / "results.json", "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
 
     def sample(self, key, num: int) -> np.ndarray:
         """Draws of p(x): f32[num, *image_shape], of the likelihood's values."""
-        keys = jax.random.split(_key(key), num)
+        keys = jax.random.split(as_key(key), num)
         draw = jax.jit(jax.vmap(self.model.simulate, (0, None)))
         return self._images(draw(keys, self.theta)[0])
 
     def encode(self, x) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations of q(z|x): f32[N, D] each."""
 
-        def one(x):
-            q = self.model.proposal(self.phi, x)
+        def one(phi, x):
+            q = self.model.proposal(phi, x)
             return q.mean, q.scale
 
-        return jax.device_get(jax.jit(jax.vmap(one))(self._rows(x)))
+        encode = jax.jit(jax.vmap(one, (None, 0)))
+        return jax.device_get(encode(self.phi, self._rows(x)))
 
     def decode(self, z) -> np.ndarray:
         """Means of p(x|z), f32[N, *image_shape], of latents f32[N, D]."""
@@ -115,82 +144,15 @@ class Run:
         """Means of p(x|z) at the means of q(z|x): f32[N, *image_shape]."""
         return self.decode(self.encode(x)[0])
 
-    def latents(self, key, x, num_samples: int = 1, preset: str = "") -> np.ndarray:
-        """Latents given images: f32[N, num_samples, D].
+    def latents(self, key, x, num_samples: int = 1) -> np.ndarray:
+        """Draws of q(z|x): f32[N, num_samples, D]."""
+        key, rows, phi = as_key(key), self._rows(x), self.phi
 
-        Draws of q(z|x), or, with a preset of `log_likelihood`, of its annealed chains
-        by their weights, which are close to p(z|x).
-        """
-        key, rows = _key(key), self._rows(x)
-        if not preset:
+        def draw(index, x):
+            keys = chain_keys(jax.random.fold_in(key, index), num_samples)
+            return jax.vmap(self.model.proposal(phi, x).sample)(keys)
 
-            def draw(index, x):
-                keys = chain_keys(jax.random.fold_in(key, index), num_samples)
-                return jax.vmap(self.model.proposal(self.phi, x).sample)(keys)
-
-            return np.asarray(jax.jit(jax.vmap(draw))(jnp.arange(len(rows)), rows))
-        evaluator = self._evaluator(rows, preset, 0)
-        plan, settings = evaluator.tune(), evaluator.settings
-
-        @jax.jit
-        def chains(indices, xs):
-            def one(index, x):
-                chain_key, pick_key = jax.random.split(jax.random.fold_in(key, index))
-                path = evaluator.path(evaluator.params, x)
-                result = log_z.log_normalizer(
-                    chain_key, path, plan, settings.num_chains, evaluator.transition
-                )
-                shape = (num_samples,)
-                picks = jax.random.categorical(pick_key, result.log_w, shape=shape)
-                return result.z[picks]
-
-            return map_examples(one, indices, xs)
-
-        return _in_chunks(
-            lambda i: {"z": chains(i, evaluator.test_images(i))},
-            *(len(rows), settings.chunk_size),
-        )["z"]
-
-    def log_likelihood(self, x, preset: str = "quick", seed: int = 0) -> pd.DataFrame:
-        """Log p(x) of images by AIS: a row each, in nats.
-
-        Columns: `log_p`, a lower bound in expectation; `standard_error` over chains;
-        `ess`, of so many chains; `accept_prob` of HMC. Temperatures and step sizes are
-        tuned on images drawn from the model, then frozen. Intensities are drawn to
-        pixels once, by the seed and the image's place.
-
-        Args:
-            x: images.
-            preset: of `configs/presets.py`, or "" for the run's evaluation settings.
-            seed: of pixels, pilot and chains.
-        """
-        evaluator = self._evaluator(self._rows(x), preset, seed)
-        plan = evaluator.tune()
-        values = _in_chunks(
-            lambda i: evaluator.ais(plan, i, evaluator.test_images(i)),
-            *(len(x), evaluator.settings.chunk_size),
-        )
-        return pd.DataFrame({name: values[name] for name in AIS})
-
-    def _evaluator(self, rows, preset, seed):
-        """An `Evaluator` of rows, whose pilot runs on images drawn from the model."""
-        settings = self.settings.evaluation._replace(seed=seed, num_examples=0)
-        if preset:
-            if preset not in presets.EVALUATION:
-                known = ", ".join(presets.EVALUATION)
-                raise ConfigError(f"preset={preset!r} is unknown: choose from {known}")
-            chosen = presets.EVALUATION[preset]
-            first = presets.STEP_SIZES[chosen["preconditioner"]]["first"]
-            settings = settings._replace(**chosen, first_step_size=first)
-            settings = settings._replace(num_examples=0)
-        pilot = self.sample(seed, settings.num_pilot).reshape(settings.num_pilot, -1)
-        dataset = Dataset.from_arrays(pilot, np.asarray(rows), name="x")
-        setup = build.Training(
-            *(self.settings, self.model, None, sharding.make_mesh(1, 1)),
-            *(None, None, 0, 0),
-        )
-        evaluator = Evaluator(setup, dataset, settings)
-        return evaluator.bind(self.replicates[self.index])
+        return np.asarray(jax.jit(jax.vmap(draw))(jnp.arange(len(rows)), rows))
 
     def _rows(self, x):
         """Images as f32[N, X], checked against the likelihood."""
@@ -202,42 +164,15 @@ class Run:
                 f"rows [N, {size}]"
             )
         likelihood = self.settings.model["likelihood"]
-        return jnp.asarray(for_likelihood(dataset, likelihood).train)
+        return jnp.asarray(with_values(dataset, likelihood).train)
 
     def _images(self, rows):
         return np.asarray(rows).reshape(-1, *self.image_shape)
 
 
-def load_run(workdir, model: latent.LatentVariableModel | None = None) -> Run:
-    """A run at its newest checkpoint, as an object. It needs no data.
-
-    Args:
-        workdir: the run's folder.
-        model: of a run whose model was given in Python.
-
-    Raises:
-        ConfigError: there is no run, or its model must be given.
-        CheckpointError: there is no checkpoint, or it is of another model.
-    """
-    workdir = Path(workdir)
-    config = folder.saved_config(workdir)
-    settings = resolve(config)
-    content = migrate.read(workdir / "config.json", "config")
-    shape = tuple(content.get("image_shape") or _catalogued_shape(settings.dataset))
-    if model is None:
-        if settings.factory == GIVEN:
-            raise ConfigError(
-                f"{workdir} was trained with a model given in Python: "
-                "load_run(workdir, model=...)"
-            )
-        model = build.build_model(settings, shape)
-    both = tuple(parameters.read(workdir, model))
-    return Run(workdir, config, settings, model, shape, both)
-
-
-def _catalogued_shape(name):
-    """Of the runs before shapes were saved, which had no other data sets."""
-    return (CATALOGUE[name].side,) * 2
+def as_key(key):
+    """A key, of one or of a whole number."""
+    return jax.random.key(key) if isinstance(key, int | np.integer) else key
 
 
 def _row(part):
@@ -252,17 +187,3 @@ def _row(part):
     if gap := part.get("bidirectional"):
         row |= {"gap": gap["gap"][-1], "gap_error": gap["gap_error"][-1]}
     return row
-
-
-def _key(key):
-    return jax.random.key(key) if isinstance(key, int | np.integer) else key
-
-
-def _in_chunks(function, num, size):
-    """A function of indices i32[C] for all of them, a chunk of one size at a time."""
-    size, parts = min(size, num), []
-    for first in range(0, num, size):
-        indices = np.arange(first, first + size) % num
-        part = jax.device_get(function(jnp.asarray(indices)))
-        parts.append({k: v[: num - first] for k, v in part.items()})
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}

@@ -1,86 +1,91 @@
-"""The names and types of a config's settings, which JSON and hands may get wrong."""
+"""A config's values against `configs/default.py`: names, types, ranges and choices."""
 
+import difflib
+import math
 from functools import partial
+from typing import Any
 
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from configs import default
+from ais_jax import checks
+from configs.default import ESTIMATORS, SETTINGS, Range, get_config
 from experiments.system.errors import ConfigError
 
 _KINDS = {
-    **{int: "a whole number", float: "a number", str: "text"},
+    **{int: "a whole number", float: "a number", str: "text", dict: "a dict"},
     **{bool: "True or False", tuple: "a tuple"},
 }
 _LARGEST = {int: 2**63, float: 1.7976931348623157e308}
-flatten = partial(flatten_dict, sep=".")
+flatten = partial(flatten_dict, sep=".")  # nested dicts as one, by dotted names
 
 
-def complete(given: ConfigDict, known: ConfigDict) -> ConfigDict:
-    """A config of `configs/default.py`'s shape, the defaults in place of what it lacks.
-
-    Args:
-        given: the config.
-        known: the defaults.
+def complete(given: ConfigDict) -> dict[str, Any]:
+    """A config as nested dicts, the defaults in place of what it lacks, each checked.
 
     Raises:
-        ConfigError: for a name that nothing reads, or a value of another type.
+        ConfigError: for a name that nothing reads, or a value that is not allowed.
     """
-    _check_types(given, known)
-    whole = known.copy_and_resolve_references()
-    try:
-        with whole.ignore_type(), whole.unlocked():
-            whole.update(given)
-    except AttributeError as error:
-        raise ConfigError(
-            "a section of --config is no ConfigDict: start from configs/default.py"
-        ) from error
-    check_names(whole)
-    return whole
+    values = _by_setting(given)
+    _check_names(values)
+    method = values.get("estimator.name")
+    default = _by_setting(get_config(method if method in ESTIMATORS else "ais"))
+    values = default | values
+    for name in default:
+        _check(name, values[name], SETTINGS[name])
+    return unflatten_dict(values, sep=".")
 
 
-def _check_types(given, known):
-    """Refuses values of another type than a setting of the same name has.
-
-    Args:
-        given: a ConfigDict; a setting that it lacks is not checked.
-        known: a ConfigDict with a value, or a placeholder, of the right type.
-
-    Raises:
-        ConfigError: naming the setting, its value and its type.
-    """
-    values = flatten(given.to_dict())
-    for name, example in flatten(known.to_dict()).items():
-        value, kind = values.get(name), _kind(known, name)
-        if value is None and (example is None or name not in values):
-            continue
-        if not _is_like(value, kind, example):
-            such_as = "" if example is None else f", such as {example!r}"
-            raise ConfigError(f"{name}={value!r:.60}: use {_KINDS[kind]}{such_as}")
-
-
-def check_names(whole):
+def check_whole(config: ConfigDict) -> None:
     """Refuses a config that lacks a setting, or has one that nothing reads.
 
     Raises:
         ConfigError: naming the setting.
     """
-    read = ("estimator.name", "estimator.num_samples")  # by every estimator
-    given, known = (
-        {n for n in flatten(c.to_dict()) if not n.startswith("estimator.") or n in read}
-        for c in (whole, default.get_config())
-    )
-    for name in sorted(given ^ known):
-        fault = "lacks it" if name in known else "has it, and nothing reads it"
-        raise ConfigError(f"{name}: --config {fault}: start from configs/default.py")
+    values = _by_setting(config)
+    _check_names(values)
+    for name in SETTINGS.keys() - values.keys():
+        if not name.startswith("estimator.") or name == "estimator.name":
+            raise ConfigError(f"{name}: --config lacks it: start from that of a run")
 
 
-def _kind(section, name):
-    """The type of a setting by its dotted name, also of one that is None."""
-    *parents, last = name.split(".")
-    for parent in parents:
-        section = section[parent]
-    return section.get_type(last)
+def _check_names(values):
+    """Refuses a name that is no setting; those of the estimator are left to it."""
+    for name in values:
+        if name not in SETTINGS and not name.startswith("estimator."):
+            near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{name}: nothing reads it: did you mean {near!r}?")
+
+
+def _by_setting(given):
+    """A config's values by dotted names, where a setting is a dict the whole of it."""
+    return flatten(given.to_dict(), is_leaf=_is_setting)
+
+
+def _is_setting(path, _):
+    return ".".join(path) in SETTINGS
+
+
+def _check(name, value, setting):
+    """Refuses a value of another type, range or choice than its setting's."""
+    kind, is_none = setting.kind, isinstance(setting.default, type)
+    if value is None and is_none:
+        return
+    example = kind() if is_none else setting.default
+    if not _is_like(value, kind, example):
+        such_as = "" if is_none else f", such as {example!r}"
+        raise ConfigError(f"{name}={value!r:.60}: use {_KINDS[kind]}{such_as}")
+    parts = value if isinstance(value, dict) else {"": value}
+    for part, number in parts.items():
+        if isinstance(number, float) and not math.isfinite(number):
+            where = f"{name}.{part}".rstrip(".")
+            raise ConfigError(f"{where}={number}: use a finite number")
+    if isinstance(setting.allowed, Range):
+        least, end = setting.allowed
+        if not least <= value < end:
+            raise ConfigError(f"{name}={value}: use {setting.allowed}")
+    elif setting.allowed and value not in setting.allowed:
+        raise ConfigError(checks.unknown_name(name, value, setting.allowed))
 
 
 def _is_like(value, kind, example):

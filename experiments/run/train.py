@@ -3,7 +3,6 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +14,13 @@ from experiments.run import parameters
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
+from experiments.run.run import Run
 from experiments.system.devices import is_first
 from experiments.system.errors import Stopped
 from experiments.system.progress import Progress, log
 from experiments.system.signals import StopSignals
 
 LOW_ACCEPTANCE = 0.05  # mean acceptance of HMC that is warned of
-
-
-class Trained(NamedTuple):
-    """A state and what it cost."""
-
-    state: Any  # `TrainState` with a leading axis of R replicates
-    step: int  # of training
-    epochs: float  # of training
-    seconds: float  # wall time of training, summed over resumes
-    # passes forward and backward through log p(x, z), for one replicate
-    gradient_evaluations: int
 
 
 def initial_state(setup):
@@ -48,21 +37,26 @@ def template(setup):
     )
 
 
-def restore(setup: Training, workdir: Path, step: int | None = None) -> Trained:
-    """The newest checkpoint of a finished or running training, or that of a step.
+def as_run(setup: Training, workdir: Path, state) -> Run:
+    """The model that a state holds; the optimizers' part of it is left behind."""
+    both = state.theta, state.inference.params
+    steps, *leaves = sharding.fetch([state.step, *jax.tree.leaves(both)])
+    each = jax.tree.structure(both).unflatten
+    return Run(
+        settings=setup.settings,
+        model=setup.model,
+        replicates=tuple(each(leaves) for leaves in zip(*leaves)),
+        mesh=setup.mesh,
+        folder=workdir,
+        image_shape=setup.image_shape,
+        step=int(steps[0]),
+    )
 
-    Raises:
-        CheckpointError: where there is none, or it is of another model.
-    """
-    with Checkpointer(Path(workdir) / "checkpoints", read_only=True) as checkpointer:
-        state = checkpointer.restore(template(setup), step)
-    return _trained(setup, workdir, state)
 
-
-def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
+def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
     """Trains to the last step, going on from the newest checkpoint in the folder.
 
-    `evaluate`, state -> dict of metrics, is called every `training.evaluate_epochs`.
+    `evaluate`, `Run` -> dict of metrics, is called every `training.evaluate_epochs`.
 
     Raises:
         Stopped: after a signal; the state is saved.
@@ -89,7 +83,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Trained:
     if is_first():
         rows = read_metrics(workdir / "metrics.jsonl")
         _warn_of_low_acceptance(rows)
-    return _trained(setup, workdir, state)
+    return as_run(setup, workdir, state)
 
 
 def _loop(setup, dataset, step, state, check, show, keep):
@@ -115,7 +109,7 @@ def _reporter(setup, workdir, write, progress, evaluate):
     def show(step, state, means):
         row = _row(setup, step, state, means)
         if evaluate is not None and _is_due(setup, step):
-            row.update(evaluate(state))
+            row.update(evaluate(as_run(setup, workdir, state)))
         write(step, {**row, "seconds": before + time.monotonic() - started})
         progress.update(step, _summary(row))
 
@@ -204,10 +198,11 @@ def _row(setup, step, state, means):
         values["step_sizes"] = sharding.fetch(state.step_sizes)
     if setup.settings.num_replicates == 1:
         values = {name: value[0] for name, value in values.items()}
+    each = setup.estimator.gradient_evaluations
     return {
         "epoch": step / setup.steps_per_epoch,
         **values,
-        "gradient_evaluations": _gradient_evaluations(setup, step),
+        "gradient_evaluations": step * setup.settings.batch_size * each,
     }
 
 
@@ -216,21 +211,6 @@ def _summary(row):
     if "accept_prob" in row:
         text += f"  acceptance {np.mean(row['accept_prob']):.2f}"
     return text
-
-
-def _gradient_evaluations(setup, step):
-    return step * setup.settings.batch_size * setup.estimator.gradient_evaluations
-
-
-def _trained(setup, workdir, state):
-    step = int(np.max(sharding.fetch(state.step)))
-    return Trained(
-        state=state,
-        step=step,
-        epochs=step / setup.steps_per_epoch,
-        seconds=last_row(workdir).get("seconds", 0.0),
-        gradient_evaluations=_gradient_evaluations(setup, step),
-    )
 
 
 def _warn_of_missing_rows(setup, path, saved):
@@ -255,8 +235,8 @@ def _warn_of_low_acceptance(rows):
     if accepted and np.min(np.mean(accepted, axis=0)) < LOW_ACCEPTANCE:
         log.warning(
             "HMC accepted %.1g of its moves over the whole training: the chains stood "
-            "still. Lower step_size.smallest and step_size.first, or set "
-            "estimator.preconditioner=encoder.",
+            "still. Set estimator.preconditioner=encoder, or lower "
+            "optimizer.learning_rate.",
             np.min(np.mean(accepted, axis=0)),
         )
 

@@ -1,17 +1,19 @@
 """What the command-line programs share: flags, log lines, errors of one line."""
 
+import io
 import logging
 import os
 import re
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.system import devices, files
-from experiments.system.errors import DiskFull, Ended, InputError, Stopped
+from experiments.system.errors import Ended, InputError, Stopped
 from experiments.system.progress import end_of_line
 
 _ENDING = threading.Lock()  # of who ends at a full disk: never released
@@ -28,7 +30,7 @@ def run(main, config=None):
             config it takes what is left on the command line, as a list.
         config: the name of a file in configs/, the default of --config.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # a signal loses no line
+    _open_streams()
     if config:
         _define_config(config)
 
@@ -39,6 +41,18 @@ def run(main, config=None):
         _guarded(main if config else lambda: main(names))
 
     app.run(start, flags_parser=_parse)
+
+
+def _open_streams():
+    """Gives a program without streams some, and loses no line at a signal.
+
+    A closed stream is None, as both are without a console; a notebook has its own.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _define_config(default):
@@ -89,6 +103,7 @@ def _guarded(main):
     for name in ("absl", "asyncio"):  # orbax's, whose errors are raised as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("experiments").setLevel(logging.INFO)
+    warnings.formatwarning = _warning_line
     threading.excepthook = _end_where_the_disk_is_full
     try:
         if "compile_cache" in flags.FLAGS:
@@ -100,8 +115,6 @@ def _guarded(main):
         print(stop, file=sys.stderr)
         devices.leave_soon(stop.status)
         sys.exit(stop.status)
-    except DiskFull as end:
-        _end_at_full_disk(end)
     except Ended as end:
         _fail(end, end.status)
     except Exception as error:
@@ -118,6 +131,10 @@ def _guarded(main):
         os._exit(4)  # an orderly exit would wait for the lost process
 
 
+def _warning_line(message, *_, **__):
+    return f"Warning: {message}\n"
+
+
 def _end_where_the_disk_is_full(failure):
     """What a thread raises, TensorBoard's for one, which the others would wait for."""
     if files.is_disk_full(failure.exc_value):
@@ -125,30 +142,40 @@ def _end_where_the_disk_is_full(failure):
     threading.__excepthook__(failure)
 
 
-def _end_at_full_disk(reason=_DISK_FULL):
+def _end_at_full_disk():
     """Ends at once: in an orderly exit TensorBoard would write again, and fail.
 
     Threads meet a full disk together: the first speaks, and ends the others.
     """
     _ENDING.acquire()
     print(end_of_line(), end="", file=sys.stderr)
-    devices.print_error(reason)
-    os._exit(DiskFull.status)
+    devices.print_error(_DISK_FULL)
+    os._exit(Ended.status)
 
 
 def _parse(argv):
     """Parses the flags; what a config file raises ends in one line too."""
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_at_home(argument) for argument in argv])
     except SystemExit:
         sys.exit(0)  # after --help
-    except AttributeError as error:
+    except (AttributeError, KeyError) as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
         return _fail(f"unknown config setting {reason}", 2)
     except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
         return _fail(error, 2)
     except Exception as error:
         return _fail(f"--config: {type(error).__name__}: {error}", 2)
+
+
+def _at_home(argument):
+    """A flag --NAME=~/PATH with its home folder, which a shell does not fill in there.
+
+    Settings of a config are paths for those who read them.
+    """
+    name, equals, value = argument.partition("=")
+    is_path = re.match(r"-(?!-?config\.)", name) and value.startswith("~")
+    return f"{name}{equals}{files.user_path(value)}" if is_path else argument
 
 
 def _fail(message, status):

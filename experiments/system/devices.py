@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import sys
@@ -75,7 +76,7 @@ def use_cores(is_filled):
     flags = os.environ.get("XLA_FLAGS", "")
     if "host_platform_device_count" in flags or not is_cpu:
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     jax.config.update("jax_num_cpu_devices", cores)
     patience = "--xla_cpu_collective_call_terminate_timeout_seconds"
     if patience not in flags:
@@ -84,12 +85,55 @@ def use_cores(is_filled):
         os.environ.setdefault("NPROC", "1")  # XLA's threads for each operation
 
 
-def use_compile_cache(folder):
-    """Points JAX's persistent compilation cache at a folder; empty for none."""
+def num_cores():
+    """The cores that this process may use; all where the system cannot tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory():
+    """Bytes of memory of a device, or infinity where the system cannot tell."""
     import jax
 
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+    limits = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        pages = math.inf
+    return limits.get("bytes_limit", pages)
+
+
+def require_device():
+    """Makes JAX look for its devices; it must come after `use_cores`.
+
+    Raises:
+        InputError: where it finds none, as with JAX_PLATFORMS=cuda without a GPU.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if jax.distributed.is_initialized():
+            raise
+        reason = (str(error) or "it finds none here").splitlines()[0]
+        raise InputError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: JAX cannot use such "
+            f"devices ({reason}): set JAX_PLATFORMS=cpu, or see JAX's installation"
+        ) from error
+
+
+def use_compile_cache(folder):
+    """Points JAX's persistent compilation cache at a folder; empty for none.
+
+    There is none either where ~ is a home that does not exist, as in some containers.
+    """
+    import jax
+
+    folder = os.path.expanduser(folder)
+    if folder and not folder.startswith("~"):
+        jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

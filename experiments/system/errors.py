@@ -35,10 +35,6 @@ class NonFiniteResult(Ended):
     """An evaluation met a number that is not finite: exit status 1."""
 
 
-class DiskFull(Ended):
-    """A file could not be written; what came before is kept: exit status 1."""
-
-
 class Stopped(Ended):
     """A signal stopped the run after its state was saved: exit status 3."""
 

@@ -12,6 +12,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,29 @@ import numpy as np
 from experiments.system.errors import ConfigError, DamagedFile, InputError
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """A path whose ~ is the home folder.
+
+    Raises:
+        InputError: where there is no such home, as in some containers.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise InputError(f"{path}: there is no home folder ~ here: give the whole path")
+    return Path(expanded)
+
+
+def cache_home() -> Path:
+    """The folder ~/.cache, or .cache in the working folder where there is no home."""
+    home = os.path.expanduser("~")
+    return Path("" if home == "~" else home) / ".cache"
+
+
+def timestamp() -> str:
+    """The time in a folder's name: two starts, even of one process, differ in it."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,11 @@ SECONDS = 15.0  # between two lines where there is no terminal
 _shown = []  # the bars that stand on an open line
 
 
+def is_terminal():
+    """Whether a person sees what is written to stderr, which may be none at all."""
+    return getattr(sys.stderr, "isatty", bool)()
+
+
 def end_of_line():
     """What a last line must begin with: a newline after a bar."""
     return "\n" * bool(_shown)
@@ -26,15 +31,16 @@ class Progress:
         from tqdm import tqdm
 
         self._is_compiled = False
-        is_terminal = sys.stderr.isatty()
+        is_quiet = sys.stderr is None or not log.isEnabledFor(logging.INFO)
+        is_live = is_terminal()
         self._bar = tqdm(
             total=total,
             initial=done,
             unit=unit,
-            dynamic_ncols=is_terminal,
-            mininterval=0.1 if is_terminal else SECONDS,
+            dynamic_ncols=is_live,
+            mininterval=0.1 if is_live else SECONDS,
             miniters=1,
-            disable=done == total or not log.isEnabledFor(logging.INFO),
+            disable=done == total or is_quiet,
         )
 
     def __enter__(self):

@@ -45,12 +45,16 @@ def _end(receiver):
 
 
 class StopSignals:
-    """Turns a first signal into a flag, so that a run can save and leave."""
+    """Turns a first signal into a flag, so that a run can save and leave.
+
+    A thread other than the main one cannot: signals stay with the program around it.
+    """
 
     def __enter__(self):
         self.requested, self._old = False, {}
         _held.append(self)
-        if not _is_watched:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and not _is_watched:
             self._old = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
         return self
 

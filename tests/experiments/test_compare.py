@@ -3,7 +3,7 @@
 import pytest
 
 from configs import compare as configs
-from experiments.paper import compare
+from experiments.paper import compare, sweep
 from experiments.system.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_bad_changes_are_refused(changes, message):
 def test_unknown_names_are_refused():
     config = configs.get_config("digits")
     with pytest.raises(InputError, match=r"only='pionts'.*'points'"):
-        compare.select(config, ["pionts"])
+        sweep.select(config, only=["pionts"])
     config.baseline = "dreg"
     with pytest.raises(InputError, match="baseline='dreg'"):
         compare.select(config)
@@ -55,8 +55,9 @@ def test_the_table_says_what_each_variant_gains(tmp_path):
     evaluation.num_examples, evaluation.num_temperatures = 20, 5
     evaluation.num_chains, evaluation.num_simulated, evaluation.num_pilot = 2, 4, 4
     evaluation.iwae_samples = 5
-    variants = compare.select(config, ["ais", "best"])
-    text = compare.run(variants, tmp_path)
+    variants = sweep.select(config, only=["ais", "best"])
+    sweep.run(variants, tmp_path)
+    text = compare.table(variants, tmp_path)
     assert (tmp_path / "compare.md").read_text() == text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["ais", "best"]

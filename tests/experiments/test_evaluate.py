@@ -1,6 +1,7 @@
 """Evaluations of a trained run: what they depend on, and what they refuse."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,27 +9,19 @@ import numpy as np
 import pytest
 
 import experiments
-from ais_jax import sharding
 from ais_jax.evidence import log_z
 from ais_jax.evidence.plan import Plan
 from configs import presets
 from experiments.data import load
-from experiments.evaluate import (
-    diagnostics,
-    evaluate,
-    test_set_mean,
-)
+from experiments.evaluate import diagnostics, evaluate, test_set_mean
 from experiments.evaluate.chunks import run_chunks
 from experiments.evaluate.evaluator import Evaluator
 from experiments.evaluate.test_set_mean import predicted_mean
-from experiments.run import (
-    build,
-    train,
-)
+from experiments.run import launch
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.folder import saved_config
 from experiments.run.launch import train_and_evaluate
-from experiments.run.settings import override, resolve
+from experiments.run.settings import resolve
 from experiments.system.errors import (
     CheckpointError,
     ConfigError,
@@ -40,7 +33,7 @@ from tests.experiments import test_launch as launcher
 from tests.experiments.test_launch import SHORT, log_of, make_config, refused, started
 
 cache = launcher.cache
-EVALUATION = SHORT | {"estimator": "ais", "log_z.num_examples": 12}
+EVALUATION = SHORT | {"estimator": "ais", "evaluation.num_examples": 12}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +119,7 @@ def test_the_rest_of_the_test_set_is_told_from_the_elbo_of_every_image(evaluated
 
 
 def test_the_first_images_are_evaluated_where_that_is_asked_for(workdir, cache):
-    results, found = evaluate_again(workdir, cache, **{"log_z.subset": "first"})
+    results, found = evaluate_again(workdir, cache, **{"evaluation.subset": "first"})
     test = results["replicates"][0]["test"]
     assert test["images"] == list(range(12))
     assert "log_p_all" not in test and "all 297" not in evaluate.report(results)
@@ -142,15 +135,12 @@ def test_an_elbo_that_is_not_finite_beyond_the_part_takes_nothing_away(
     class Beyond:
         dataset = load.load("digits")
         settings = resolve(make_config(**EVALUATION)).evaluation
-        mesh = sharding.make_mesh(1, 1)
+        in_chunks = partial(run_chunks, load=lambda i: (i,), size=5)
 
-        def test_images(self, indices):
-            return self.dataset.test[indices]
-
-        def elbo(self, indices, images):
+        def elbo(self, params, plan, indices, images):
             return {"elbo": np.where(np.asarray(indices) < 12, -1.0, np.nan)}
 
-    found = test_set_mean.of_all_images(Beyond(), np.zeros(12), tmp_path)
+    found = test_set_mean.of_all_images(Beyond(), None, np.zeros(12), tmp_path)
     assert found is None
     assert "elbo of example 12 is not finite" in caplog.text
 
@@ -159,22 +149,20 @@ def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(
     workdir, cache
 ):
     _, expected = first_evaluation(workdir)
-    other = {"log_z.chunk_size": 7, "log_z.num_examples": 9}
+    other = {"evaluation.chunk_size": 7, "evaluation.num_examples": 9}
     results, found = evaluate_again(workdir, cache, **other)
     assert results["replicates"][0]["test"]["num_examples"] == 9
     assert len(found["ais"]["log_p"]) == 9
     assert_same_examples(found, expected, 9)
-    kept = [read_json(p) for p in workdir.glob("evaluation/*/log_z.json")]
+    kept = [read_json(p) for p in workdir.glob("evaluation/*/evaluation.json")]
     assert len(kept) == 2 and read_json(workdir / "results.json") in kept
     assert {k["replicates"][0]["test"]["num_examples"] for k in kept} == {9, 12}
 
 
 def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
     settings = resolve(make_config(**EVALUATION))
-    dataset = load.load("digits")
-    setup = build.build_training(settings, dataset)
-    (params,) = evaluate.parameters(train.restore(setup, evaluated).state)
-    evaluator = Evaluator(setup, dataset, settings.evaluation)
+    run, dataset = launch.open_run(settings, evaluated)
+    evaluator = Evaluator(run, dataset, settings.evaluation)
     (saved,) = evaluated.glob("evaluation/*/replicate_0/plan.npz")
     plan = Plan(**np.load(saved))
     x = evaluator.test_images(np.arange(1))[0]
@@ -188,7 +176,7 @@ def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
         )
         return few.log_w, many.log_w
 
-    few, many = log_weights(params)
+    few, many = log_weights(run.params)
     np.testing.assert_allclose(few, many[:3], rtol=1e-5)
     assert len(set(many.tolist())) == 5
 
@@ -198,7 +186,7 @@ def test_another_start_is_another_evaluation_of_the_same_examples(
     workdir, cache, start
 ):
     _, expected = first_evaluation(workdir)
-    _, found = evaluate_again(workdir, cache, **{"log_z.start": start})
+    _, found = evaluate_again(workdir, cache, **{"evaluation.start": start})
     assert_same_examples(
         {"encoder": found["encoder"]}, {"encoder": expected["encoder"]}, 12
     )
@@ -211,15 +199,14 @@ def test_an_evaluation_of_its_own_takes_the_runs_config_and_new_settings(
     workdir, cache
 ):
     expected, before = first_evaluation(workdir)
-    settings = {"log_z.num_examples": 5, "log_z.gap_threshold": 0.2}
+    settings = {"evaluation.num_examples": 5}
     with started(cache, workdir, settings, "--mode=evaluate") as process:
         assert process.wait() == 0, log_of(workdir)
     results = read_json(workdir / "results.json")
     assert results["steps"] == expected["steps"]
     assert results["config"]["model"] == expected["config"]["model"]
     assert results["config"]["evaluation"] == expected["config"]["evaluation"] | {
-        "num_examples": 5,
-        "gap_threshold": 0.2,
+        "num_examples": 5
     }
     log_p = results["test_log_p"]["mean"]
     assert log_p == pytest.approx(np.mean(before["ais"]["log_p"][:5]), abs=1e-3)
@@ -264,43 +251,13 @@ def test_a_checkpoint_of_another_models_shape_is_refused(workdir):
             train_and_evaluate(config, workdir, mode=mode)
 
 
-def as_of_version_1(content):
-    """A run's config.json as version 1 wrote it: unread choices None, a kernel."""
-    config = content["config"]
-    config["model"]["kernel"] = "xla"
-    del config["evaluation"]["first_step_size"]
-    config["evaluation"].update(schedule=None, preconditioner=None)
-    config["step_size"].update(first=None, smallest=None, largest=None)
-    return {"config": config, "data_digest": content["data_digest"]}
-
-
-def test_a_run_of_version_1_goes_on(workdir, cache):
-    path, before = workdir / "config.json", read_json(workdir / "results.json")
-    current = read_json(path)
-    old = as_of_version_1(read_json(path))
-    write_json(path, old)
-    assert saved_config(workdir) == override(current["config"], {})
-    for mode in ("evaluate", "train_and_evaluate"):
-        write_json(path, old)
-        results = train_and_evaluate(saved_config(workdir), workdir, mode=mode)
-        assert results["test_log_p"] == before["test_log_p"]
-    assert read_json(path) == current
-    old["config"]["model"]["force_precision"] = "bf16"
-    write_json(path, old)
-    with pytest.raises(
-        ConfigError, match=r"model\.force_precision='bf16', not 'float32'"
-    ):
-        train_and_evaluate(make_config(**EVALUATION), workdir, mode="train")
-
-
 def test_another_preset_replaces_all_of_its_settings(workdir):
-    overrides = {"log_z.preset": "paper", "log_z.num_chains": 3}
+    overrides = {"evaluation.preset": "paper", "evaluation.num_chains": 3}
     before = resolve(saved_config(workdir)).evaluation
     evaluation = resolve(saved_config(workdir, overrides)).evaluation
     paper = presets.EVALUATION["paper"] | {"preset": "paper", "num_chains": 3}
-    first = presets.STEP_SIZES["unit"]["first"]
-    assert evaluation == before._replace(**paper, first_step_size=first)
-    assert log_z.chunk_size == 5
+    assert evaluation == before._replace(**paper)
+    assert evaluation.chunk_size == 5
 
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(workdir):
@@ -309,21 +266,14 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(workdir):
         train_and_evaluate(saved_config(workdir), workdir, mode="evaluate")
 
 
-def _newest_state(workdir):
-    settings = resolve(make_config(**EVALUATION))
-    setup = build.build_training(settings, load.load("digits"))
-    trained = train.restore(setup, workdir)
-    return trained, jax.device_get(trained.state)
-
-
 def test_other_parameters_of_the_same_step_are_another_evaluation(workdir, cache):
     _, before = first_evaluation(workdir)
-    trained, state = _newest_state(workdir)
+    state = launcher.newest_state(workdir)
     params = jax.tree.map(lambda a: 0.9 * a, state.generative.params)
     state = state.replace(generative=state.generative.replace(params=params))
     shutil.rmtree(workdir / "checkpoints")
     with Checkpointer(workdir / "checkpoints") as checkpointer:
-        checkpointer.save(trained.step, state)
+        checkpointer.save(int(state.step[0]), state)
     _, after = evaluate_again(workdir, cache)
     assert np.all(after["encoder"]["elbo"] != before["encoder"]["elbo"])
 
@@ -331,9 +281,9 @@ def test_other_parameters_of_the_same_step_are_another_evaluation(workdir, cache
 @pytest.mark.parametrize("damage", ["rows", "names", "nan", "empty"])
 def test_a_chunk_that_is_not_whole_is_computed_again(tmp_path, damage):
     def evaluate_chunks(function):
-        return run_chunks(
-            *(tmp_path / "a" / "b", np.arange(10), 5, lambda i: (i,), function, ("x",))
-        )
+        folder, examples = tmp_path / "a" / "b", np.arange(10)
+        kept = {"load": lambda i: (i,), "size": 5}
+        return run_chunks(folder, examples, function, ("x",), **kept)
 
     def double(indices, values):
         return {"x": 2.0 * values}
@@ -355,10 +305,9 @@ def test_a_result_that_is_not_finite_is_an_error(tmp_path):
         }
 
     with pytest.raises(NonFiniteResult, match=r"log_p of example 70 is not finite"):
-        run_chunks(
-            *(tmp_path / "a", 10 * np.arange(10), 5, lambda i: (i,), zero_log),
-            ("log_p", "error"),
-        )
+        examples, names = 10 * np.arange(10), ("log_p", "error")
+        kept = {"load": lambda i: (i,), "size": 5}
+        run_chunks(tmp_path / "a", examples, zero_log, names, **kept)
 
 
 @pytest.mark.parametrize(
@@ -418,11 +367,11 @@ def test_bad_sampling_is_warned_of(caplog):
     diagnostics.of_sampling(bad, _numbers(-3.0, -4.0, -5.0, 2.0), settings)
     for cause in (
         *("ESS is below 1.5 of 4 chains", "stood still", "not in the order"),
-        "Monte Carlo error of log p(x), 2 nats, is above log_z.gap_threshold=0.1",
+        "Monte Carlo error of log p(x), 2 nats, is above 0.1",
         "2 of 5 images have an error above 1 nat",
     ):
         assert cause in caplog.text
-    assert "log_z.num_temperatures=16" in caplog.text
+    assert "evaluation.num_temperatures=16" in caplog.text
 
 
 def test_a_gap_of_a_few_examples_is_warned_of(caplog):
@@ -430,7 +379,7 @@ def test_a_gap_of_a_few_examples_is_warned_of(caplog):
     diagnostics.of_gap(np.full(100, 0.05), settings)
     assert not caplog.text
     diagnostics.of_gap(np.append(np.full(98, 0.05), [87.0, 20.0]), settings)
-    assert "gap, 1.119 nats, is above log_z.gap_threshold=0.1" in caplog.text
+    assert "gap, 1.119 nats, is above 0.1" in caplog.text
     assert "that of 2 of 100 simulated examples above 1 nat" in caplog.text
 
 

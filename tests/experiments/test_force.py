@@ -1,7 +1,8 @@
-"""The precision of HMC's force that a run chooses for its machine."""
+"""The precision of HMC's force that the device and the estimator decide."""
 
 import logging
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +30,55 @@ def chosen(given):
     return given.model["force_precision"], given.evaluation.force_precision
 
 
-def test_a_coarse_force_must_pay_for_its_values_and_its_rejections():
-    seconds = {"float32": 1.0, "bf16": 0.7, "tf32": 0.6, "values": 0.5}
-    name, times = force.fastest("float32", seconds, 0.2)
-    assert name == "tf32"
-    assert times == pytest.approx({"float32": 1.0, "bf16": 0.8, "tf32": 0.7})
-    assert force.fastest("float32", seconds, 1.0)[0] == "float32"  # of every point
-    barely = {"float32": 1.0, "bf16": 0.95, "values": 0.0}
-    assert force.fastest("float32", barely, 1.0)[0] == "float32"
+@pytest.mark.parametrize(
+    ("platform", "capability", "expected"),
+    [
+        ("gpu", "9.0", "tf32"),
+        ("gpu", "8.0", "tf32"),
+        ("gpu", "7.5", "float32"),
+        ("gpu", "gfx942", "float32"),
+        ("tpu", None, "float32"),
+    ],
+)
+def test_a_device_has_the_coarse_products_of_its_kind(platform, capability, expected):
+    device = SimpleNamespace(platform=platform, compute_capability=capability)
+    assert force.of_device(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"processor : 0\nflags\t\t: fpu avx2 avx512_bf16 amx_tile\n", "bf16"),
+        (b"flags : fpu amx_bf16\n", "bf16"),
+        (b"flags : fpu avx2 avx512f\n", "float32"),
+        (b"Features : fp asimd\n", "float32"),
+        (b"\xff\xfe", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_a_cpus_units_are_read_from_its_flags(tmp_path, monkeypatch, content, expected):
+    path = tmp_path / "cpuinfo"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(force, "CPU_INFO", path)
+    assert force.of_device(SimpleNamespace(platform="cpu")) == expected
+
+
+def test_a_coarse_force_is_for_moves_that_need_few_values():
+    assert force.by_rule(tiny("ais"), "bf16") == ("bf16", "bf16")
+    assert force.by_rule(tiny("best"), "bf16") == ("float32", "bf16")
+    assert force.by_rule(tiny("vae"), "tf32") == ("float32", "tf32")
+    config = default.get_config()
+    config.estimator.num_leapfrog = config.evaluation.num_leapfrog = 1
+    assert force.by_rule(resolve(config), "bf16") == ("float32", "float32")
+    config = default.get_config()
+    config.model.precision = "tf32"
+    assert force.by_rule(resolve(config), "bf16") == ("tf32", "tf32")
+
+
+def test_the_force_of_a_users_model_is_its_own():
+    given = tiny()._replace(factory="given")
+    assert force.by_rule(given, "bf16") == ("float32", "float32")
 
 
 def test_the_launcher_chooses_and_the_tables_of_the_paper_do_not():
@@ -45,30 +87,21 @@ def test_the_launcher_chooses_and_the_tables_of_the_paper_do_not():
         assert chosen(variant.settings) == ("float32", "float32")
 
 
-def test_a_new_run_measures_what_was_left_open(caplog):
+def test_a_new_run_gets_what_was_left_open_by_the_rule(caplog):
     caplog.set_level(logging.INFO)
-    found = force.settle(tiny(evaluation="bf16"), None, SHAPE)
-    assert chosen(found)[0] in ("float32", "bf16")
-    assert chosen(found)[1] == "bf16"
-    assert found.saved["model"]["force_precision"] == chosen(found)[0]
+    coarse = force.of_device(jax.devices()[0])
+    found = force.settle(tiny(evaluation="float32"), None)
+    assert chosen(found) == (coarse, "float32")
+    assert found.saved["model"]["force_precision"] == coarse
     (line,) = [r.message for r in caplog.records if "HMC's force" in r.message]
-    assert line.startswith(f"HMC's force in training: {chosen(found)[0]} (ms for a ")
-    assert "float32" in line and "bf16" in line
-
-
-def test_an_estimator_without_moves_and_a_model_of_ones_own_are_not_measured(caplog):
-    caplog.set_level(logging.INFO)
-    found = force.settle(tiny("vae", evaluation="float32"), None, SHAPE)
-    assert chosen(found) == ("float32", "float32")
-    found = force.settle(tiny()._replace(factory="given"), None, SHAPE)
-    assert chosen(found) == ("float32", "float32")
-    assert not [r for r in caplog.records if "HMC's force" in r.message]
+    assert line == f"HMC's force: {coarse} in training, float32 in evaluation."
+    assert force.settle(found, None) is found
 
 
 def test_a_run_that_goes_on_keeps_its_choice(tmp_path):
     first = settings.with_forces(tiny(), "bf16", "tf32")
     folder.claim(tmp_path, first, "digest")
-    again = force.settle(tiny(), tmp_path, SHAPE)
+    again = force.settle(tiny(), tmp_path)
     assert chosen(again) == ("bf16", "tf32")
     folder.claim(tmp_path, again, "digest")
     config = default.get_config()
@@ -78,7 +111,7 @@ def test_a_run_that_goes_on_keeps_its_choice(tmp_path):
 
 def test_another_force_than_the_runs_is_refused(tmp_path):
     folder.claim(tmp_path, settings.with_forces(tiny(), "bf16", "bf16"), "digest")
-    asked = force.settle(tiny(model="float32"), tmp_path, SHAPE)
+    asked = force.settle(tiny(model="float32"), tmp_path)
     with pytest.raises(ConfigError, match=r"model\.force_precision='bf16'"):
         folder.claim(tmp_path, asked, "digest")
 

@@ -1,13 +1,9 @@
 """Sweeps over any settings: the grid, random draws of it, refusals."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from configs import digits
-from experiments.paper import grid
+from experiments.paper import grid, sweep
 from experiments.system.errors import InputError
 
 RATES = "optimizer.learning_rate=1e-3,3e-3"
@@ -63,17 +59,12 @@ def test_bad_texts_are_refused_in_a_line(over, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("flag", ["--dry_run", "--shard=1/2", "--only=batch_size=50"])
-def test_flags_of_tables_are_refused_in_a_line(tmp_path, flag):
-    command = ["-m", "experiments.sweep", "--config=configs/digits.py", flag]
-    command += ["--over=batch_size=50,100", f"--workdir={tmp_path / 'sweep'}"]
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    name = flag.split("=")[0]
-    assert done.returncode == 2, done.stderr
-    assert done.stderr == f"Error: {name} is for tables: leave it out with --over\n"
-    assert not (tmp_path / "sweep").exists()
+def test_a_share_of_a_grid_is_listed_and_nothing_is_written(tmp_path):
+    over = [RATES, SAMPLES]
+    shares = [sweep.select(digits.get_config(), f"{i}/2", over=over) for i in (1, 2)]
+    first, second = ([v.name for v in share] for share in shares)
+    assert len(first) == len(second) == 2 and not set(first) & set(second)
+    text = sweep.listing(shares[0], tmp_path)
+    assert all(name in text for name in first)
+    assert text.endswith("2 variants, 0 finished")
+    assert not list(tmp_path.iterdir())

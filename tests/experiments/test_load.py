@@ -355,7 +355,7 @@ def test_download_with_another_digest_is_not_used(tmp_path, monkeypatch, serve):
 def test_download_with_the_digest_is_kept(tmp_path, monkeypatch, serve):
     content = write_chardata(tmp_path / "server").read_bytes()
     md5 = hashlib.md5(content).hexdigest()
-    for module in (originals, datasets):
+    for module in (downloads, datasets):
         monkeypatch.setattr(module, "STUDY_MD5", md5)
     home = serve(tmp_path / "server")
     set_home(monkeypatch, "omniglot", home)

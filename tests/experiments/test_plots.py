@@ -1,5 +1,7 @@
 """Figures: valid files that hold what was given, and refusals of bad shapes."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.evaluate import plots
+from experiments.system.errors import Stopped
 
 BLUE = np.array([0x00, 0x72, 0xB2]) / 255
 ORANGE = np.array([0xD5, 0x5E, 0x00]) / 255
@@ -129,7 +132,28 @@ def test_reconstructions_alternate_with_their_originals(tmp_path):
     np.testing.assert_allclose(pixels[rows, right, 0], [1, 0, 0.5, 0.5], atol=0.01)
 
 
-@pytest.mark.parametrize("shape", [(4, 784), (2, 3, 4, 5), (0, 8, 8)])
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_channels_that_are_no_colours_are_grey_pictures_side_by_side(channels):
+    images = np.random.default_rng(0).uniform(size=(4, 3, 2, channels))
+    shown = plots._in_rows(images, 2)
+    assert shown.shape == (2, 2, 3, 2 * channels)
+    for c in range(channels):
+        image = shown[1, 0, :, 2 * c : 2 * c + 2]
+        np.testing.assert_array_equal(image, images[2, ..., c])
+
+
+def test_what_cannot_be_drawn_is_a_line(caplog):
+    with plots.optional():
+        raise ValueError("no such colour\nand more")
+    assert caplog.messages == [
+        "Pictures are left out that could not be drawn: no such colour"
+    ]
+    for error in (Stopped("by a signal"), OSError(os.strerror(errno.ENOSPC))):
+        with pytest.raises(type(error)), plots.optional():
+            raise error
+
+
+@pytest.mark.parametrize("shape", [(4, 784), (2, 3, 4, 5, 3), (0, 8, 8)])
 def test_images_of_a_bad_shape_are_named(tmp_path, shape):
     images = np.zeros(shape)
     with pytest.raises(ValueError, match=rf"\({shape[0]}, {shape[1]}"):
@@ -163,7 +187,7 @@ def test_line_plot_draws_every_series(tmp_path):
 
 DRAW = """
 import sys
-from experiments.run import plots
+from experiments.evaluate import plots
 assert "matplotlib" not in sys.modules
 plots.line_plot({"a": ([1], [1], None)}, sys.argv[1], xlabel="x", ylabel="y")
 assert "matplotlib.pyplot" not in sys.modules

@@ -12,7 +12,13 @@ from experiments.paper import sweep, tables, variants
 from experiments.run import build
 from experiments.run.settings import plain
 from experiments.system import files
-from experiments.system.errors import Ended, InputError, NonFiniteLoss, Stopped
+from experiments.system.errors import (
+    DataError,
+    Ended,
+    InputError,
+    NonFiniteLoss,
+    Stopped,
+)
 from experiments.system.files import read_json
 
 
@@ -118,18 +124,11 @@ def test_scale_overrides_the_protocol():
         assert variant.identity["scale"]["num_epochs"] == 100
 
 
-def test_cost_counts_gradient_evaluations_and_flops():
+def test_cost_counts_steps_and_gradient_evaluations():
     by_name = {v.name: v for v in variants.expand(table1.get_config())}
     variant = by_name["omniglot-ais-K5-T11"]
     assert variant.steps == 3280 * (24345 // 128)
     assert variant.gradient_evaluations == variant.steps * 128 * (5 * (2 + 55) + 1)
-    weights = 50 * 200 + 200 * 200 + 200 * 784
-    assert variant.train_flops == 4 * weights * variant.gradient_evaluations
-    forward = 16 * (1 + 10 * 9999)
-    ladder = sum(16 * (1 + 10 * (top - 1)) for top in (1250, 2500, 5000, 10000))
-    gradients = 8070 * forward + 2 * 100 * ladder
-    evaluation = weights * (4 * gradients + 2 * 8070 * 5000)
-    assert variant.evaluation_flops == pytest.approx(evaluation)
 
 
 def test_matched_cost_gives_all_the_same_number_of_gradient_evaluations():
@@ -154,14 +153,15 @@ def test_digits_have_the_counted_images():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
-def test_shards_are_a_balanced_partition(both, count):
+def test_shards_are_dealt_round_by_cost(both, count):
     found = both[:18]
     shards = [variants.shard(found, i + 1, count) for i in range(count)]
     names = [v.name for shard in shards for v in shard]
     assert sorted(names) == sorted(v.name for v in found)
-    loads = [sum(v.flops for v in shard) for shard in shards]
-    dearest = max(v.flops for v in found)
-    assert max(loads) <= sum(loads) / count + dearest
+    loads = [sum(v.gradient_evaluations for v in shard) for shard in shards]
+    dearest = max(v.gradient_evaluations for v in found)
+    assert max(loads) - min(loads) <= dearest
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b", "1/0", "-1/2"])
@@ -226,20 +226,28 @@ def test_a_sweep_trains_skips_and_resumes(tmp_path, capsys, monkeypatch):
     assert f"{first}: finished" in text and f"{second}: unfinished" in text
     assert [sweep.status(v, tmp_path / v.name) for v in pair] == ["finished"] * 2
     assert (tmp_path / first / "results.json").stat().st_mtime_ns == written
-    config.optimizer.b1 = 0.8
-    with pytest.raises(InputError, match=r"optimizer.b1=0.9, not 0.8"):
+    config.optimizer.settings = {"b1": 0.8}
+    with pytest.raises(InputError, match=r"settings\.b1=0\.9, not 0\.8"):
         sweep.run(sweep.select(config), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        NonFiniteLoss("not finite at step 3\nand more"),
+        ValueError("not finite at step 3"),
+        DataError("not finite at step 3"),
+    ],
+)
 def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
-    tmp_path, capsys, monkeypatch
+    tmp_path, monkeypatch, failure
 ):
     done = []
 
     def fake(config, folder):
         done.append(folder.name)
         if "K5" in folder.name:
-            raise NonFiniteLoss("The loss was not finite at step 3")
+            raise failure
 
     monkeypatch.setattr(sweep.launch, "train_and_evaluate", fake)
     names = ["digits-dreg-K1", "digits-dreg-K5", "digits-ais-K1-T5"]
@@ -248,7 +256,7 @@ def test_a_failed_variant_is_reported_and_the_sweep_goes_on(
         sweep.run(found, tmp_path)
     assert end.value.status == 1 and done == names
     identity = read_json(tmp_path / "digits-dreg-K5" / "variant.json")
-    assert "not finite at step 3" in identity["failure"]
+    assert identity["failure"] == "not finite at step 3"
 
 
 def test_a_variant_in_use_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
@@ -263,26 +271,14 @@ def test_a_variant_in_use_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch)
     assert "in use elsewhere" in capsys.readouterr().out
 
 
-def test_the_listing_predicts_cost_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(variants, "calibrate", lambda config: (1e-3, 1e-11))
-    config = table2.get_config("matched")
-    found = sweep.select(config)
-    text = sweep.listing(config, found, tmp_path)
-    assert len(text.splitlines()) == 1 + 12 + 1
-    assert "0 finished" in text
-    heading, *others = text.splitlines()
+def test_the_listing_has_the_cost_and_writes_nothing(tmp_path):
+    found = sweep.select(table2.get_config("matched"))
+    text = sweep.listing(found, tmp_path)
+    heading, *others, last = text.splitlines()
+    assert len(others) == 12 and last == "12 variants, 0 finished"
     assert heading.endswith("cost / matched")
     assert any(line.endswith(" 1.01") for line in others)
     assert not list(tmp_path.iterdir())
-    total = sum(v.steps * 1e-3 + v.flops * 1e-11 for v in found) / 3600
-    assert f"{total:.3g} hours" in text
-
-
-@pytest.mark.slow
-def test_the_calibration_times_real_steps():
-    per_step, per_flop = variants.calibrate(tiny())
-    assert per_step >= 0.0
-    assert 1e-15 < per_flop < 1e-6
 
 
 @pytest.mark.parametrize("file", ["config.json", "results.json", "variant.json"])

@@ -32,6 +32,45 @@ def test_arrays_of_bytes_are_scaled():
     assert data.limits == (0.0, 1.0)
 
 
+BITS = BYTES > 99
+
+
+@pytest.mark.parametrize(
+    ("array", "levels", "scaled"),
+    [
+        *((BITS, 1, BITS), (BITS.astype(np.uint8), 1, BITS), (BITS * 1.0, 1, BITS)),
+        *((BITS.astype(np.uint16), 1, BITS), (255 * BITS.astype(np.uint8), 255, BITS)),
+        (BYTES.astype(np.uint16) * 257, 65535, BYTES / 255),
+        (BYTES.astype(np.int64), 1, BYTES),
+        (BYTES // 16, 255, BYTES // 16 / 255),
+    ],
+)
+def test_whole_numbers_are_divided_by_their_types_white_unless_they_are_bits(
+    array, levels, scaled
+):
+    data = Dataset.from_arrays(array, array[:2])
+    np.testing.assert_allclose(data.train, scaled.reshape(20, 30), rtol=1e-6)
+    assert (data.levels, data.is_binary) == (levels, scaled is BITS)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("array", [BYTES // 16, BYTES.astype(np.uint16)])
+def test_levels_that_do_not_come_near_to_white_are_counts_or_refused(array, likelihood):
+    data = Dataset.from_arrays(array, array[:2])
+    message = refusal(for_likelihood, data, likelihood)
+    assert f"its largest level is {array.max()}, of" in message
+    counts = for_likelihood(data, "poisson")
+    np.testing.assert_array_equal(counts.train, array.reshape(20, 30))
+
+
+def test_grey_images_as_coin_flips_are_warned_of():
+    grey = Dataset.from_arrays(BYTES, BYTES[:2], name="faces")
+    with pytest.warns(UserWarning, match=r"faces: 7\d% .* discretized_logistic"):
+        for_likelihood(grey, "bernoulli")
+    for_likelihood(grey, "discretized_logistic")  # and no warning
+    for_likelihood(datasets.load("digits"), "bernoulli")
+
+
 def test_other_numbers_stay_as_they_are():
     data = Dataset.from_arrays(REALS, REALS[:2], REALS[:3])
     np.testing.assert_array_equal(data.valid, REALS[:3].reshape(3, 36))
@@ -41,7 +80,10 @@ def test_other_numbers_stay_as_they_are():
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((16,), (4, 4)), ((12,), (1, 12)), ((3, 2), (3, 2)), ((3, 2, 1), (3, 2))],
+    [
+        *(((16,), (4, 4)), ((12,), (1, 12)), ((3, 2), (3, 2)), ((3, 2, 1), (3, 2))),
+        *(((4, 4, c),) * 2 for c in (2, 3, 4, 5)),
+    ],
 )
 def test_shapes_for_pictures(shape, expected):
     data = Dataset.from_arrays(np.zeros((4, *shape)), np.ones((2, *shape)))
@@ -65,12 +107,14 @@ def test_one_array_is_split_by_its_seed():
     ("arrays", "message"),
     [
         ((BYTES, BYTES[:, :5]), "differ in shape"),
-        ((BYTES, BYTES / 255.0), "all arrays as bytes"),
+        ((BYTES, BYTES / 255.0), "give all arrays in one type"),
         ((np.full((3, 2, 2), np.nan), REALS), "train has NaN"),
         ((np.array([["a"]]), REALS), "use numbers"),
         ((np.zeros(5),), r"float64\[5\]"),
         ((np.zeros((0, 4)),), r"\[0, 4\]"),
         ((np.zeros((1, 4)),), "cannot be split"),
+        *(((np.zeros((9, c, 8, 8)),), "channels first") for c in (1, 2, 3, 4, 5)),
+        ((np.zeros((9, 3, 8, 7)),), r"use x.transpose\(0, 2, 3, 1\)"),
     ],
 )
 def test_bad_arrays_are_refused(arrays, message):
@@ -120,10 +164,29 @@ def test_files_of_arrays(tmp_path, suffix):
     assert sizes.num_train == len(data.train)
 
 
-def test_an_npz_of_one_array_is_split(tmp_path):
-    np.savez(tmp_path / "a.npz", images=BYTES)
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        *(("images", "train"), ("X y", "train -"), ("x_train y_train", "train -")),
+        ("train test val", "train test valid"),
+        ("X_train Y_train X_test", "train - test"),
+        ("test_images trainImages validation_images", "test train valid"),
+        ("Training TESTING __MACOSX/._Training", "train test -"),
+        *(("a b", None), ("train dev", None), ("train Train test", None)),
+        *(("test val", None), ("train train_test", None), ("y", None)),
+    ],
+)
+def test_arrays_are_of_the_split_that_their_names_say(tmp_path, keys, expected):
+    arrays = {key: BYTES + np.uint8(i) for i, key in enumerate(keys.split())}
+    np.savez(tmp_path / "a.npz", **arrays)
+    if expected is None:
+        message = refusal(datasets.load, str(tmp_path / "a.npz"))
+        assert f"a.npz holds {', '.join(arrays)}: name them train" in message
+        return
+    splits = dict(zip(expected.split(), arrays.values()))
+    splits.pop("-", None)
     data = datasets.load(str(tmp_path / "a.npz"))
-    assert data.digest == Dataset.from_arrays(BYTES).digest
+    assert data.digest == Dataset.from_arrays(**splits).digest
 
 
 def save_images(folder, images):
@@ -146,10 +209,100 @@ def test_folders_of_images(tmp_path):
     assert flat.digest == Dataset.from_arrays(BYTES[:12]).digest
 
 
+FOLDERS = {
+    "Train/a Test/b validation/c": "train test valid",
+    "TRAINING/a val/b": "train valid",
+    "train_images/a test_images/b": "train test",
+    "cats/train/a cats/test/b dogs/train/c": "train test train",
+    "cats/a dogs/b": "train train",
+    "train/a __MACOSX/train/b train/.c ._train/d": "train - - -",
+    "train/a dev/b": "is in no folder of a split, as others are of train",
+    "a test/b": "is in no folder of a split, as others are of test",
+    "test/a val/b": "has no images for train",
+}
+
+
+@pytest.mark.parametrize("names", FOLDERS)
+def test_images_are_of_the_split_that_a_folder_says(tmp_path, names):
+    splits = {}
+    for i, (name, split) in enumerate(zip(names.split(), FOLDERS[names].split())):
+        save_images(tmp_path / name, BYTES[2 * i : 2 * i + 6])
+        splits.setdefault(split, []).append(BYTES[2 * i : 2 * i + 6])
+    if "images" in FOLDERS[names] or "folder" in FOLDERS[names]:
+        assert FOLDERS[names] in refusal(datasets.load, str(tmp_path))
+        return
+    splits.pop("-", None)
+    arrays = {split: np.concatenate(each) for split, each in splits.items()}
+    data = datasets.load(str(tmp_path))
+    assert data.digest == Dataset.from_arrays(**arrays).digest
+
+
+def test_a_split_whose_folder_has_no_images_is_refused(tmp_path):
+    save_images(tmp_path, BYTES)
+    (tmp_path / "test").mkdir()
+    assert "has no images for test" in refusal(datasets.load, str(tmp_path))
+
+
+GREY = Image.fromarray(BYTES[0])
+COLOUR = Image.fromarray(RNG.integers(0, 256, (6, 5, 3), np.uint8))
+DEEP = BYTES[0].astype(np.uint16) * 257
+REAL = (BYTES[0] / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "expected"),
+    [
+        (GREY.convert("LA"), "png", BYTES[0]),
+        (GREY.convert("1"), "png", np.asarray(GREY.convert("1"))),
+        (COLOUR.convert("RGBA"), "png", np.asarray(COLOUR)),
+        (COLOUR.quantize(16), "png", np.asarray(COLOUR.quantize(16).convert("RGB"))),
+        (COLOUR.convert("CMYK"), "tif", np.asarray(COLOUR)),
+        (Image.fromarray(DEEP), "png", DEEP),
+        (Image.fromarray(DEEP), "tif", DEEP),
+        (Image.fromarray(REAL), "tif", REAL),
+    ],
+)
+def test_images_of_other_modes_keep_their_levels(tmp_path, image, suffix, expected):
+    for i in range(10):
+        image.save(tmp_path / f"{i}.{suffix}")
+    data = datasets.load(str(tmp_path))
+    assert data.digest == Dataset.from_arrays(np.stack([expected] * 10)).digest
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    halves = np.repeat([[0, 255]], 8, 0).repeat(8, 1).astype(np.uint8)  # black left
+    turned = Image.Exif()
+    turned[0x0112] = 6  # by 90 degrees clockwise
+    for i in range(10):
+        Image.fromarray(halves).save(tmp_path / f"{i}.jpg", exif=turned, quality=100)
+    data = datasets.load(str(tmp_path))
+    assert data.image_shape == (16, 8)
+    image = data.train[0].reshape(16, 8)
+    assert image[:8].max() < 0.1 and image[8:].min() > 0.9
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparent_images_and_films_are_refused(tmp_path, mode):
+    image = COLOUR.convert("L" if mode == "LA" else "RGB")
+    if mode == "P":
+        image.quantize(4).save(tmp_path / "0.png", transparency=0)
+    else:
+        image.putalpha(GREY)
+        image.save(tmp_path / "0.png")
+    assert "0.png is transparent" in refusal(datasets.load, str(tmp_path))
+    (tmp_path / "0.png").unlink()
+    COLOUR.save(tmp_path / "0.gif", save_all=True, append_images=[GREY])
+    assert "0.gif has several frames" in refusal(datasets.load, str(tmp_path))
+
+
+def test_images_of_different_depths_are_refused(tmp_path):
+    save_images(tmp_path, [BYTES[0], DEEP])
+    message = refusal(datasets.load, str(tmp_path))
+    assert "01.png is (6, 5) of uint16, not (6, 5) of uint8" in message
+
+
 def test_bad_paths_are_refused(tmp_path):
     assert "no such file" in refusal(datasets.load, str(tmp_path / "no.npz"))
-    np.savez(tmp_path / "a.npz", x=BYTES, y=BYTES)
-    assert "holds x, y" in refusal(datasets.load, str(tmp_path / "a.npz"))
     (tmp_path / "b.npz").write_bytes(b"nothing")
     assert "cannot be read" in refusal(datasets.load, str(tmp_path / "b.npz"))
     np.save(tmp_path / "c.npy", np.array([{}]), allow_pickle=True)

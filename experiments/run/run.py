@@ -18,6 +18,7 @@ from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, override, resolve
 from experiments.system.errors import ConfigError, DataError
+from experiments.system.files import user_path
 
 _TEST = ("log_p", "elbo", "iwae", "kl", "ess", "accept_prob")
 

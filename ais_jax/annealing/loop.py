@@ -201,8 +201,9 @@ def run(
         t, chains, memory, accept_probs, increments = state
         memory, row = guide.row(memory, t, chains.clouds)
         keys, uniform = _keys(chains.keys, first + t)
-        before = chains.log_w + chains.lost
-        chains, points = _reweight(chains, row.deltas, uniform, resample_below, sign)
+        chains, points, increment = _reweight(
+            chains, row.deltas, uniform, resample_below, sign
+        )
 
         def move(path, key, point):
             if row.scale is not None:
@@ -212,7 +213,6 @@ def run(
 
         clouds, accept_prob = paths.each_chain(move, keys, points)
         memory = guide.learn(memory, t, row, clouds, accept_prob)
-        increment = chains.log_w + chains.lost - before
         return (
             t + 1,
             chains._replace(clouds=clouds),
@@ -229,10 +229,8 @@ def finish(
     chains: Chains, delta: ScalarLike, num_moves: ScalarLike, sign: ScalarLike = 1.0
 ) -> tuple[Chains, Point, Float[Array, "E K"]]:
     """The last increment of the weights: (chains, a point of each, the increments)."""
-    before = chains.log_w + chains.lost
     _, uniform = _keys(chains.keys, num_moves)
-    chains, points = _reweight(chains, delta, uniform, None, sign)
-    return chains, points, chains.log_w + chains.lost - before
+    return _reweight(chains, delta, uniform, None, sign)
 
 
 def _first(xs):
@@ -250,7 +248,7 @@ def _keys(keys, t):
 
 
 def _reweight(chains, delta, uniform, resample_below, sign):
-    """Chains after an increment of their weights, and the points they go on from."""
+    """(chains after an increment of their weights, points to go on from, increments)."""
     weighed = jax.vmap(jax.vmap(lambda cloud: weigh(cloud, delta)))(chains.clouds)
     log_w, lost = chains.log_w, chains.lost
     for part in weighed.increment:
@@ -279,7 +277,7 @@ def _reweight(chains, delta, uniform, resample_below, sign):
         is_unsound=chains.is_unsound | weighed.is_unsound,
         is_outside=chains.is_outside | weighed.is_outside,
     )
-    return chains, points
+    return chains, points, sign * sum(weighed.increment)
 
 
 def add_increment(

@@ -126,8 +126,8 @@ def mix(
 
     An endpoint of weight zero is left out, so that its infinities do not enter.
     """
-    return jnp.where(beta < 1.0, (1.0 - beta) * base, 0.0) + jnp.where(
-        beta > 0.0, beta * target, 0.0
+    return jnp.where(jnp.less(beta, 1.0), (1.0 - beta) * base, 0.0) + jnp.where(
+        jnp.greater(beta, 0.0), beta * target, 0.0
     )
 
 
@@ -159,11 +159,11 @@ def log_ratio(point: Point) -> Float[Array, "*K"]:
 
 def scaled(scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]) -> Float[Array, "D"]:
     """A vector of the path's units in those of the position: scale * v, or S v."""
-    return scale @ v if jnp.ndim(scale) == 2 else scale * v
+    return jnp.matmul(scale, v) if jnp.ndim(scale) == 2 else jnp.multiply(scale, v)
 
 
 def scaled_back(
     scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]
 ) -> Float[Array, "D"]:
     """A gradient in the position in the path's units: scale * v, or S' v."""
-    return v @ scale if jnp.ndim(scale) == 2 else scale * v
+    return jnp.matmul(v, scale) if jnp.ndim(scale) == 2 else jnp.multiply(scale, v)

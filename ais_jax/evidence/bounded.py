@@ -81,14 +81,17 @@ def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
 
         return of_unbounded
 
-    def target_with_residuals(x):
-        y, pull_back = jax.vjp(constrain, x)
-        log_target, force, residuals = path.target_with_residuals(y)
-        volume, slope = jax.value_and_grad(lambda x: log_volume(x, constrain(x)))(x)
-        force = jax.tree.map(jnp.add, *pull_back(force), slope)
-        return log_target + volume, force, residuals
+    def moved_target(target_with_residuals):
+        def of_unbounded(x):
+            y, pull_back = jax.vjp(constrain, x)
+            log_target, force, residuals = target_with_residuals(y)
+            volume, slope = jax.value_and_grad(lambda x: log_volume(x, constrain(x)))(x)
+            force = jax.tree.map(jnp.add, *pull_back(force), slope)
+            return log_target + volume, force, residuals
 
-    has_own = path.target_with_residuals is not None
+        return of_unbounded
+
+    target = path.target_with_residuals
 
     def sample_base(key):
         return unconstrain(path.sample_base(key))
@@ -103,7 +106,7 @@ def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
         log_base=moved(path.log_base),
         log_target=moved(path.log_target),
         scale=path.scale,
-        target_with_residuals=target_with_residuals if has_own else None,
+        target_with_residuals=None if target is None else moved_target(target),
         coordinates=Coordinates(constrain, unconstrain),
     )
 

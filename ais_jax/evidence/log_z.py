@@ -167,8 +167,8 @@ def log_normalizer(
     """
     check_count("num_chains", num_chains)
     check_share(resample_below)
-    eps = _spacing(key, path)
-    path, unflatten = flatten(key, path)
+    whole, (path, unflatten) = path, flatten(key, path)
+    eps = _spacing(key, whole)
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, plan):

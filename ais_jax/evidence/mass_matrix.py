@@ -45,14 +45,14 @@ def estimate(
     mean = jnp.sum(weight * z, axis=1, keepdims=True) / jnp.maximum(num, 1e-30)
     deviations = jnp.where(weight > 0.0, z - mean, 0.0)
     largest = jnp.maximum(jnp.max(jnp.abs(deviations), axis=(0, 1)), 1e-30)
-    u = deviations / largest  # so that no square overflows
+    u = deviations / largest[None, None]  # so that no square overflows
     free = jnp.maximum(jnp.sum(jnp.maximum(num - 1.0, 0.0)), 1.0)
     sd = jnp.sqrt(jnp.sum(weight * jnp.square(u), axis=(0, 1)) / free)
     sd = jnp.maximum(sd, 1e-6)
     log_sd = jnp.log(sd) + jnp.log(largest)
     if mass_matrix == "diagonal":
         return Covariance(log_sd, None)
-    u = u / sd
+    u = u / sd[None, None]
     products = jnp.einsum("en,end,enf->df", weight[..., 0], u, u) / free
     return Covariance(log_sd, _unit_diagonal(products))
 

@@ -46,24 +46,26 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
         _check_density(name, function, draw)
         return lambda z: jnp.asarray(function(unflatten(z)), dtype)
 
-    def target_with_residuals(z):
-        value, force, residuals = path.target_with_residuals(unflatten(z))
-        return jnp.asarray(value, dtype), ravel(force), residuals
+    def flat_target(target_with_residuals):
+        _check_target(target_with_residuals, draw)
 
-    has_own = path.target_with_residuals is not None
-    if has_own:
-        _check_target(path.target_with_residuals, draw)
+        def of_flat(z):
+            value, force, residuals = target_with_residuals(unflatten(z))
+            return jnp.asarray(value, dtype), ravel(force), residuals
+
+        return of_flat
 
     def to_user(z):
         return _constrain(path, unflatten(z))
 
     size = sum(a.size for a in jax.tree.leaves(draw))
+    target = path.target_with_residuals
     flat = AnnealingPath(
         sample_base=sample_base,
         log_base=of_flat("log_base"),
         log_target=of_flat("log_target"),
         scale=_flat_scale(path.scale, draw, size),
-        target_with_residuals=target_with_residuals if has_own else None,
+        target_with_residuals=None if target is None else flat_target(target),
     )
     return flat, to_user
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, Float, Real
 
 from ais_jax.annealing.path import AnnealingPath, without_residuals
 from ais_jax.checks import lookup
@@ -36,6 +36,7 @@ class Residuals(Protocol):
 
         The residuals' arrays lead with an axis of N.
         """
+        ...
 
 
 TargetWithResiduals = Callable[
@@ -93,7 +94,7 @@ def posterior_path(
     model: LatentVariableModel,
     theta: Params,
     phi: Params,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
     hmc_scale: str = "unit",
 ) -> AnnealingPath:
     """The path from the encoder q_phi(z|x) to p_theta(x, z) for one example (Eq. 6).
@@ -117,7 +118,7 @@ def prior_path(
     model: LatentVariableModel,
     theta: Params,
     phi: Params,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
     hmc_scale: str = "unit",
 ) -> AnnealingPath:
     """The path from the prior p_theta(z) to p_theta(x, z) for one example.
@@ -140,7 +141,7 @@ def wide_path(
     model: LatentVariableModel,
     theta: Params,
     phi: Params,
-    x: Real[ArrayLike, "X"],
+    x: Real[Array, "X"],
     hmc_scale: str = "unit",
 ) -> AnnealingPath:
     """The path from the encoder, widened, to p_theta(x, z) for one example.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
 from ais_jax.numerics import (
@@ -172,7 +172,7 @@ def negative_binomial() -> Likelihood:
 
 
 def data_mean_bias(
-    images: Real[ArrayLike, "N X"], smallest: float = 0.001
+    images: Real[Array | np.ndarray, "N X"], smallest: float = 0.001
 ) -> Float[Array, "X"]:
     """Logits of the clipped mean image, a start for the decoder's output bias.
 

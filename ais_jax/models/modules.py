@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, Float, Real
 
 ACTIVATIONS = {
     name: getattr(nn, name)
@@ -31,7 +31,7 @@ class GaussianNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Real[ArrayLike, "*batch X"]
+        self, x: Real[Array, "*batch X"]
     ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
         """The mean and the standard deviation."""
         x = self.hidden(x, self.dot_general)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
 from ais_jax.models.latent import (
@@ -53,7 +53,7 @@ __all__ = [
 def bernoulli_model(
     data_size: int,
     *,
-    output_bias: Float[ArrayLike, "X"] | None = None,
+    output_bias: Float[Array, "X"] | None = None,
     **settings: Any,
 ) -> LatentVariableModel:
     """The deep latent Gaussian models of the IWAE study, of any number of layers.
@@ -229,11 +229,13 @@ class _Networks(NamedTuple):
         layers = self.split(z)
         log_p = standard_normal_log_prob(layers[-1])
         for i, net in enumerate(self.priors):
-            log_p += normal_log_prob(layers[i], *net.apply(theta[i + 1], layers[i + 1]))
+            log_p += normal_log_prob(
+                layers[i], *_normal(net, theta[i + 1], layers[i + 1])
+            )
         return log_p
 
     def log_joint(
-        self, theta: Params, x: Real[ArrayLike, "X"], z: Float[ArrayLike, "D"]
+        self, theta: Params, x: Real[Array, "X"], z: Float[Array, "D"]
     ) -> Float[Array, ""]:
         output = self.output(theta, z)
         return self.log_prior(theta, z) + self.likelihood.log_prob(*output, x)
@@ -249,8 +251,8 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale[::-1]),
         )
 
-    def proposal(self, phi: Params, x: Real[ArrayLike, "X"]) -> Distribution:
-        first = self.encoders[0].apply(phi[0], self.likelihood.encoder_input(x))
+    def proposal(self, phi: Params, x: Real[Array, "X"]) -> Distribution:
+        first = _normal(self.encoders[0], phi[0], self.likelihood.encoder_input(x))
         nets = list(zip(self.encoders[1:], phi[1:]))
         sample, mean, scale = _chain(first, nets)
 
@@ -258,7 +260,7 @@ class _Networks(NamedTuple):
             layers = self.split(z)
             log_q = normal_log_prob(layers[0], *first)
             for below, above, (net, params) in zip(layers, layers[1:], nets):
-                log_q += normal_log_prob(above, *net.apply(params, below))
+                log_q += normal_log_prob(above, *_normal(net, params, below))
             return log_q
 
         return Distribution(
@@ -268,13 +270,18 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale),
         )
 
-    def decode(self, theta: Params, z: Float[ArrayLike, "D"]) -> Float[Array, "X"]:
+    def decode(self, theta: Params, z: Float[Array, "D"]) -> Float[Array, "X"]:
         return self.likelihood.mean(self.output(theta, z)[0])
 
     def simulate(self, key, theta):
         z_key, x_key = jax.random.split(key)
         z = self.prior(theta).sample(z_key)
         return self.likelihood.sample(x_key, *self.output(theta, z)), z
+
+
+def _normal(net, params, x) -> tuple[Array, Array]:
+    """The mean and the standard deviation that a network gives."""
+    return net.apply(params, x)
 
 
 def _chain(first, nets):
@@ -286,7 +293,7 @@ def _chain(first, nets):
     def walk(draw):
         layers = [draw(0, *first)]
         for i, (net, params) in enumerate(nets):
-            layers.append(draw(i + 1, *net.apply(params, layers[-1])))
+            layers.append(draw(i + 1, *_normal(net, params, layers[-1])))
         return layers
 
     def sample(key):
@@ -299,7 +306,7 @@ def _chain(first, nets):
 
     means = walk(lambda _, mean, scale: mean)
     scales = [first[1]]
-    scales += [net.apply(p, mean)[1] for (net, p), mean in zip(nets, means)]
+    scales += [_normal(net, p, mean)[1] for (net, p), mean in zip(nets, means)]
     return sample, means, scales
 
 

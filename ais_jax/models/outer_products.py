@@ -81,11 +81,11 @@ def _recorder():
 
     def record(call, args, kwargs, context):
         module = context.module
-        if isinstance(module, nn.Dense):
-            if module.scope.root not in roots:
-                roots.append(module.scope.root)
-            net = str(roots.index(module.scope.root))
-            inputs[(net, "params", *module.path)] = args[0]
+        if isinstance(module, nn.Dense) and module.scope is not None:
+            root = module.scope.root
+            if root not in roots:
+                roots.append(root)
+            inputs[(str(roots.index(root)), "params", *module.path)] = args[0]
         return call(*args, **kwargs)
 
     return inputs, record

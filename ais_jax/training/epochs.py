@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int, PyTree, Real
+from jaxtyping import Array, Int, PyTree, Real
 
 from ais_jax.training.step import (
     Metrics,
@@ -47,8 +47,8 @@ def make_run_steps(
     def run_steps(
         state: PyTree,
         run_key: PRNGKey,
-        data: Real[ArrayLike, "N X"],
-        num_steps: Int[ArrayLike, ""],
+        data: Real[Array, "N X"],
+        num_steps: Int[Array, ""],
     ) -> tuple[PyTree, Metrics]:
         shuffle_key, step_key = jax.random.split(run_key)
         epoch = state.step // steps_per_epoch
@@ -81,10 +81,10 @@ def make_run_steps(
 
 
 def take_rows(
-    data: Real[ArrayLike, "N X"],
-    rows: Int[ArrayLike, "B"],
+    data: Real[Array, "N X"],
+    rows: Int[Array, "B"],
     axis_name: str | None = None,
-) -> Real[ArrayLike, "B_here X"]:
+) -> Real[Array, "B_here X"]:
     """Rows of data that may be spread over a mesh axis.
 
     Each device gives the rows that it holds and receives its part of the batch, so the

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from ais_jax.checks import lookup
 
@@ -130,9 +130,7 @@ def make(
     return optax.inject_hyperparams(build)(learning_rate=1.0)
 
 
-def with_rate(
-    state: optax.OptState, learning_rate: ScalarLike | Float[Array, "R"]
-) -> optax.OptState:
+def with_rate(state: PyTree, learning_rate: ScalarLike | Float[Array, "R"]) -> PyTree:
     """An optimizer's state, or R replicates' states, with other peak learning rates."""
     rate = jnp.asarray(learning_rate, state.hyperparams["learning_rate"].dtype)
     return state._replace(hyperparams={**state.hyperparams, "learning_rate": rate})

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, ArrayLike, PyTree, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
 from ais_jax.training.epochs import (
     RunSteps,
@@ -129,7 +129,7 @@ def by_row(mesh: Mesh) -> NamedSharding:
 
 
 def place_rows(
-    rows: Shaped[ArrayLike, "N *shape"], mesh: Mesh
+    rows: Shaped[np.ndarray, "N *shape"], mesh: Mesh
 ) -> Shaped[Array, "N_padded *shape"]:
     """Spreads the rows of a data set over the data axis, filled up with zeros.
 

@@ -10,7 +10,7 @@ import optax
 from flax import struct
 from flax.training import train_state
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real, ScalarLike
+from jaxtyping import Array, Float, Int, PyTree, Real, ScalarLike
 
 from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.batching import (
@@ -92,7 +92,7 @@ def init(
     optimizers: Optimizers,
     step_size: ScalarLike,
     *,
-    learning_rates: Float[ArrayLike, "2"],
+    learning_rates: Float[Array, "2"],
     keep_average: bool = False,
 ) -> TrainState:
     """The state before the first step.
@@ -112,7 +112,7 @@ def init(
         opt_state = optimizer.init(params)
         return train_state.TrainState(
             step=jnp.zeros((), jnp.int32),  # a Python int would be traced twice
-            apply_fn=None,
+            apply_fn=None,  # pyright: ignore[reportArgumentType]
             params=params,
             tx=optimizer,
             opt_state=with_rate(opt_state, learning_rate),
@@ -179,7 +179,7 @@ def make_train_step(
     def train_step(
         state: TrainState,
         key: PRNGKey,
-        images: Real[ArrayLike, "B X"],
+        images: Real[Array, "B X"],
     ) -> tuple[TrainState, Metrics]:
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))

@@ -8,11 +8,13 @@ from jax.scipy import stats
 from jax.scipy.special import gammaln
 from numpyro.distributions import biject_to, constraints
 
-from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.path import AnnealingPath, evaluate
 from ais_jax.evidence import log_z
 from ais_jax.evidence.bounded import bounded
 from ais_jax.evidence.plan import Plan
+from ais_jax.evidence.positions import flatten, ravel
 
+KEY = jax.random.key(0)
 PLAN = Plan(jnp.linspace(0.0, 1.0, 17), jnp.full((15,), 0.3))
 BIJECTIONS = {
     "rate": biject_to(constraints.positive),
@@ -67,6 +69,19 @@ def test_exact_draws_are_taken_as_bounded_parameters():
     bounds = log_z.bidirectional_bounds(jax.random.key(0), path, z, PLAN, 300)
     assert bounds.lower < LOG_Z + 4.0 * bounds.lower_error
     assert bounds.upper > LOG_Z - 4.0 * bounds.upper_error
+
+
+def test_a_force_of_bounded_parameters_is_moved_as_their_gradient():
+    def target(z):
+        return *jax.value_and_grad(log_target)(z), z["mean"]
+
+    own = PATH._replace(target_with_residuals=target)
+    x = {"mean": 0.1, "rate": jnp.array([0.3, -1.0]), "shares": jnp.array([0.2, 0.5])}
+    flat = (flatten(KEY, bounded(path, BIJECTIONS))[0] for path in (own, PATH))
+    found, expected = (evaluate(path, ravel(x)) for path in flat)
+    assert found.residuals == x["mean"]
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, found._replace(residuals=None), expected)
 
 
 def test_bijections_of_another_shape_are_refused():

@@ -17,7 +17,7 @@ from ais_jax.models import (
 )
 from tests.targets import errors_off, ratio_and_error, shaken
 
-X = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0], np.float32)
+X = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 PATHS = (latent.posterior_path, latent.prior_path, latent.wide_path)
 
 

@@ -13,7 +13,7 @@ from ais_jax.models import (
 )
 from tests.targets import errors_off, shaken
 
-X = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0], np.float32)
+X = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 
 
 def perceptron(net, x, widths):
@@ -70,7 +70,9 @@ def test_densities_are_numpys(model, params):
     np.testing.assert_allclose(ours, log_prior, rtol=1e-5)
     mean = numpy_decode(theta, z)
     log_p = log_prior + stats.bernoulli.logpmf(X, mean).sum()
-    np.testing.assert_allclose(model.log_joint(theta, X, z), log_p, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.log_joint(theta, X, jnp.float32(z)), log_p, rtol=1e-5
+    )
     np.testing.assert_allclose(model.decode(theta, jnp.float32(z)), mean, rtol=1e-5)
 
 

@@ -57,10 +57,8 @@ SIGNALS_ITSELF = """
 """
 ON_EIGHT_DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
-    from ais_jax import adaptation, estimators, evaluation, optimizers, sharding
-    from ais_jax import epochs, training, tuning
-    from ais_jax.models import posterior_path
-    from ais_jax.networks import bernoulli_model
+    from ais_jax import Plan, bernoulli_model, log_normalizer, posterior_path
+    from ais_jax import epochs, estimators, optimizers, sharding, step_sizes, training
     from ais_jax.batching import map_examples
 
     model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),))
@@ -71,7 +69,7 @@ ON_EIGHT_DEVICES = """
 
     def train(mesh):
         step = training.make_train_step(
-            estimator, adaptation.StepSizeRule(), binarize=True, block_size=2,
+            estimator, step_sizes.StepSizeRule(), binarize=True, block_size=2,
             axis_name=sharding.DATA,
         )
         run = epochs.make_run_steps(step, 16, len(data), sharding.DATA)
@@ -91,8 +89,8 @@ ON_EIGHT_DEVICES = """
 
     def evaluate(mesh):
         theta, phi = model.init(jax.random.key(1))
-        plan = tuning.Plan(jnp.linspace(0, 1, 6), jnp.full((4,), 0.2))
-        one = lambda params, plan, i, x: evaluation.log_normalizer(
+        plan = Plan(jnp.linspace(0, 1, 6), jnp.full((4,), 0.2))
+        one = lambda params, plan, i, x: log_normalizer(
             jax.random.fold_in(jax.random.key(2), i),
             posterior_path(model, *params, x), plan, 4,
         ).log_w

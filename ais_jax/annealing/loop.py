@@ -248,7 +248,7 @@ def _keys(keys, t):
 
 
 def _reweight(chains, delta, uniform, resample_below, sign):
-    """(chains after an increment of their weights, points to go on from, increments)."""
+    """(chains after an increment, the points they go on from, the increments)."""
     weighed = jax.vmap(jax.vmap(lambda cloud: weigh(cloud, delta)))(chains.clouds)
     log_w, lost = chains.log_w, chains.lost
     for part in weighed.increment:

@@ -135,6 +135,36 @@ def with_values(dataset: Dataset, likelihood: str) -> Dataset:
     return dataset
 
 
+def in_units(x, levels: int, likelihood: str) -> np.ndarray:
+    """Images in the units of data whose whole numbers were divided by `levels`.
+
+    The same numbers are the same images in any type: whole ones are divided, unless all
+    of them are 0 or 1, and others are intensities already.
+
+    Raises:
+        DataError: for whole numbers that such data cannot have.
+    """
+    from ais_jax import likelihoods
+
+    x = np.asarray(x)
+    if x.dtype.kind not in "uif" or not x.size or (x != np.rint(x)).any():
+        return x
+    low, high = x.min(), x.max()
+    is_count = likelihoods.LIKELIHOODS[likelihood].is_count
+    if levels > 1 and not 0 <= low <= high <= levels:
+        raise DataError(
+            f"x has whole numbers from {low} to {high}: those of this run's images are "
+            f"0 to {levels}; give these, or intensities from 0 to 1"
+        )
+    if x.dtype.name in _WHITE and high > 1 and levels == 1 and not is_count:
+        raise DataError(
+            f"x is {x.dtype}, and this run was trained on numbers in other units: give "
+            "floats as its training images had"
+        )
+    scale = levels if high > 1 else 1
+    return x.astype(np.float32) / np.float32(scale)
+
+
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """First 16 hex digits of a sha256 over names, shapes, values and order.
 

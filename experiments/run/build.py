@@ -46,6 +46,7 @@ class Training(NamedTuple):
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
     image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
+    levels: int  # what the data's whole numbers were divided by
     init: Callable  # (key, learning_rates) -> `TrainState`
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
@@ -134,6 +135,7 @@ def build_training(settings, dataset, model=None):
         estimator=estimator,
         mesh=mesh,
         image_shape=dataset.image_shape,
+        levels=dataset.levels,
         init=init,
         run_steps=epochs.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA

@@ -60,7 +60,7 @@ def default_workdir(settings):
     return Path("runs") / name
 
 
-def claim(workdir, settings, data_digest, write=True, image_shape=()):
+def claim(workdir, settings, dataset, write=True):
     """Writes config.json, or checks that the folder holds this very run.
 
     The settings in `FREE` may change when a run goes on, and num_epochs may be raised
@@ -74,14 +74,15 @@ def claim(workdir, settings, data_digest, write=True, image_shape=()):
     path = Path(workdir) / "config.json"
     content = {
         "config": settings.saved,
-        "data_digest": data_digest,
-        "image_shape": list(image_shape),
+        "data_digest": dataset.digest,
+        "image_shape": list(dataset.image_shape),
+        "levels": dataset.levels,
     }
     _check_same_everywhere(content)
     if path.exists():
         saved = read(path, "config", "data_digest")
         old = {**saved["config"], "data_digest": saved["data_digest"]}
-        new = {**settings.saved, "data_digest": data_digest}
+        new = {**settings.saved, "data_digest": dataset.digest}
         check_same(workdir, old, new)
     if write and is_first():
         write_json(path, {"version": VERSION, **content})

@@ -65,21 +65,22 @@ def open_training(settings, workdir, dataset=None, model=None):
     dataset = _loaded(settings, dataset)
     settings = force.settle(settings, workdir)
     setup = build.build_training(settings, dataset, model)  # refuses what cannot run
-    folder.claim(workdir, settings, dataset.digest, True, dataset.image_shape)
+    folder.claim(workdir, settings, dataset)
     return setup, dataset
 
 
 def open_run(settings, workdir, dataset=None, model=None):
     """(`Run`, data set) at the newest checkpoint of a folder that holds this run."""
     workdir, dataset = files.user_path(workdir), _loaded(settings, dataset)
-    shape = dataset.image_shape
-    folder.claim(workdir, settings, dataset.digest, False, shape)
+    shape, levels = dataset.image_shape, dataset.levels
+    folder.claim(workdir, settings, dataset, write=False)
     settings = force.settle(settings, workdir)
     if model is None:
         model = build.build_model(settings, shape)
     mesh = build.build_mesh(settings)
     step, replicates = parameters.read(workdir, model, mesh)
-    return Run(settings, model, replicates, mesh, workdir, shape, step), dataset
+    run = Run(settings, model, replicates, mesh, workdir, shape, levels, step)
+    return run, dataset
 
 
 def _loaded(settings, dataset):

@@ -49,6 +49,7 @@ def as_run(setup: Training, workdir: Path, state) -> Run:
         mesh=setup.mesh,
         folder=workdir,
         image_shape=setup.image_shape,
+        levels=setup.levels,
         step=int(steps[0]),
     )
 

@@ -95,11 +95,7 @@ class Dataset(NamedTuple):
 
 
 def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
-    """The data set `with_values`, where its scale can be right and fits.
-
-    Raises:
-        DataError: for intensities of bytes, or uint16, that are all below a half.
-    """
+    """The data set `with_values`, where its scale can be right and fits."""
     scaled = with_values(dataset, likelihood)
     if scaled.levels > 1:
         _check_white(dataset)
@@ -116,11 +112,7 @@ def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
 
 
 def with_values(dataset: Dataset, likelihood: str) -> Dataset:
-    """The data set with the values that a likelihood takes: counts for counts.
-
-    Raises:
-        DataError: for values that the likelihood gives no probability.
-    """
+    """The data set with the values that a likelihood takes: counts for counts."""
     from ais_jax import likelihoods
 
     is_count = likelihoods.LIKELIHOODS[likelihood].is_count
@@ -140,9 +132,6 @@ def in_units(x, levels: int, likelihood: str) -> np.ndarray:
 
     The same numbers are the same images in any type: whole ones are divided, unless all
     of them are 0 or 1, and others are intensities already.
-
-    Raises:
-        DataError: for whole numbers that such data cannot have.
     """
     from ais_jax import likelihoods
 

@@ -37,12 +37,7 @@ _FORMAT = 1
 
 
 def check_available(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Says at once, before any long work, whether `load` can find its data.
-
-    Raises:
-        DataError: an unknown name; a missing package; or missing files without
-            network (known within 5 seconds).
-    """
+    """Says at once, before any long work, whether `load` can find its data."""
     root, name = _root(data_dir), _catalogued(name)
     if name == GIVEN:
         raise DataError(
@@ -111,11 +106,7 @@ def is_elsewhere(name: str) -> bool:
 
 
 def sizes(name: str, data_dir: str | os.PathLike | None = None) -> Sizes:
-    """The sizes of a data set, which is loaded where it is not in the catalogue.
-
-    Raises:
-        DataError: as `load`.
-    """
+    """The sizes of a data set, which is loaded where it is not in the catalogue."""
     entry = CATALOGUE.get(_catalogued(name))
     if entry is not None:
         return Sizes(entry.num_train, entry.num_test, (entry.side, entry.side))

@@ -28,9 +28,6 @@ def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
     """A data set's splits f32[N, 784] in [0, 1], and where it comes from, in a line.
 
     It is prepared in a temporary folder, what is not in `root` downloaded.
-
-    Raises:
-        DataError: an original is damaged, or could not be downloaded.
     """
     import tensorflow_datasets as tfds
 
@@ -57,10 +54,6 @@ def load(name: str, root: Path) -> Dataset:
     """A data set of images that `root` holds as TFDS prepared it, or can prepare.
 
     Without a split `test` the training images are split (`Dataset.from_arrays`).
-
-    Raises:
-        DataError: TFDS does not know it, cannot prepare it without TensorFlow, or it
-            has no images of one shape.
     """
     import tensorflow_datasets as tfds
 

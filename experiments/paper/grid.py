@@ -23,9 +23,6 @@ def select(config: ConfigDict, over, num_random=0, seed=0):
 
     Returns:
         `variants.Variant`s, called by what they change.
-
-    Raises:
-        InputError: for an unknown setting, or a text of another form.
     """
     names, values = zip(*(_axis(config, text) for text in over))
     points = list(itertools.product(*values))

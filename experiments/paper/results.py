@@ -36,9 +36,6 @@ def collect(paths):
     """The runs in folders and in the folders below, without doubles, by name.
 
     A run that was evaluated several times counts once for each of its evaluations.
-
-    Raises:
-        InputError: where a folder is missing or holds no results.
     """
     if not paths:
         raise InputError("name the folder of a run or of a sweep")
@@ -113,9 +110,6 @@ def _load(folder):
     """[(results, variant)] of a run's folder, the newest evaluation first.
 
     It is empty where the folder holds no run, and has no results of one that failed.
-
-    Raises:
-        DamagedFile: for a file that is not JSON.
     """
     path = folder / "variant.json"
     variant = read(path) if path.exists() else None

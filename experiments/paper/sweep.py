@@ -34,9 +34,6 @@ def select(
 
     They are a table's rows, a comparison's variants or, of a run's config, the points
     of a grid (`grid.select`).
-
-    Raises:
-        InputError: for a bad setting, shard or name.
     """
     index, count = _parse_shard(shard)
     if over:
@@ -85,9 +82,6 @@ def status(variant: Variant, folder: Path) -> str:
     """How far a variant is: 'new', 'unfinished', 'failed', 'finished' or 'damaged'.
 
     What is damaged is logged.
-
-    Raises:
-        InputError: where the folder holds a run of another config.
     """
     kinds = (("config", "config"), ("results", "config"), ("variant", "failure"))
     paths = [(folder / f"{name}.json", key) for name, key in kinds]

@@ -96,10 +96,6 @@ def build_training(settings, dataset, model=None):
     """Everything that a training run needs: a `Training`.
 
     A model that is given stands for that of the settings.
-
-    Raises:
-        ConfigError: where the batch is larger than the data set, or there are fewer
-            devices than asked for.
     """
     num_train, data_size = dataset.train.shape
     check_batch_size(settings, num_train)
@@ -182,11 +178,7 @@ def check_batch_size(settings, num_train):
 
 
 def build_mesh(settings):
-    """The mesh of the settings; it makes JAX look for its devices.
-
-    Raises:
-        InputError: where there are fewer devices, or none.
-    """
+    """The mesh of the settings; it makes JAX look for its devices."""
     devices.require_device()
     is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
     replicate, data = mesh_shape(settings, jax.device_count() if is_cpu else 1)
@@ -202,9 +194,6 @@ def mesh_shape(settings, num_cores):
 
     Small matrix products do not gain by a second core, but each core can compute some
     of the replicates, or of the batch, by itself. Elsewhere `num_cores` is 1.
-
-    Raises:
-        ConfigError: for a number that does not divide what it spreads.
     """
     replicate, data = settings.sharding["replicate"], settings.sharding["data"]
     if replicate is None:

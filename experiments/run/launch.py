@@ -113,11 +113,7 @@ def _check_given(settings, dataset, model):
 
 @contextlib.contextmanager
 def _alone(workdir):
-    """Holds a folder's lock during a training; evaluations need none.
-
-    Raises:
-        ConfigError: where another training holds it.
-    """
+    """Holds a folder's lock during a training; evaluations need none."""
     with contextlib.ExitStack() as stack:
         is_free = True
         if devices.is_first():

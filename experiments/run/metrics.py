@@ -18,8 +18,7 @@ from experiments.system.files import damaged, from_plain, to_plain, write_text
 class MetricsWriter:
     """Appends rows to `workdir/metrics.jsonl` and `workdir/tensorboard`.
 
-    Opening it drops the rows that a resumed run will write again, so that a run
-    killed and resumed leaves the rows of one that never stopped: those after
+    Opening it drops the rows that a resumed run will write again: those after
     `resume_step`, the step of the checkpoint that the run continues from, or all where
     it is None. With several JAX processes only the first may open one.
     """
@@ -32,7 +31,6 @@ class MetricsWriter:
         next_step = 0 if resume_step is None else resume_step + 1
         rows = [row for row in read_metrics(path) if row["step"] < next_step]
         write_text(path, "".join(_line(row) for row in rows))
-        self._last_step = rows[-1]["step"] if rows else -1
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._events = SummaryWriter(
             str(workdir / "tensorboard"),
@@ -54,22 +52,12 @@ class MetricsWriter:
         TensorBoard's events follow within about a second. There a scalar is `name`
         and a vector `name/0`, `name/1`, ...; an array of more axes is first averaged
         over all but the last.
-
-        Raises:
-            ValueError: `step` does not grow, `row` has a "step", or a value is
-                not a number or an array of numbers. Nothing is written then.
         """
-        if step <= self._last_step:
-            raise ValueError(f"step {step} is not after step {self._last_step}")
-        if "step" in row:
-            raise ValueError(f'row must not have the key "step": {row["step"]}')
-        scalars = [pair for name, value in row.items() for pair in _tags(name, value)]
-        line = _line({"step": step, **row})
-        self._file.write(line)
+        self._file.write(_line({"step": step, **row}))
         self._file.flush()
-        self._last_step = step
-        for tag, value in scalars:
-            self._events.add_scalar(tag, value, step)
+        for name, value in row.items():
+            for tag, number in _tags(name, value):
+                self._events.add_scalar(tag, number, step)
 
 
 @contextlib.contextmanager
@@ -86,9 +74,6 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads the rows of a `metrics.jsonl`, oldest first; none where there is no file.
 
     A torn last line, which a killed run may leave, is ignored.
-
-    Raises:
-        DamagedFile: a line before the last is no row.
     """
     path = Path(path)
     if not path.exists():

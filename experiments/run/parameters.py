@@ -25,9 +25,6 @@ def read(workdir, model, mesh):
 
     Returns:
         (step, ((theta, phi), ...)), on the host.
-
-    Raises:
-        CheckpointError: where there is no checkpoint, or it is of another model.
     """
     both = jax.eval_shape(model.init, jax.random.key(0))
     checkpoints = user_path(workdir) / "checkpoints"
@@ -44,10 +41,6 @@ def start(setup, state):
     """A first state, with the parameters of the run that `init_from` names, if any.
 
     Optimizers and step sizes start anew. A single replicate starts all of them.
-
-    Raises:
-        ConfigError: where that run has no checkpoint of this model, or another number
-            of replicates.
     """
     source = setup.settings.init_from
     if not source:

@@ -64,9 +64,6 @@ def resolve(config: ConfigDict) -> Settings:
 
     What it lacks has its default. Every setting is checked that needs no data and no
     devices.
-
-    Raises:
-        ConfigError: naming the setting, its value and what to do.
     """
     if "table" in config or "variants" in config:
         raise ConfigError("--config is for experiments.sweep: use that")
@@ -147,9 +144,6 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
     """A saved config with other settings in `FREE`, as those of another evaluation.
 
     Another preset of the evaluation replaces all of its settings.
-
-    Raises:
-        ConfigError: for another override.
     """
     config = ConfigDict(with_tuples(saved))
     schema.check_whole(config)

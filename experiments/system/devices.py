@@ -21,9 +21,6 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
         num_processes: how many there are, with host:port.
         process_id: which one this is, from 0, with host:port.
         seconds: the process ends with status 2 where the others did not start in them.
-
-    Raises:
-        InputError: where the flags are wrong, or JAX cannot start with them.
     """
     import jax
 
@@ -105,11 +102,7 @@ def memory():
 
 
 def require_device():
-    """Makes JAX look for its devices; it must come after `use_cores`.
-
-    Raises:
-        InputError: where it finds none, as with JAX_PLATFORMS=cuda without a GPU.
-    """
+    """Makes JAX look for its devices; it must come after `use_cores`."""
     import jax
 
     try:

@@ -161,7 +161,7 @@ def test_the_same_numbers_of_any_type_are_the_same_images(run, kind):
     np.testing.assert_array_equal(run.encode(TEST), run.encode(TEST / 255.0))
     bits = TEST > 127
     np.testing.assert_array_equal(run.encode(bits), run.encode(bits.astype(kind)))
-    with pytest.raises(DataError, match="from 0 to 300: .* 0 to 255"):
+    with pytest.raises(DataError, match=r"from 0 to 300: .* 0 to 255"):
         run.encode(np.where(bits, 300, 0).astype(kind))
 
 
@@ -179,7 +179,7 @@ def test_whole_numbers_are_divided_by_the_levels_of_the_data(levels, likelihood,
 
 def test_bytes_are_refused_where_the_data_were_no_bytes():
     x = np.array([[0, 8, 16]], np.uint8)
-    with pytest.raises(DataError, match="x is uint8, .* in other units: give floats"):
+    with pytest.raises(DataError, match=r"x is uint8, .* in other units: give floats"):
         in_units(x, 1, "gaussian")
     np.testing.assert_array_equal(in_units(x > 8, 1, "gaussian"), x > 8)
 

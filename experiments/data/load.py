@@ -1,11 +1,9 @@
 """The data sets, as arrays: digits, MNIST, Omniglot and fixed-binarized MNIST.
 
 Originals are looked for in `data_dir/NAME` and in `data_dir`, else downloaded, and
-always verified by digest. What was parsed is cached as `NAME.npz` in
-`data_dir/.cache` where that may be written, else in `$XDG_CACHE_HOME/ais_jax/ID`
-(`~/.cache/ais_jax/ID`), ID a digest of data_dir's path. With the cache there, neither
-the originals nor tensorflow-datasets nor network is needed. The cache is rebuilt
-when an original that is there differs from the one it came from.
+verified by digest. What was parsed is cached as `NAME.npz` in `data_dir/.cache` where
+that may be written, else in the user's cache; with it, nothing else is needed. It is
+rebuilt when an original that is there differs from the one it came from.
 """
 
 import hashlib
@@ -26,7 +24,6 @@ from experiments.data.catalogue import (
     STUDY_MD5,
     STUDY_SOURCE,
     TFDS,
-    Sizes,
 )
 from experiments.data.dataset import GIVEN, Dataset, digest
 from experiments.system import files
@@ -105,13 +102,13 @@ def is_elsewhere(name: str) -> bool:
     return user_data.is_path(name) or _catalogued(name).startswith(TFDS)
 
 
-def sizes(name: str, data_dir: str | os.PathLike | None = None) -> Sizes:
-    """The sizes of a data set, which is loaded where it is not in the catalogue."""
+def sizes(name: str, data_dir: str | os.PathLike | None = None):
+    """(training images, an image's shape); what is not in the catalogue is loaded."""
     entry = CATALOGUE.get(_catalogued(name))
     if entry is not None:
-        return Sizes(entry.num_train, entry.num_test, (entry.side, entry.side))
+        return entry.num_train, (entry.side, entry.side)
     dataset = load(name, data_dir)
-    return Sizes(len(dataset.train), len(dataset.test), dataset.image_shape)
+    return len(dataset.train), dataset.image_shape
 
 
 def _catalogued(name):

@@ -1,10 +1,8 @@
 """Images by tensorflow-datasets, without TensorFlow.
 
-TFDS (4.9.10) cannot prepare its builders of MNIST, its siblings and its fixed
-binarization without TensorFlow. The subclass here reads the files itself, and keeps
-TFDS's download manager, registered checksums, version and order of the examples. Other
-data sets are read where they were prepared as array_record, or prepared where their
-builders need no TensorFlow.
+TFDS (4.9.10) cannot prepare MNIST, its siblings and its fixed binarization so: a
+subclass here reads the files, and keeps TFDS's download manager, checksums, version and
+order. Others are read as array_record, or prepared where they need no TensorFlow.
 """
 
 import contextlib

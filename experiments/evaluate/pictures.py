@@ -14,13 +14,7 @@ STEPS = np.linspace(-2.5, 2.5, 11)  # of a traversal, in prior standard deviatio
 
 @plots.optional()
 def draw(run, evaluator, part):
-    """Writes samples, reconstructions, traversals and bounds of a `Run`.
-
-    Args:
-        run: a replicate.
-        evaluator: `Evaluator` of the run.
-        part: its numbers, as results.json holds them.
-    """
+    """Writes pictures of a `Run`, one replicate; `part` is its part of results.json."""
     folder, shown = run.folder / "plots", partial(_shown, evaluator.dataset)
     images, z = evaluator.simulate(run.params, np.arange(NUM_SAMPLES))
     draws, means = shown(images), shown(run.decode(z))

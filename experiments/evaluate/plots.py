@@ -97,9 +97,8 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
 def bounds(num_temperatures, lower, gap, gap_se, path: PathLike) -> None:
     """Plots bounds on the mean log p(x), in nats, [N] each.
 
-    Lower ones are the forward chains' estimates; upper ones, the reverse chains', lie
-    a gap above. The bars are the gap's standard errors, paired over the images, which
-    differ far more among themselves.
+    Upper ones lie a gap above. The bars are the gap's standard errors, paired over the
+    images, which differ far more among themselves.
     """
     upper = np.asarray(lower) + np.asarray(gap)
     series = {

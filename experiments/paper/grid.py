@@ -13,16 +13,10 @@ from experiments.system.errors import InputError
 
 
 def select(config: ConfigDict, over, num_random=0, seed=0):
-    """The variants of a config over a grid, or so many of them drawn at random.
+    """The variants of a run's config over a grid, called by what they change.
 
-    Args:
-        config: one run's.
-        over: texts NAME=VALUE,VALUE,... of dotted settings.
-        num_random: how many of the grid's points to draw, without doubles; 0: all.
-        seed: of that draw.
-
-    Returns:
-        `variants.Variant`s, called by what they change.
+    `over` are texts NAME=VALUE,VALUE,... of dotted settings. Of the grid's points
+    `num_random` are drawn, without doubles, by the seed, or all where it is 0.
     """
     names, values = zip(*(_axis(config, text) for text in over))
     points = list(itertools.product(*values))

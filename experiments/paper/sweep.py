@@ -54,12 +54,8 @@ def run(variants, workdir):
     """Trains and evaluates variants one after the other, each in a folder.
 
     Finished ones are skipped, unfinished ones go on where they were. What those that
-    are no row of a table reached is printed, and kept in compare.md.
-
-    Raises:
-        InputError: for bad input, before any long work.
-        Stopped: after a signal; what was done is saved.
-        Ended: at the end, with status 1, where variants failed.
+    are no row of a table reached is printed, and kept in compare.md. Where variants
+    failed it ends with status 1, after the others.
     """
     workdir, failed = Path(workdir), []
     _check_all(variants, workdir)

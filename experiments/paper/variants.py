@@ -70,13 +70,13 @@ def match(config: ConfigDict, budget: int) -> float:
 
 
 def _steps_per_epoch(settings):
-    num_train = load.sizes(settings.dataset, settings.data_dir).num_train
+    num_train, _ = load.sizes(settings.dataset, settings.data_dir)
     build.check_batch_size(settings, num_train)
     return num_train // settings.batch_size
 
 
 def _evaluations_per_epoch(settings):
-    shape = load.sizes(settings.dataset, settings.data_dir).image_shape
+    _, shape = load.sizes(settings.dataset, settings.data_dir)
     estimator = build.build_estimator(settings, build.build_model(settings, shape))
     images = _steps_per_epoch(settings) * settings.batch_size
     return images * estimator.gradient_evaluations

@@ -16,15 +16,8 @@ _STEP = "generative/step"
 def read(workdir, model, mesh):
     """The step of a run's newest checkpoint, and each replicate's theta and phi.
 
-    Theta is its average where the run kept one. No data are needed.
-
-    Args:
-        workdir: the run's folder.
-        model: the `LatentVariableModel` that was trained.
-        mesh: of `sharding.make_mesh`, which every process has a part of.
-
-    Returns:
-        (step, ((theta, phi), ...)), on the host.
+    Theta is its average where the run kept one. No data are needed. Returns (step,
+    ((theta, phi), ...)), on the host.
     """
     both = jax.eval_shape(model.init, jax.random.key(0))
     checkpoints = user_path(workdir) / "checkpoints"

@@ -145,7 +145,7 @@ def test_annealed_latents_have_the_posteriors_mean(run):
     [
         (np.zeros((3, 5, 5)), r"x is \[3, 5, 5\]: use images"),
         (np.full((3, 4, 5), np.nan), "NaN"),
-        (np.full((3, 4, 5), 2.0), "does not fit likelihood='bernoulli'"),
+        (np.full((3, 4, 5), 1.5), "does not fit likelihood='bernoulli'"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(run, x, message):

@@ -28,10 +28,7 @@ class Entry(NamedTuple):
 
 def _idx(home, digest=""):
     """MNIST, or one of its siblings, whose files have the same names and sizes."""
-    files = {
-        "train": "train-images-idx3-ubyte.gz",
-        "test": "t10k-images-idx3-ubyte.gz",
-    }
+    files = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
     sizes = 60000, 10000, 28
     return Entry(*sizes, _TFDS, files, home=home, levels=255, digest=digest)
 
@@ -39,8 +36,7 @@ def _idx(home, digest=""):
 CATALOGUE = {
     "digits": Entry(1500, 297, 8, packages=("sklearn",), files={}, levels=16),
     "mnist": _idx(
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        digest="e3781968adbb8dae",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/", digest="e3781968adbb8dae"
     ),
     "fashion_mnist": _idx(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

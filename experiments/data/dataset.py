@@ -142,8 +142,8 @@ def in_units(x, levels: int, likelihood: str) -> np.ndarray:
     is_count = likelihoods.LIKELIHOODS[likelihood].is_count
     if levels > 1 and not 0 <= low <= high <= levels:
         raise DataError(
-            f"x has whole numbers from {low:g} to {high:g}: those of this run's images are "
-            f"0 to {levels}; give these, or intensities from 0 to 1"
+            f"x has whole numbers from {low:g} to {high:g}: those of this run's images "
+            f"are 0 to {levels}; give these, or intensities from 0 to 1"
         )
     if x.dtype.name in _WHITE and high > 1 and levels == 1 and not is_count:
         raise DataError(

@@ -14,10 +14,7 @@ import warnings
 
 import numpy as np
 
-from experiments.data import (
-    downloads,
-    user_data,
-)
+from experiments.data import downloads, user_data
 from experiments.data.catalogue import (
     CATALOGUE,
     REBUILT_DIGEST,
@@ -94,12 +91,8 @@ def unknown(name: str) -> str:
 
 def is_named(name: str) -> bool:
     """Whether `load` may know a data set by this name."""
-    return _catalogued(name) in (*NAMES, GIVEN) or is_elsewhere(name)
-
-
-def is_elsewhere(name: str) -> bool:
-    """Whether the name is a path, or one of tensorflow-datasets'."""
-    return user_data.is_path(name) or _catalogued(name).startswith(TFDS)
+    is_elsewhere = user_data.is_path(name) or name.startswith(TFDS)
+    return name in (*NAMES, GIVEN) or is_elsewhere
 
 
 def sizes(name: str, data_dir: str | os.PathLike | None = None):
@@ -139,14 +132,8 @@ def _dataset(name, arrays, source):
     entry = CATALOGUE[name]
     _check_pixels(name, arrays)
     return Dataset(
-        name=name,
-        train=arrays["train"],
-        test=arrays["test"],
-        valid=arrays.get("valid"),
-        image_shape=(entry.side, entry.side),
-        is_binary=entry.is_binary,
-        digest=digest(arrays),
-        source=source,
+        *(name, arrays["train"], arrays["test"], arrays.get("valid")),
+        *((entry.side, entry.side), entry.is_binary, digest(arrays), source),
         levels=entry.levels,
     )
 

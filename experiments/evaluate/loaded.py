@@ -21,8 +21,7 @@ class LoadedRun(Run):
     def latents(self, key, x, num_samples: int = 1, preset: str = "") -> np.ndarray:
         """Latents given images: f32[N, num_samples, D].
 
-        Draws of q(z|x), or, with a preset of `log_likelihood`, of its annealed chains
-        by their weights, which are close to p(z|x).
+        Draws of q(z|x) or, with a preset, of annealed chains, close to p(z|x).
         """
         if not preset:
             return super().latents(key, x, num_samples)

@@ -75,7 +75,7 @@ def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None
     are colours; others are grey pictures, side by side.
     """
     figure = _figure()
-    _show(figure, _in_rows(images, columns))
+    _show(figure, _in_rows(images, columns)).set_title(title, fontsize=8)
     _save(figure, path)
 
 

@@ -26,7 +26,10 @@ def select(config: ConfigDict) -> list[Variant]:
     if baseline not in config.variants:
         raise InputError(unknown_name("baseline", baseline, list(config.variants)))
     names = sorted(config.variants, key=lambda name: (name != baseline, name))
-    runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
+    runs = {
+        name: changed(config.run, config.variants[name].to_dict(), f"variants.{name}")
+        for name in names
+    }
     if config.equal_cost:
         budget = gradient_evaluations(resolve(runs[baseline]))
         for run in runs.values():
@@ -52,14 +55,14 @@ def table(variants: list[Variant], workdir: Path) -> str:
     return f"{_LEGEND}\n\n{text}\n"
 
 
-def _changed(run, name, changes):
-    """A copy of a run's config with some settings changed."""
+def changed(run: ConfigDict, changes: dict, where: str) -> ConfigDict:
+    """A copy of a run's config with some settings changed, said `where`."""
     run = run.copy_and_resolve_references()
     try:
         with run.unlocked():  # for what the dicts of optimizers do not have yet
-            run.update(changes.to_dict())
+            run.update(changes)
     except (KeyError, TypeError) as error:
-        raise InputError(f"variants.{name}: {error.args[0]}") from error
+        raise InputError(f"{where}: {error.args[0]}") from error
     return run
 
 

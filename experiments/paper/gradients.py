@@ -17,10 +17,7 @@ from jax.flatten_util import ravel_pytree
 from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training.step import sampled_gradient
-from ais_jax.training.step_sizes import (
-    StepSizeRule,
-    update_step_sizes,
-)
+from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
 from experiments.evaluate.evaluate import training_cost
 from experiments.run import build, folder, launch
 from experiments.run.settings import resolve
@@ -125,7 +122,8 @@ def compare(grads, exact, again):
     apart = grads - exact
     products = [a @ b.T for a, b in ((grads, grads), (exact, again), (apart, apart))]
     num = len(grads)
-    left = [_statistics([_without(a, i) for a in products]) for i in range(num)]
+    without = [np.delete(np.arange(num), i) for i in range(num)]
+    left = [_statistics([a[np.ix_(i, i)] for a in products]) for i in without]
     errors = np.std(left, axis=0) * np.sqrt(num - 1)
     names = ("noise", "bias", "noise_error", "bias_error")
     return dict(zip(names, map(float, (*_statistics(products), *errors))))
@@ -143,11 +141,6 @@ def _covariance(products):
     """The trace of the covariance of rows, from their inner products."""
     num = len(products)
     return (np.trace(products) - np.sum(products) / num) / (num - 1)
-
-
-def _without(products, i):
-    """The inner products without row i."""
-    return np.delete(np.delete(products, i, 0), i, 1)
 
 
 def table(rows):

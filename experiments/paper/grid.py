@@ -4,6 +4,7 @@ import ast
 import itertools
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
@@ -44,11 +45,8 @@ def _axis(config, text):
 
 
 def _variant(config, changes):
-    run = config.copy_and_resolve_references()
-    try:
-        run.update_from_flattened_dict(changes)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"over={changes}: {error.args[0]}") from error
+    nested = unflatten_dict(changes, sep=".")
+    run = compare.changed(config, nested, f"over={changes}")
     return compare.variant(_name(changes), run, changes)
 
 

@@ -61,16 +61,14 @@ def collect(paths):
             name, number = folder.name, 2
             while name in runs:
                 name, number = f"{folder.name}-{number}", number + 1
-            runs[name] = Run(name, folder, results, variant, _curve(folder))
+            rows = read_metrics(folder / "metrics.jsonl")
+            curve = [row for row in rows if "test_log_p" in row]
+            runs[name] = Run(name, folder, results, variant, curve)
     return [runs[name] for name in sorted(runs)]
 
 
 def export(runs, folder):
-    """Copies what a report reads, small enough to be committed.
-
-    Of metrics.jsonl these are the rows with a test log p(x); of results.json all but
-    the gap of each simulated example, and the images' numbers but once.
-    """
+    """Copies what a report reads, small enough to be committed."""
     prepare(folder)
     for run in runs:
         target = Path(folder) / run.name
@@ -123,11 +121,6 @@ def _load(folder):
     if not evaluations and variant is not None and variant.get("failure"):
         return [(None, variant)]
     return evaluations
-
-
-def _curve(folder):
-    rows = read_metrics(folder / "metrics.jsonl")
-    return [row for row in rows if "test_log_p" in row]
 
 
 def _compact(results):

@@ -16,12 +16,7 @@ from experiments.run import launch
 from experiments.run.folder import VERSION, check_same, differences, read
 from experiments.run.settings import FREE
 from experiments.system import files
-from experiments.system.errors import (
-    DamagedFile,
-    Ended,
-    InputError,
-    Stopped,
-)
+from experiments.system.errors import DamagedFile, Ended, InputError, Stopped
 from experiments.system.progress import log
 
 _ELSEWHERE = tuple(name for name in FREE if name != "evaluation")

@@ -8,17 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ais_jax import (
-    epochs,
-    estimators,
-    optimizers,
-    sharding,
-    training,
-)
-from ais_jax.models import (
-    latent,
-    networks,
-)
+from ais_jax import epochs, estimators, optimizers, sharding, training
+from ais_jax.models import latent, networks
 from ais_jax.models.likelihoods import LIKELIHOODS
 from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
@@ -54,12 +45,7 @@ class Training(NamedTuple):
 
 
 def build_model(settings, image_shape, start=None):
-    """The model of the settings for images [H, W] or [H, W, C].
-
-    Raises:
-        ConfigError: where the user's factory gives another thing.
-        ValueError: where the images do not fit the network.
-    """
+    """The model of the settings for images [H, W] or [H, W, C]."""
     if settings.factory:
         return factory.build(settings.factory, image_shape, settings.model)
     model = dict(settings.model)
@@ -74,11 +60,7 @@ def draws_pixels(settings, dataset):
 
 
 def build_estimator(settings, model):
-    """The estimator of the settings.
-
-    Raises:
-        ValueError: for a setting that it does not read, or out of range.
-    """
+    """The estimator of the settings, which reads all of them."""
     name, values = settings.estimator["name"], dict(settings.estimator)
     del values["name"]
     if "preconditioner" in values:

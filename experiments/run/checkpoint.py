@@ -35,12 +35,8 @@ class Checkpointer:
 
     Use it in a `with` statement: saves run in the background, and the last one is
     lost if the process ends before the exit waited for it. With several JAX processes
-    each leaf is a global array, `directory` is on a file system that all of them
-    share, and all of them make the same calls. With `read_only`, for evaluation beside
-    a running training, nothing is created or cleaned there, and `save` is refused.
-
-    Raises:
-        CheckpointError: `read_only` and there is no such directory.
+    each leaf is a global array, and all of them make the same calls. With `read_only`,
+    for evaluation beside a running training, nothing is created, cleaned or saved.
     """
 
     def __init__(
@@ -85,12 +81,8 @@ class Checkpointer:
         """Writes the leaves of `state` as checkpoint `step`; with `wait`, completely.
 
         Returns once the arrays are copied off the devices, so that they may be
-        donated or changed; the files are written in the background. Typed PRNG keys
-        are not supported: keep their seeds.
-
-        Raises:
-            CheckpointError: `step` is not newer than the newest, or read-only.
-            NonFiniteLoss: an array is not finite; nothing is saved.
+        donated or changed. A state that is not finite is not saved. Typed PRNG keys are
+        not supported: keep their seeds.
         """
         import orbax.checkpoint as ocp
 
@@ -129,10 +121,6 @@ class Checkpointer:
         or `jax.ShapeDtypeStruct`s. Without a step it is the newest sound one; newer
         ones that are damaged are warned of and, unless read-only, renamed to
         `STEP.damaged`, so that their steps can be saved again.
-
-        Raises:
-            CheckpointError: there is no such checkpoint, it is damaged, or its
-                tree, shapes or dtypes differ from the template's.
         """
         read = partial(self._restore, template)
         sound, state, damaged = self._first_sound(step, read)
@@ -161,12 +149,7 @@ class Checkpointer:
         raise self._no_sound_one(damaged, candidate)
 
     def _restore(self, template: Any, step: int) -> Any:
-        """One checkpoint's state, verified.
-
-        Raises:
-            CheckpointError: it is of another model.
-            Damaged: it cannot be read, or is not what was saved.
-        """
+        """One checkpoint's state, verified."""
         import orbax.checkpoint as ocp
 
         expected, saved = manifest.leaves_by_path(template), self._saved(step)

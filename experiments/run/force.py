@@ -1,9 +1,7 @@
 """The precision of HMC's force where it is left to the device: a rule, not a timing.
 
-The same command on the same machine gives the same bits, whatever else it does. A
-coarse force gets the density's values apart, at the model's precision: once a move, or
-at every point where a trajectory's points are averaged, which costs what it gains
-(docs/performance.md).
+A coarse force gets the density's values apart, at the model's precision: once a move,
+or at every point where a trajectory's points are averaged, which costs what it gains.
 """
 
 import re

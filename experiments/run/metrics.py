@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +15,41 @@ from experiments.system.devices import is_first
 from experiments.system.files import damaged, from_plain, to_plain, write_text
 
 
-class MetricsWriter:
-    """Appends rows to `workdir/metrics.jsonl` and `workdir/tensorboard`.
+@contextlib.contextmanager
+def metrics_writer(workdir: Path, resume_step: int | None) -> Iterator[Callable]:
+    """Gives (step, row), which adds to `metrics.jsonl` and `tensorboard` of a folder.
 
     Opening it drops the rows that a resumed run will write again: those after
     `resume_step`, the step of the checkpoint that the run continues from, or all where
-    it is None. With several JAX processes only the first may open one.
+    it is None. When a row is written it survives the process's death; TensorBoard's
+    events follow within about a second. There a scalar is `name` and a vector `name/0`,
+    `name/1`, ...; an array of more axes is first averaged over all but the last.
+    Processes other than the first write nothing.
     """
-
-    def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int | None):
-        from tensorboardX import SummaryWriter
-
-        workdir = Path(workdir)
-        path = workdir / "metrics.jsonl"
-        next_step = 0 if resume_step is None else resume_step + 1
-        rows = [row for row in read_metrics(path) if row["step"] < next_step]
-        write_text(path, "".join(_line(row) for row in rows))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=next_step,
-            flush_secs=1,
-            filename_suffix=f".{next_step}",
-        )
-
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._events.close()
-
-    def write(self, step: int, row: Mapping[str, Any]) -> None:
-        """Appends one row; when it returns the row survives the process's death.
-
-        TensorBoard's events follow within about a second. There a scalar is `name`
-        and a vector `name/0`, `name/1`, ...; an array of more axes is first averaged
-        over all but the last.
-        """
-        self._file.write(_line({"step": step, **row}))
-        self._file.flush()
-        for name, value in row.items():
-            for tag, number in _tags(name, value):
-                self._events.add_scalar(tag, number, step)
-
-
-@contextlib.contextmanager
-def metrics_writer(workdir, resume_step):
-    """`MetricsWriter.write` on the first process; elsewhere rows are dropped."""
     if not is_first():
         yield lambda step, row: None
         return
-    with MetricsWriter(workdir, resume_step=resume_step) as metrics:
-        yield metrics.write
+    from tensorboardX import SummaryWriter
+
+    workdir = Path(workdir)
+    path = workdir / "metrics.jsonl"
+    next_step = 0 if resume_step is None else resume_step + 1
+    rows = [row for row in read_metrics(path) if row["step"] < next_step]
+    write_text(path, "".join(_line(row) for row in rows))
+    options = {"purge_step": next_step, "filename_suffix": f".{next_step}"}
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        SummaryWriter(str(workdir / "tensorboard"), flush_secs=1, **options) as events,
+    ):
+
+        def write(step, row):
+            file.write(_line({"step": step, **row}))
+            file.flush()
+            for name, value in row.items():
+                for tag, number in _tags(name, value):
+                    events.add_scalar(tag, number, step)
+
+        yield write
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

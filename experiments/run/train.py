@@ -42,15 +42,10 @@ def as_run(setup: Training, workdir: Path, state) -> Run:
     both = state.theta, state.inference.params
     steps, *leaves = sharding.fetch([state.step, *jax.tree.leaves(both)])
     each = jax.tree.structure(both).unflatten
+    replicates = tuple(each(leaves) for leaves in zip(*leaves))
     return Run(
-        settings=setup.settings,
-        model=setup.model,
-        replicates=tuple(each(leaves) for leaves in zip(*leaves)),
-        mesh=setup.mesh,
-        folder=workdir,
-        image_shape=setup.image_shape,
-        levels=setup.levels,
-        step=int(steps[0]),
+        *(setup.settings, setup.model, replicates, setup.mesh, workdir),
+        *(setup.image_shape, setup.levels, int(steps[0])),
     )
 
 
@@ -58,10 +53,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
     """Trains to the last step, going on from the newest checkpoint in the folder.
 
     `evaluate`, `Run` -> dict of metrics, is called every `training.evaluate_epochs`.
-
-    Raises:
-        Stopped: after a signal; the state is saved.
-        NonFiniteLoss: naming the step and the last good checkpoint.
+    After a signal the state is saved and `Stopped` raised.
     """
     workdir = Path(workdir)
     with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
@@ -82,15 +74,14 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
             check = partial(_check_finite, checkpointer)
             state = _loop(setup, dataset, saved or 0, state, check, show, keep)
     if is_first():
-        rows = read_metrics(workdir / "metrics.jsonl")
-        _warn_of_low_acceptance(rows)
+        _warn_of_low_acceptance(read_metrics(workdir / "metrics.jsonl"))
     return as_run(setup, workdir, state)
 
 
 def _loop(setup, dataset, step, state, check, show, keep):
     """Steps from `step` to the last; returns the state."""
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
-    keys = _placed(setup, _run_keys)
+    keys = _placed(setup, lambda setup: _replicate_keys(setup.settings)[:, 1])
     data = sharding.place_rows(dataset.train, setup.mesh)
     while step < setup.num_steps:
         num = _dispatch_size(setup, step)
@@ -161,10 +152,6 @@ def _at_rates(setup, state):
 def _rates(setup):
     """The learning rates of theta, and those of phi, of the replicates."""
     return tuple(jnp.asarray(setup.settings.learning_rates, jnp.float32).T)
-
-
-def _run_keys(setup):
-    return _replicate_keys(setup.settings)[:, 1]
 
 
 def _replicate_keys(settings):

@@ -144,9 +144,15 @@ def leave_soon(status, seconds=5.0):
     import jax
 
     if jax.distributed.is_initialized():
-        timer = threading.Timer(seconds, os._exit, [status])
-        timer.daemon = True
-        timer.start()
+        _after(seconds, lambda: os._exit(status))
+
+
+def _after(seconds, function):
+    """Starts a timer, which no exit waits for, and returns it."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def print_error(line):
@@ -196,9 +202,7 @@ def _time_limit(seconds, message):
         print_error(message)
         os._exit(2)
 
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
+    timer = _after(seconds, give_up)
     try:
         yield
     finally:

@@ -97,11 +97,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def to_plain(obj: Any) -> Any:
-    """Converts dicts, lists, numbers and arrays to what JSON can hold.
-
-    Raises:
-        TypeError: `obj` holds something else.
-    """
+    """Converts dicts, lists, numbers and arrays to what JSON can hold."""
     if isinstance(obj, Mapping):
         return {str(key): to_plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):

@@ -161,7 +161,7 @@ def test_the_same_numbers_of_any_type_are_the_same_images(run, kind):
     np.testing.assert_array_equal(run.encode(TEST), run.encode(TEST / 255.0))
     bits = TEST > 127
     np.testing.assert_array_equal(run.encode(bits), run.encode(bits.astype(kind)))
-    with pytest.raises(DataError, match=r"from 0 to 300: .* 0 to 255"):
+    with pytest.raises(DataError, match=r"from 0 to 300: .* 0 to 255;"):
         run.encode(np.where(bits, 300, 0).astype(kind))
 
 

@@ -112,12 +112,8 @@ def _prepare(tfds, base, name, folder):
     # TFDS prints that it keeps what it prepares; here the folder is temporary.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)
-    splits = {}
-    for split in CATALOGUE[name].files:
-        records = builder.as_data_source(split=split)
-        images = [r["image"] for r in records.__getitems__(range(len(records)))]
-        splits[split] = np.stack(images) / np.float32(CATALOGUE[name].levels)
-    return splits
+    levels = np.float32(CATALOGUE[name].levels)
+    return {s: _images(builder, s) / levels for s in CATALOGUE[name].files}
 
 
 def _images_only(tfds, base, name):

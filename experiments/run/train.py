@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from ais_jax.training.optimizers import with_rate
 from experiments.run import parameters
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
@@ -61,7 +60,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
         if saved is None:
             state = parameters.start(setup, initial_state(setup))
         else:
-            state = _at_rates(setup, checkpointer.restore(template(setup)))
+            state = checkpointer.restore(template(setup))
             saved = checkpointer.latest_step()
             log.info("Resuming from step %d of %s.", saved, workdir)
             _warn_of_missing_rows(setup, workdir / "metrics.jsonl", saved)
@@ -134,24 +133,8 @@ def _init(setup):
     def init(key, rates):
         return setup.init(key, learning_rates=rates)
 
-    rates = jnp.stack(_rates(setup), axis=1)
+    rates = jnp.asarray(setup.settings.learning_rates, jnp.float32)
     return jax.vmap(init)(_replicate_keys(setup.settings)[:, 0], rates)
-
-
-def _at_rates(setup, state):
-    """A restored state at the learning rates of the settings."""
-    theta, phi = (
-        network.replace(opt_state=with_rate(network.opt_state, rates))
-        for network, rates in zip(
-            (state.generative, state.inference), _placed(setup, _rates)
-        )
-    )
-    return state.replace(generative=theta, inference=phi)
-
-
-def _rates(setup):
-    """The learning rates of theta, and those of phi, of the replicates."""
-    return tuple(jnp.asarray(setup.settings.learning_rates, jnp.float32).T)
 
 
 def _replicate_keys(settings):

@@ -13,9 +13,9 @@ from scipy import stats
 
 import experiments
 from ais_jax.models import networks
-from configs import default
+from configs import default, presets
 from experiments.data.dataset import Dataset, in_units
-from experiments.evaluate import decoder
+from experiments.evaluate import decoder, loaded
 from experiments.run import export, train
 from experiments.run.folder import claim
 from experiments.run.launch import open_training, train_and_evaluate
@@ -128,6 +128,13 @@ def test_log_likelihoods_agree_with_quadrature(run):
         exact = jax.nn.logsumexp(log_joint(image)) + area
         error = max(table["standard_error"][i], 0.02)
         assert abs(table["log_p"][i] - exact) < 5 * error
+
+
+def test_a_preset_replaces_the_runs_evaluation(run):
+    x = run.sample(1, 3).reshape(3, -1)
+    found = loaded._evaluator(run, x, "quick", 5).settings
+    quick = presets.EVALUATION["quick"] | {"seed": 5, "num_examples": 0}
+    assert found == run.settings.evaluation._replace(**quick)
 
 
 @pytest.mark.slow

@@ -38,8 +38,16 @@ def settle(settings, workdir):
         coarse = _NAMES[int(sharding.from_first(np.array(_NAMES.index(coarse))))]
         found = by_rule(settings, coarse)
     found = [f if a == AUTO else a for a, f in zip(asked, found)]
-    log.info("HMC's force: %s in training, %s in evaluation.", *found)
     return with_forces(settings, *found)
+
+
+def say(asked, settled):
+    """Says what was settled, once nothing refuses the run: an error stands alone."""
+    if settled is not asked:
+        log.info(
+            "HMC's force: %s in training, %s in evaluation.",
+            *(settled.model["force_precision"], settled.evaluation.force_precision),
+        )
 
 
 def by_rule(settings, coarse):

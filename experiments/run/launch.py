@@ -63,9 +63,10 @@ def train_and_evaluate(
 def open_training(settings, workdir, dataset=None, model=None):
     """(set-up, data set) of a training, once its folder holds it and no other."""
     dataset = _loaded(settings, dataset)
-    settings = force.settle(settings, workdir)
-    setup = build.build_training(settings, dataset, model)  # refuses what cannot run
-    folder.claim(workdir, settings, dataset)
+    settled = force.settle(settings, workdir)
+    setup = build.build_training(settled, dataset, model)  # refuses what cannot run
+    folder.claim(workdir, settled, dataset)
+    force.say(settings, settled)
     return setup, dataset
 
 
@@ -74,12 +75,13 @@ def open_run(settings, workdir, dataset=None, model=None):
     workdir, dataset = files.user_path(workdir), _loaded(settings, dataset)
     shape, levels = dataset.image_shape, dataset.levels
     folder.claim(workdir, settings, dataset, write=False)
-    settings = force.settle(settings, workdir)
+    settled = force.settle(settings, workdir)
     if model is None:
-        model = build.build_model(settings, shape)
-    mesh = build.build_mesh(settings)
+        model = build.build_model(settled, shape)
+    mesh = build.build_mesh(settled)
     step, replicates = parameters.read(workdir, model, mesh)
-    run = Run(settings, model, replicates, mesh, workdir, shape, levels, step)
+    force.say(settings, settled)
+    run = Run(settled, model, replicates, mesh, workdir, shape, levels, step)
     return run, dataset
 
 

@@ -93,9 +93,12 @@ def test_the_launcher_chooses_and_the_tables_of_the_paper_do_not():
 def test_a_new_run_gets_what_was_left_open_by_the_rule(caplog):
     caplog.set_level(logging.INFO)
     coarse = force.of_device(jax.devices()[0])
-    found = force.settle(tiny(evaluation="float32"), None)
+    asked = tiny(evaluation="float32")
+    found = force.settle(asked, None)
     assert chosen(found) == (coarse, "float32")
     assert found.saved["model"]["force_precision"] == coarse
+    force.say(found, found)
+    force.say(asked, found)
     (line,) = [r.message for r in caplog.records if "HMC's force" in r.message]
     assert line == f"HMC's force: {coarse} in training, float32 in evaluation."
     assert force.settle(found, None) is found

@@ -18,8 +18,8 @@ export PYTHONPATH=.
 python -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()' || exit 1
 nvidia-smi --query-gpu=name,driver_version,power.limit --format=csv | tee "$out/gpu.csv"
 
-python -m pytest tests/test_precision.py tests/test_hmc.py tests/test_ais.py \
-  tests/test_evaluation.py tests/test_training.py \
+python -m pytest tests/models/test_precision.py tests/annealing/test_{hmc,ais}.py \
+  tests/evidence/test_log_z.py tests/training/test_step.py \
   --junitxml="$out/tests.xml" 2>&1 | tee "$out/tests.txt" || failed+=" tests"
 
 for name in launches fill sampler training_step scaling memory startup; do

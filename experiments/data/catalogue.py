@@ -1,23 +1,9 @@
 """The data sets by name: their original files, homes, sizes and digests."""
 
-import math
 from typing import NamedTuple
 
 TFDS = "tfds:"  # before the name of a data set of tensorflow-datasets
 _TFDS = ("tensorflow_datasets", "array_record", "importlib_resources")
-
-
-class Sizes(NamedTuple):
-    """The sizes of a data set."""
-
-    num_train: int  # training images
-    num_test: int  # test images
-    image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
-
-    @property
-    def num_pixels(self):
-        """Of an image."""
-        return math.prod(self.image_shape)
 
 
 class Entry(NamedTuple):
@@ -42,25 +28,15 @@ class Entry(NamedTuple):
 
 def _idx(home, digest=""):
     """MNIST, or one of its siblings, whose files have the same names and sizes."""
-    files = {
-        "train": "train-images-idx3-ubyte.gz",
-        "test": "t10k-images-idx3-ubyte.gz",
-    }
-    return Entry(
-        *(60000, 10000, 28),
-        packages=_TFDS,
-        files=files,
-        home=home,
-        levels=255,
-        digest=digest,
-    )
+    files = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
+    sizes = 60000, 10000, 28
+    return Entry(*sizes, _TFDS, files, home=home, levels=255, digest=digest)
 
 
 CATALOGUE = {
     "digits": Entry(1500, 297, 8, packages=("sklearn",), files={}, levels=16),
     "mnist": _idx(
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        digest="e3781968adbb8dae",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/", digest="e3781968adbb8dae"
     ),
     "fashion_mnist": _idx(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -95,11 +95,7 @@ class Dataset(NamedTuple):
 
 
 def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
-    """The data set `with_values`, where its scale can be right and fits.
-
-    Raises:
-        DataError: for intensities of bytes, or uint16, that are all below a half.
-    """
+    """The data set `with_values`, where its scale can be right and fits."""
     scaled = with_values(dataset, likelihood)
     if scaled.levels > 1:
         _check_white(dataset)
@@ -116,11 +112,7 @@ def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
 
 
 def with_values(dataset: Dataset, likelihood: str) -> Dataset:
-    """The data set with the values that a likelihood takes: counts for counts.
-
-    Raises:
-        DataError: for values that the likelihood gives no probability.
-    """
+    """The data set with the values that a likelihood takes: counts for counts."""
     from ais_jax import likelihoods
 
     is_count = likelihoods.LIKELIHOODS[likelihood].is_count
@@ -133,6 +125,33 @@ def with_values(dataset: Dataset, likelihood: str) -> Dataset:
         except ValueError as error:
             raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
     return dataset
+
+
+def in_units(x, levels: int, likelihood: str) -> np.ndarray:
+    """Images in the units of data whose whole numbers were divided by `levels`.
+
+    The same numbers are the same images in any type: whole ones are divided, unless all
+    of them are 0 or 1, and others are intensities already.
+    """
+    from ais_jax import likelihoods
+
+    x = np.asarray(x)
+    if x.dtype.kind not in "uif" or not x.size or (x != np.rint(x)).any():
+        return x
+    low, high = x.min(), x.max()
+    is_count = likelihoods.LIKELIHOODS[likelihood].is_count
+    if levels > 1 and not 0 <= low <= high <= levels:
+        raise DataError(
+            f"x has whole numbers from {low:g} to {high:g}: those of this run's images "
+            f"are 0 to {levels}; give these, or intensities from 0 to 1"
+        )
+    if x.dtype.name in _WHITE and high > 1 and levels == 1 and not is_count:
+        raise DataError(
+            f"x is {x.dtype}, and this run was trained on numbers in other units: give "
+            "floats as its training images had"
+        )
+    scale = levels if high > 1 else 1
+    return x.astype(np.float32) / np.float32(scale)
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -79,11 +79,7 @@ def user_cache() -> Path:
 
 
 def read_chardata(root: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Omniglot's splits f32[N, 784] and its file's md5; it is downloaded if missing.
-
-    Raises:
-        DataError: the file is damaged, or could not be downloaded.
-    """
+    """Omniglot's splits f32[N, 784] and its file's md5; it is downloaded if missing."""
     from scipy.io import loadmat
 
     path = find("omniglot", root).get("chardata.mat") or _download_chardata(root)

@@ -1,11 +1,9 @@
 """The data sets, as arrays: digits, MNIST, Omniglot and fixed-binarized MNIST.
 
 Originals are looked for in `data_dir/NAME` and in `data_dir`, else downloaded, and
-always verified by digest. What was parsed is cached as `NAME.npz` in
-`data_dir/.cache` where that may be written, else in `$XDG_CACHE_HOME/ais_jax/ID`
-(`~/.cache/ais_jax/ID`), ID a digest of data_dir's path. With the cache there, neither
-the originals nor tensorflow-datasets nor network is needed. The cache is rebuilt
-when an original that is there differs from the one it came from.
+verified by digest. What was parsed is cached as `NAME.npz` in `data_dir/.cache` where
+that may be written, else in the user's cache; with it, nothing else is needed. It is
+rebuilt when an original that is there differs from the one it came from.
 """
 
 import hashlib
@@ -16,17 +14,13 @@ import warnings
 
 import numpy as np
 
-from experiments.data import (
-    downloads,
-    user_data,
-)
+from experiments.data import downloads, user_data
 from experiments.data.catalogue import (
     CATALOGUE,
     REBUILT_DIGEST,
     STUDY_MD5,
     STUDY_SOURCE,
     TFDS,
-    Sizes,
 )
 from experiments.data.dataset import GIVEN, Dataset, digest
 from experiments.system import files
@@ -37,12 +31,7 @@ _FORMAT = 1
 
 
 def check_available(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Says at once, before any long work, whether `load` can find its data.
-
-    Raises:
-        DataError: an unknown name; a missing package; or missing files without
-            network (known within 5 seconds).
-    """
+    """Says at once, before any long work, whether `load` can find its data."""
     root, name = _root(data_dir), _catalogued(name)
     if name == GIVEN:
         raise DataError(
@@ -102,25 +91,17 @@ def unknown(name: str) -> str:
 
 def is_named(name: str) -> bool:
     """Whether `load` may know a data set by this name."""
-    return _catalogued(name) in (*NAMES, GIVEN) or is_elsewhere(name)
+    is_elsewhere = user_data.is_path(name) or name.startswith(TFDS)
+    return name in (*NAMES, GIVEN) or is_elsewhere
 
 
-def is_elsewhere(name: str) -> bool:
-    """Whether the name is a path, or one of tensorflow-datasets'."""
-    return user_data.is_path(name) or _catalogued(name).startswith(TFDS)
-
-
-def sizes(name: str, data_dir: str | os.PathLike | None = None) -> Sizes:
-    """The sizes of a data set, which is loaded where it is not in the catalogue.
-
-    Raises:
-        DataError: as `load`.
-    """
+def sizes(name: str, data_dir: str | os.PathLike | None = None):
+    """(training images, an image's shape); what is not in the catalogue is loaded."""
     entry = CATALOGUE.get(_catalogued(name))
     if entry is not None:
-        return Sizes(entry.num_train, entry.num_test, (entry.side, entry.side))
+        return entry.num_train, (entry.side, entry.side)
     dataset = load(name, data_dir)
-    return Sizes(len(dataset.train), len(dataset.test), dataset.image_shape)
+    return len(dataset.train), dataset.image_shape
 
 
 def _catalogued(name):
@@ -151,14 +132,8 @@ def _dataset(name, arrays, source):
     entry = CATALOGUE[name]
     _check_pixels(name, arrays)
     return Dataset(
-        name=name,
-        train=arrays["train"],
-        test=arrays["test"],
-        valid=arrays.get("valid"),
-        image_shape=(entry.side, entry.side),
-        is_binary=entry.is_binary,
-        digest=digest(arrays),
-        source=source,
+        *(name, arrays["train"], arrays["test"], arrays.get("valid")),
+        *((entry.side, entry.side), entry.is_binary, digest(arrays), source),
         levels=entry.levels,
     )
 

@@ -1,10 +1,8 @@
 """Images by tensorflow-datasets, without TensorFlow.
 
-TFDS (4.9.10) cannot prepare its builders of MNIST, its siblings and its fixed
-binarization without TensorFlow. The subclass here reads the files itself, and keeps
-TFDS's download manager, registered checksums, version and order of the examples. Other
-data sets are read where they were prepared as array_record, or prepared where their
-builders need no TensorFlow.
+TFDS (4.9.10) cannot prepare MNIST, its siblings and its fixed binarization so: a
+subclass here reads the files, and keeps TFDS's download manager, checksums, version and
+order. Others are read as array_record, or prepared where they need no TensorFlow.
 """
 
 import contextlib
@@ -28,9 +26,6 @@ def build(name: str, root: Path) -> tuple[dict[str, np.ndarray], str]:
     """A data set's splits f32[N, 784] in [0, 1], and where it comes from, in a line.
 
     It is prepared in a temporary folder, what is not in `root` downloaded.
-
-    Raises:
-        DataError: an original is damaged, or could not be downloaded.
     """
     import tensorflow_datasets as tfds
 
@@ -57,10 +52,6 @@ def load(name: str, root: Path) -> Dataset:
     """A data set of images that `root` holds as TFDS prepared it, or can prepare.
 
     Without a split `test` the training images are split (`Dataset.from_arrays`).
-
-    Raises:
-        DataError: TFDS does not know it, cannot prepare it without TensorFlow, or it
-            has no images of one shape.
     """
     import tensorflow_datasets as tfds
 
@@ -121,12 +112,8 @@ def _prepare(tfds, base, name, folder):
     # TFDS prints that it keeps what it prepares; here the folder is temporary.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)
-    splits = {}
-    for split in CATALOGUE[name].files:
-        records = builder.as_data_source(split=split)
-        images = [r["image"] for r in records.__getitems__(range(len(records)))]
-        splits[split] = np.stack(images) / np.float32(CATALOGUE[name].levels)
-    return splits
+    levels = np.float32(CATALOGUE[name].levels)
+    return {s: _images(builder, s) / levels for s in CATALOGUE[name].files}
 
 
 def _images_only(tfds, base, name):

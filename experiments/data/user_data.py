@@ -28,11 +28,7 @@ def is_path(name: str) -> bool:
 
 
 def find(name: str, root: Path) -> Path:
-    """The path as it is given, or else the file of that name in `root`.
-
-    Raises:
-        DataError: there is neither.
-    """
+    """The path as it is given, or else the file of that name in `root`."""
     path = user_path(name)
     for place in (path, root / path.name):
         if place.exists():
@@ -50,9 +46,6 @@ def load(name: str, root: Path) -> Dataset:
     testing, val, valid, validation. An array whose name has y, label or target, and
     what a Macintosh adds, is left out. Without a split for tests the training images
     are split by `dataset.SPLIT_SEED`.
-
-    Raises:
-        DataError: for a file or a folder that holds something else.
     """
     path = find(name, root)
     if path.is_dir():

@@ -18,17 +18,14 @@ def run_chunks(folder, examples, function, names, *, load, size, multiple=1):
     Args:
         folder: where each chunk's results are kept.
         examples: i[N], the indices of the examples.
-        function: (indices, *arrays) -> dict of arrays with a leading axis of C.
+        function: (indices i[C], *arrays) -> dict of arrays [C, ...].
         names: of these arrays. They are finite, but for an `_error` of one chain.
-        load: indices i[C] -> tuple of the chunk's arrays, a leading axis of C each.
+        load: indices i[C] -> tuple of the chunk's arrays [C, ...].
         size: examples in a chunk; the last one is filled up with its last example.
         multiple: C is rounded up to a multiple of it, the number of devices.
 
     Returns:
-        dict of arrays with a leading axis of N.
-
-    Raises:
-        NonFiniteResult: naming the array and its first example.
+        dict of arrays [N, ...].
     """
     num = len(examples)
     size = math.ceil(min(size, num) / multiple) * multiple

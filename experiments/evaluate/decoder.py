@@ -65,11 +65,7 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
 
 
 def fixed_model(settings, image_shape, decode, weights):
-    """A model whose theta is the decoder's weights, which no gradient reaches.
-
-    Raises:
-        ConfigError: where the decoder gives another shape than the images'.
-    """
+    """A model whose theta is the decoder's weights, which no gradient reaches."""
     family = LIKELIHOODS[settings.model["likelihood"]]
     sizes = settings.model["latent_sizes"]
     if len(sizes) != 1:
@@ -108,9 +104,6 @@ def evaluate_named(config, decoder, weights, workdir):
     """`evaluate_decoder` of a function package.module:function and an .npz file.
 
     Names such as `Dense_0/kernel` in the file become nested dicts.
-
-    Raises:
-        InputError: as `evaluate_decoder`, and for a function or file that is missing.
     """
     decode = factory.load("decoder", decoder)
     arrays = files.read_arrays(Path(weights))

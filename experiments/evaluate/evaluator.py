@@ -33,18 +33,10 @@ class Evaluator:
 
     Params are one replicate's (theta, phi). Every example has keys by its index, so
     that its numbers depend neither on the chunk nor on which others are evaluated.
-
-    Attributes:
-        images: i[N], the indices of the test images that are evaluated.
-        num_examples: N.
-        in_chunks: `run_chunks` of this evaluation's chunks, by default of test images.
-        ais: (params, plan, indices i32[C], images f32[C, X]) -> dict of f32[C], log
-            p(x) by annealed chains.
-        encoder: (params, None, indices, images) -> dict of arrays [C, ...]: ELBO, IWAE
-            bound, KL and the posterior mean.
-        elbo: the same of the ELBO alone, by few draws.
-        bounds: (params, plan, indices, images, z f32[C, D]) -> dict of f32[C], bounds
-            on log p(x) of pairs drawn from the model.
+    `images` i[N] are the indices of the test images that are evaluated. `ais`,
+    `encoder`, `elbo` and `bounds` are functions (params, plan or None, indices i32[C],
+    images f32[C, X]) -> dict of arrays [C, ...]; `bounds`, of pairs drawn from the
+    model, takes z f32[C, D] too.
     """
 
     def __init__(self, run, dataset, settings):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ais_jax.batching import map_examples
+from ais_jax.checks import unknown_name
 from ais_jax.evidence.log_z import log_normalizer
 from configs import presets
 from experiments.data.dataset import Dataset
@@ -20,8 +21,7 @@ class LoadedRun(Run):
     def latents(self, key, x, num_samples: int = 1, preset: str = "") -> np.ndarray:
         """Latents given images: f32[N, num_samples, D].
 
-        Draws of q(z|x), or, with a preset of `log_likelihood`, of its annealed chains
-        by their weights, which are close to p(z|x).
+        Draws of q(z|x) or, with a preset, of annealed chains, close to p(z|x).
         """
         if not preset:
             return super().latents(key, x, num_samples)
@@ -69,11 +69,8 @@ def _evaluator(run, rows, preset, seed):
     settings = run.settings.evaluation
     if preset:
         if preset not in presets.EVALUATION:
-            known = ", ".join(presets.EVALUATION)
-            raise ConfigError(f"preset={preset!r} is unknown: choose from {known}")
-        chosen = presets.EVALUATION[preset]
-        first = presets.STEP_SIZES[chosen["preconditioner"]]["first"]
-        settings = settings._replace(**chosen, first_step_size=first)
+            raise ConfigError(unknown_name("preset", preset, presets.EVALUATION))
+        settings = settings._replace(**presets.EVALUATION[preset])
     settings = settings._replace(seed=seed, num_examples=0)
     pilot = run.sample(seed, settings.num_pilot).reshape(settings.num_pilot, -1)
     dataset = Dataset.from_arrays(pilot, np.asarray(rows), name="x")

@@ -14,22 +14,14 @@ STEPS = np.linspace(-2.5, 2.5, 11)  # of a traversal, in prior standard deviatio
 
 @plots.optional()
 def draw(run, evaluator, part):
-    """Writes samples, reconstructions, traversals and bounds of a `Run`.
-
-    Args:
-        run: a replicate.
-        evaluator: `Evaluator` of the run.
-        part: its numbers, as results.json holds them.
-    """
+    """Writes pictures of a `Run`, one replicate; `part` is its part of results.json."""
     folder, shown = run.folder / "plots", partial(_shown, evaluator.dataset)
     images, z = evaluator.simulate(run.params, np.arange(NUM_SAMPLES))
     draws, means = shown(images), shown(run.decode(z))
-    kinds = {
-        "samples": (means, "samples: means of p(x|z), z from the prior"),
-        "sample_pixels": (draws, "samples: pixels drawn from p(x|z), z from the prior"),
-    }
-    for name, (grid, title) in kinds.items():
-        plots.image_grid(grid, folder / f"{name}.png", columns=10, title=title)
+    title = "samples: {} p(x|z), z from the prior".format
+    grid = partial(plots.image_grid, columns=10)
+    grid(means, folder / "samples.png", title=title("means of"))
+    grid(draws, folder / "sample_pixels.png", title=title("pixels drawn from"))
     x = evaluator.test_images(evaluator.images[:NUM_RECONSTRUCTED])
     codes, _ = run.encode(x)
     plots.reconstructions(

@@ -49,9 +49,8 @@ def learning_curves(rows: Rows, path: PathLike) -> None:
     Top: "elbo" and every "test_*" (nats), the mean over replicates with a band from
     the lowest to the highest; in runs of 20 rows or more the first twentieth, where
     values are far off, does not set the lower limit. Below: "accept_prob" and
-    "step_sizes" of each temperature (means over replicates), through training and,
-    where there are several, at its end. The abscissa is "epoch", or "step" where there
-    are no epochs; replicates come first and temperatures last.
+    "step_sizes" of each temperature (means over replicates). The abscissa is "epoch",
+    or "step" where there are no epochs; replicates come first and temperatures last.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     scores = [n for n in names if n == "elbo" or n.startswith("test_")]
@@ -61,9 +60,9 @@ def learning_curves(rows: Rows, path: PathLike) -> None:
     if not num_panels:
         raise ValueError(f"nothing to plot in {len(rows)} rows with the keys {names}")
     figure = _figure(7.0, 2.9 * num_panels)
-    panels = np.atleast_1d(figure.subfigures(num_panels, 1))
+    panels = np.atleast_1d(figure.subplots(num_panels, 1))
     if scores:
-        _plot_scores(panels[0].add_subplot(), rows, scores)
+        _plot_scores(panels[0], rows, scores)
     for panel, name in zip(panels[bool(scores) :], vectors, strict=True):
         _plot_temperatures(panel, rows, name)
     _save(figure, path)
@@ -76,7 +75,7 @@ def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None
     are colours; others are grey pictures, side by side.
     """
     figure = _figure()
-    _show(figure, _in_rows(images, columns))
+    _show(figure, _in_rows(images, columns)).set_title(title, fontsize=8)
     _save(figure, path)
 
 
@@ -98,9 +97,8 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
 def bounds(num_temperatures, lower, gap, gap_se, path: PathLike) -> None:
     """Plots bounds on the mean log p(x), in nats, [N] each.
 
-    Lower ones are the forward chains' estimates; upper ones, the reverse chains', lie
-    a gap above. The bars are the gap's standard errors, paired over the images, which
-    differ far more among themselves.
+    Upper ones lie a gap above. The bars are the gap's standard errors, paired over the
+    images, which differ far more among themselves.
     """
     upper = np.asarray(lower) + np.asarray(gap)
     series = {
@@ -139,22 +137,6 @@ def line_plot(
     has_bars = any(y_se is not None for _, _, y_se in series.values())
     outside = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
     figure.legend(title=bars if has_bars else None, frameon=False, **outside)
-    _label(axes, xlabel, ylabel)
-    _save(figure, path)
-
-
-def numbered_points(x, y, y_se, path: PathLike, *, xlabel: str, ylabel: str) -> None:
-    """Plots points with bars, each beside its number, from 1; x is logarithmic."""
-    figure = _figure(5.5, 4.2)
-    axes = figure.add_subplot()
-    axes.errorbar(x, y, y_se, fmt="o", color=COLOURS[0], markersize=4.5, capsize=3)
-    for number, point in enumerate(zip(x, y, strict=True), 1):
-        axes.annotate(
-            str(number), point, (5, 3), textcoords="offset points", fontsize=9
-        )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_ylim(bottom=min(0.0, *y))
     _label(axes, xlabel, ylabel)
     _save(figure, path)
 
@@ -209,11 +191,8 @@ def _plot_scores(axes: Any, rows: Rows, names: Sequence[str]) -> None:
     _label(axes, unit, "nats")
 
 
-def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
-    """Draws a curve for each temperature; its colour is the key in the right plot.
-
-    The legend names the first and the last.
-    """
+def _plot_temperatures(axes: Any, rows: Rows, name: str) -> None:
+    """Draws a curve for each temperature; the legend names the first and the last."""
     import matplotlib as mpl
 
     label, scale = _PER_TEMPERATURE[name]
@@ -221,30 +200,22 @@ def _plot_temperatures(panel: Any, rows: Rows, name: str) -> None:
     values = values.reshape(len(x), -1, values.shape[-1]).mean(1)
     num = values.shape[1]
     colours = mpl.colormaps["cividis"](np.linspace(0, 0.93, num))
-    columns = 1 + (num > 1)
-    axes = panel.subplots(1, columns, width_ratios=(3, 2)[:columns], squeeze=False)[0]
     for i, (curve, colour) in enumerate(zip(values.T, colours, strict=True), 1):
         name = f"temperature {i}" if i in (1, num) else None
-        axes[0].plot(x, curve, color=colour, linewidth=1.2, label=name)
-    _label(axes[0], unit, label)
+        axes.plot(x, curve, color=colour, linewidth=1.2, label=name)
+    _label(axes, unit, label)
     if num > 1:
-        axes[0].legend(frameon=False, fontsize=8, title="colours: as on the right")
-        axes[1].plot(np.arange(1, num + 1), values[-1], color="0.75", zorder=1)
-        axes[1].scatter(np.arange(1, num + 1), values[-1], c=colours, s=24, zorder=2)
-        axes[1].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        _label(axes[1], "temperature index", f"final {label}")
-    for ax in axes:
-        if scale == "linear":  # a probability
-            ax.set_ylim(0, 1.02)
-            continue
-        low, high = ax.dataLim.intervaly
-        if not 0.0 < 5.0 * low < high:  # a logarithmic axis would have a tick or none
-            ax.set_ylim(bottom=0.0)
-            continue
-        ax.set_yscale(scale)
-        ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
-        ax.yaxis.set_major_formatter("{x:g}")
+        axes.legend(frameon=False, fontsize=8)
+    low, high = axes.dataLim.intervaly
+    if scale == "linear":  # a probability
+        axes.set_ylim(0, 1.02)
+    elif not 0.0 < 5.0 * low < high:  # a logarithmic axis would have a tick or none
+        axes.set_ylim(bottom=0.0)
+    else:
+        axes.set_yscale(scale)
+        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _in_rows(images: np.ndarray, columns: int) -> np.ndarray:

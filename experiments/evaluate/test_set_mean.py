@@ -14,13 +14,7 @@ def of_all_images(evaluator, params, log_p, folder):
     """Mean log p(x) of all test images, or None where it cannot be told.
 
     The ELBO costs next to nothing, so it is measured on every image, and stands in for
-    log p(x) by `predicted_mean`.
-
-    Args:
-        evaluator: `Evaluator` of the run.
-        params: (theta, phi) of one replicate.
-        log_p: f32[n] of the images that were evaluated, in nats.
-        folder: where finished chunks are kept.
+    log p(x) by `predicted_mean`. `log_p` f32[n] are those that were evaluated, in nats.
     """
     num = len(evaluator.dataset.test)
     if evaluator.settings.subset != "random" or not FEWEST <= len(log_p) < num:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
-from experiments.paper.differences import paired
+from experiments.paper.differences import cell
+from experiments.paper.lines import moments
 from experiments.paper.variants import Variant, counted, gradient_evaluations, match
 from experiments.run.folder import read
 from experiments.run.settings import flatten, resolve
@@ -21,16 +21,15 @@ seed."""
 
 
 def select(config: ConfigDict) -> list[Variant]:
-    """The variants of a comparison, the baseline first.
-
-    Raises:
-        InputError: for a bad setting or name.
-    """
+    """The variants of a comparison, the baseline first."""
     baseline = config.baseline
     if baseline not in config.variants:
         raise InputError(unknown_name("baseline", baseline, list(config.variants)))
     names = sorted(config.variants, key=lambda name: (name != baseline, name))
-    runs = {n: _changed(config.run, n, config.variants[n]) for n in names}
+    runs = {
+        name: changed(config.run, config.variants[name].to_dict(), f"variants.{name}")
+        for name in names
+    }
     if config.equal_cost:
         budget = gradient_evaluations(resolve(runs[baseline]))
         for run in runs.values():
@@ -56,14 +55,14 @@ def table(variants: list[Variant], workdir: Path) -> str:
     return f"{_LEGEND}\n\n{text}\n"
 
 
-def _changed(run, name, changes):
-    """A copy of a run's config with some settings changed."""
+def changed(run: ConfigDict, changes: dict, where: str) -> ConfigDict:
+    """A copy of a run's config with some settings changed, said `where`."""
     run = run.copy_and_resolve_references()
     try:
         with run.unlocked():  # for what the dicts of optimizers do not have yet
-            run.update(changes.to_dict())
+            run.update(changes)
     except (KeyError, TypeError) as error:
-        raise InputError(f"variants.{name}: {error.args[0]}") from error
+        raise InputError(f"{where}: {error.args[0]}") from error
     return run
 
 
@@ -72,24 +71,15 @@ def variant(name: str, run: ConfigDict, changes: dict) -> Variant:
     return counted(name, None, run, {"changes": changes, "matched_cost": None})
 
 
-def _gap(gaps):
-    means = (np.mean([gap[key][-1] for gap in gaps]) for key in ("gap", "gap_error"))
-    return "{:.2f} ± {:.2f}".format(*means)
-
-
 def _row(name, results, first):
-    parts = results["replicates"]
-    gaps = [part["bidirectional"] for part in parts if "bidirectional" in part]
-    log_p, gained = results["test_log_p"], None
-    if results is not first:
-        gained = paired(results, first)
-    has_seeds = log_p["error_over"] == "over replicates"
+    numbers = moments(results)
+    error, has_gap = numbers["error_over_replicates"], numbers["gap"] is not None
     return {
         "variant": name,
         "epochs": f"{results['epochs']:g}",
         "gradient evaluations": f"{results['gradient_evaluations']:.3g}",
-        "log p(x)": f"{log_p['mean']:.2f}",
-        "± seeds": f"{log_p['standard_error']:.2f}" if has_seeds else "one seed",
-        "gap": _gap(gaps) if gaps else "",
-        "gained": "" if gained is None else "{:+.2f} ± {:.2f}".format(*gained),
+        "log p(x)": f"{numbers['log_p']:.2f}",
+        "± seeds": "one seed" if error is None else f"{error:.2f}",
+        "gap": "{gap:.2f} ± {gap_error:.2f}".format(**numbers) if has_gap else "",
+        "gained": cell(results, first),
     }

@@ -45,7 +45,7 @@ def markdown(runs):
         runs_of[name + mark] = results
     for dataset, runs_of in by_dataset.items():
         cells = pd.DataFrame(
-            [[_cell(a, b) for b in runs_of.values()] for a in runs_of.values()],
+            [[cell(a, b) for b in runs_of.values()] for a in runs_of.values()],
             index=pd.Index(runs_of, name="less"),
             columns=list(runs_of),
         )
@@ -71,6 +71,7 @@ def _values(results):
     return values, images[: values.shape[1]]
 
 
-def _cell(first, second):
+def cell(first, second):
+    """The difference of two runs as text; empty of a run and itself."""
     difference = None if first is second else paired(first, second)
     return "" if difference is None else "{:+.2f} ± {:.2f}".format(*difference)

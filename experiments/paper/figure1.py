@@ -38,11 +38,7 @@ class Row(NamedTuple):
 
 
 def run(config, workdir=None):
-    """Draws, measures and plots, and writes the results, which it returns.
-
-    Raises:
-        InputError: for bad input, before any computation.
-    """
+    """Draws, measures and plots, and writes the results, which it returns."""
     start = time.perf_counter()
     rows = plan(config)
     devices.require_device()
@@ -70,9 +66,6 @@ def plan(config):
     """Checks every setting and lists the distributions, not yet measured.
 
     They are p, q, q_IS at each cost, then q_AIS at each K and cost.
-
-    Raises:
-        InputError: naming the setting, its value and what to do.
     """
     _check(config)
     rows = [Row("p", 0, 0, 0), Row("q", 1, 1, 0)]
@@ -194,7 +187,6 @@ def _plot_density(axes, row, z, correlation):
 
 
 def _curve(row):
-    """A curve's name in the legend."""
     return {"q_IS": "$q_{IS}$"}.get(row.name, f"$q_{{AIS}}$, $K$ = {row.num_samples}")
 
 

@@ -17,11 +17,7 @@ from jax.flatten_util import ravel_pytree
 from ais_jax import batching, estimators
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training.step import sampled_gradient
-from ais_jax.training.step_sizes import (
-    StepSizeRule,
-    update_step_sizes,
-)
-from experiments.evaluate import plots
+from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
 from experiments.evaluate.evaluate import training_cost
 from experiments.run import build, folder, launch
 from experiments.run.settings import resolve
@@ -41,11 +37,8 @@ FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
 def run(workdir, names=None, num_batches=100, overrides=None):
     """Measures at the newest checkpoint of a run, its first replicate.
 
-    The folder gets a gradients.json, whose content is returned, and a gradients.png of
-    the noise against the cost. It takes at least 3 batches.
-
-    Raises:
-        InputError: for bad input, before any long work.
+    The folder gets a gradients.json, whose content is returned. It takes at least 3
+    batches.
     """
     settings = resolve(folder.saved_config(workdir, overrides))
     trained, dataset = launch.open_run(settings, workdir)
@@ -60,7 +53,6 @@ def run(workdir, names=None, num_batches=100, overrides=None):
         **folder.provenance(),
     }
     write_json(Path(workdir) / "gradients.json", results)
-    draw(rows, Path(workdir) / "gradients.png")
     print(table(rows))
     return results
 
@@ -70,9 +62,6 @@ def make_estimator(name, trained):
 
     Other settings follow as +name=value. HMC's own, where they are not given, are those
     of the run where both have them.
-
-    Raises:
-        InputError: where the name is not understood.
     """
     parts = re.fullmatch(r"(\w+)-K(\d+)(?:-T(\d+))?((?:\+\w+=\w+)*)", name)
     try:
@@ -133,7 +122,8 @@ def compare(grads, exact, again):
     apart = grads - exact
     products = [a @ b.T for a, b in ((grads, grads), (exact, again), (apart, apart))]
     num = len(grads)
-    left = [_statistics([_without(a, i) for a in products]) for i in range(num)]
+    without = [np.delete(np.arange(num), i) for i in range(num)]
+    left = [_statistics([a[np.ix_(i, i)] for a in products]) for i in without]
     errors = np.std(left, axis=0) * np.sqrt(num - 1)
     names = ("noise", "bias", "noise_error", "bias_error")
     return dict(zip(names, map(float, (*_statistics(products), *errors))))
@@ -153,33 +143,17 @@ def _covariance(products):
     return (np.trace(products) - np.sum(products) / num) / (num - 1)
 
 
-def _without(products, i):
-    """The inner products without row i."""
-    return np.delete(np.delete(products, i, 0), i, 1)
-
-
-def draw(rows, path):
-    """Plots the noise of theta's gradient against the cost; numbers are `table`'s."""
-    columns = ([row[name] for row in rows] for name in ("cost", "noise", "noise_error"))
-    plots.numbered_points(
-        *columns,
-        path,
-        xlabel="gradient evaluations of an image in a training step",
-        ylabel="noise of theta's gradient, in that of the batch",
-    )
-
-
 def table(rows):
-    """The rows as lines of text, numbered as in the figure."""
+    """The rows as lines of text."""
     width = max(len(row["name"]) for row in rows)
     head = (
-        f"   {'estimator':{width}} {'noise':>16} {'bias':>17} {'ESS / N':>8} "
+        f"{'estimator':{width}} {'noise':>16} {'bias':>17} {'ESS / N':>8} "
         f"{'cost':>5} {'noise x cost':>12} {'phi: noise':>16} {'bias':>17}"
     )
     lines = [
-        f"{i:2} {row['name']:{width}} {_pair(row, '')} {row['ess']:8.2f} "
+        f"{row['name']:{width}} {_pair(row, '')} {row['ess']:8.2f} "
         f"{row['cost']:5d} {row['noise'] * row['cost']:12.3g} {_pair(row, 'phi_')}"
-        for i, row in enumerate(rows, 1)
+        for row in rows
     ]
     note = "cost: gradient evaluations of an image in a training step, phi's included"
     return "\n".join([head, *lines, note])

@@ -4,6 +4,7 @@ import ast
 import itertools
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
@@ -13,19 +14,10 @@ from experiments.system.errors import InputError
 
 
 def select(config: ConfigDict, over, num_random=0, seed=0):
-    """The variants of a config over a grid, or so many of them drawn at random.
+    """The variants of a run's config over a grid, called by what they change.
 
-    Args:
-        config: one run's.
-        over: texts NAME=VALUE,VALUE,... of dotted settings.
-        num_random: how many of the grid's points to draw, without doubles; 0: all.
-        seed: of that draw.
-
-    Returns:
-        `variants.Variant`s, called by what they change.
-
-    Raises:
-        InputError: for an unknown setting, or a text of another form.
+    `over` are texts NAME=VALUE,VALUE,... of dotted settings. Of the grid's points
+    `num_random` are drawn, without doubles, by the seed, or all where it is 0.
     """
     names, values = zip(*(_axis(config, text) for text in over))
     points = list(itertools.product(*values))
@@ -53,11 +45,8 @@ def _axis(config, text):
 
 
 def _variant(config, changes):
-    run = config.copy_and_resolve_references()
-    try:
-        run.update_from_flattened_dict(changes)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"over={changes}: {error.args[0]}") from error
+    nested = unflatten_dict(changes, sep=".")
+    run = compare.changed(config, nested, f"over={changes}")
     return compare.variant(_name(changes), run, changes)
 
 

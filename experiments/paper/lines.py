@@ -21,9 +21,8 @@ COLUMNS = [  # of tables.csv; None where something was not measured
 def moments(results: dict) -> dict:
     """The numbers of a results.json over its replicates.
 
-    The error over replicates is that of their mean, None for a single one. The other
-    errors are those of one replicate, averaged: replicates share their test images, and
-    so do not average that error out.
+    The error over replicates is that of their mean, None for a single one. The others
+    are those of one replicate, averaged: replicates share their test images.
     """
     parts = results["replicates"]
     tests = [part["test"] for part in parts]

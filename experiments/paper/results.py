@@ -36,9 +36,6 @@ def collect(paths):
     """The runs in folders and in the folders below, without doubles, by name.
 
     A run that was evaluated several times counts once for each of its evaluations.
-
-    Raises:
-        InputError: where a folder is missing or holds no results.
     """
     if not paths:
         raise InputError("name the folder of a run or of a sweep")
@@ -64,16 +61,14 @@ def collect(paths):
             name, number = folder.name, 2
             while name in runs:
                 name, number = f"{folder.name}-{number}", number + 1
-            runs[name] = Run(name, folder, results, variant, _curve(folder))
+            rows = read_metrics(folder / "metrics.jsonl")
+            curve = [row for row in rows if "test_log_p" in row]
+            runs[name] = Run(name, folder, results, variant, curve)
     return [runs[name] for name in sorted(runs)]
 
 
 def export(runs, folder):
-    """Copies what a report reads, small enough to be committed.
-
-    Of metrics.jsonl these are the rows with a test log p(x); of results.json all but
-    the gap of each simulated example, and the images' numbers but once.
-    """
+    """Copies what a report reads, small enough to be committed."""
     prepare(folder)
     for run in runs:
         target = Path(folder) / run.name
@@ -113,9 +108,6 @@ def _load(folder):
     """[(results, variant)] of a run's folder, the newest evaluation first.
 
     It is empty where the folder holds no run, and has no results of one that failed.
-
-    Raises:
-        DamagedFile: for a file that is not JSON.
     """
     path = folder / "variant.json"
     variant = read(path) if path.exists() else None
@@ -129,11 +121,6 @@ def _load(folder):
     if not evaluations and variant is not None and variant.get("failure"):
         return [(None, variant)]
     return evaluations
-
-
-def _curve(folder):
-    rows = read_metrics(folder / "metrics.jsonl")
-    return [row for row in rows if "test_log_p" in row]
 
 
 def _compact(results):

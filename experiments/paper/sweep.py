@@ -16,12 +16,7 @@ from experiments.run import launch
 from experiments.run.folder import VERSION, check_same, differences, read
 from experiments.run.settings import FREE
 from experiments.system import files
-from experiments.system.errors import (
-    DamagedFile,
-    Ended,
-    InputError,
-    Stopped,
-)
+from experiments.system.errors import DamagedFile, Ended, InputError, Stopped
 from experiments.system.progress import log
 
 _ELSEWHERE = tuple(name for name in FREE if name != "evaluation")
@@ -34,9 +29,6 @@ def select(
 
     They are a table's rows, a comparison's variants or, of a run's config, the points
     of a grid (`grid.select`).
-
-    Raises:
-        InputError: for a bad setting, shard or name.
     """
     index, count = _parse_shard(shard)
     if over:
@@ -57,12 +49,8 @@ def run(variants, workdir):
     """Trains and evaluates variants one after the other, each in a folder.
 
     Finished ones are skipped, unfinished ones go on where they were. What those that
-    are no row of a table reached is printed, and kept in compare.md.
-
-    Raises:
-        InputError: for bad input, before any long work.
-        Stopped: after a signal; what was done is saved.
-        Ended: at the end, with status 1, where variants failed.
+    are no row of a table reached is printed, and kept in compare.md. Where variants
+    failed it ends with status 1, after the others.
     """
     workdir, failed = Path(workdir), []
     _check_all(variants, workdir)
@@ -85,9 +73,6 @@ def status(variant: Variant, folder: Path) -> str:
     """How far a variant is: 'new', 'unfinished', 'failed', 'finished' or 'damaged'.
 
     What is damaged is logged.
-
-    Raises:
-        InputError: where the folder holds a run of another config.
     """
     kinds = (("config", "config"), ("results", "config"), ("variant", "failure"))
     paths = [(folder / f"{name}.json", key) for name, key in kinds]

@@ -13,62 +13,41 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike
 
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.annealing.proposals import (
-    Proposal,
-    resample,
-)
+from ais_jax.annealing.proposals import resample
 from ais_jax.batching import chain_keys
 from ais_jax.numerics import normal_log_prob
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
-
-Covariance = Float[np.ndarray, "D D"]
 
 
 class Discrepancy(NamedTuple):
-    """An estimated squared MMD.
+    """An estimated squared MMD."""
 
-    Attributes:
-        mmd2: unbiased, so it may be negative.
-        standard_error: of mmd2.
-    """
-
-    mmd2: Scalar
-    standard_error: Scalar
+    mmd2: jax.Array  # unbiased, so it may be negative
+    standard_error: jax.Array
 
 
-def correlated(correlation: ScalarLike) -> Covariance:
+def correlated(correlation):
     """The target's covariance: two variables of unit variance.
 
-    Args:
-        correlation: r, between -1 and 1.
-
     Raises:
-        ValueError: for r outside (-1, 1).
+        ValueError: for a correlation outside (-1, 1).
     """
     if not -1.0 < correlation < 1.0:
         raise ValueError(f"correlation={correlation}: use a number between -1 and 1")
     return np.array([[1.0, correlation], [correlation, 1.0]])
 
 
-def best_independent_variances(covariance: Covariance) -> Float[np.ndarray, "D"]:
+def best_independent_variances(covariance):
     """Variances of the independent Gaussian q nearest N(0, covariance) in KL(q, p).
 
-    The minimum of KL(q, p) over diagonal q is at 1 / diag(inverse covariance): 1 - r^2
-    for two variables of unit variance and correlation r.
-
-    References:
-        Bishop, Pattern Recognition and Machine Learning, 2006, section 10.1.2.
+    They are 1 / diag(inverse covariance): Bishop, Pattern Recognition and Machine
+    Learning, 2006, section 10.1.2.
     """
     return 1.0 / np.diag(np.linalg.inv(covariance))
 
 
-def gaussian_path(covariance: Covariance) -> AnnealingPath:
+def gaussian_path(covariance):
     """The path from the best independent Gaussian to N(0, covariance), log Z = 0.
 
     Its length scale is the target's narrowest standard deviation, so one step size
@@ -87,32 +66,20 @@ def gaussian_path(covariance: Covariance) -> AnnealingPath:
     )
 
 
-def sample(key: PRNGKey, covariance: Covariance, num_draws: int) -> Float[Array, "N D"]:
-    """Exact draws from N(0, covariance)."""
+def sample(key, covariance, num_draws):
+    """Exact draws from N(0, covariance): f32[N, D]."""
     factor = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
     return jax.random.normal(key, (num_draws, len(covariance))) @ factor.T
 
 
-def draw(
-    key: PRNGKey,
-    path: AnnealingPath,
-    proposal: Proposal,
-    step_sizes: Float[Array, "M"],
-    num_draws: int,
-    block_size: int = 250,
-) -> tuple[Float[Array, "N D"], Scalar]:
+def draw(key, path, proposal, step_sizes, num_draws, block_size=250):
     """Independent draws from the implicit q_IS or q_AIS (Algorithm 2).
 
-    Args:
-        key: draw i depends on it and on i alone.
-        path: from the base to the target.
-        proposal: of K weighted samples; each draw takes its own K.
-        step_sizes: as the proposal takes.
-        num_draws: N.
-        block_size: draws made at a time, which bounds the memory.
+    Draw i depends on the key and on i alone; `block_size` of them are made at a time,
+    which bounds the memory.
 
     Returns:
-        (draws, mean acceptance over all moves, which is NaN without moves).
+        (draws f32[N, D], mean acceptance over all moves, which is NaN without moves).
     """
 
     def one(key):
@@ -125,30 +92,16 @@ def draw(
     return z, jnp.mean(accept_prob)
 
 
-def mmd2_to_gaussian(
-    z: Float[Array, "N D"], covariance: Covariance, bandwidth: ScalarLike
-) -> Discrepancy:
-    """Estimates the squared MMD from draws to N(0, covariance).
+def mmd2_to_gaussian(z, covariance, bandwidth):
+    """Estimates the squared MMD from independent draws f32[N, D] to N(0, covariance).
 
     The mean over pairs i != j of u(z_i, z_j) = k(z_i, z_j) - m(z_i) - m(z_j) + c, where
-    m and c are the kernel's mean over the Gaussian in one and in both arguments. The
-    standard error is the jackknife's, in expectation too large rather than too small
-    (Efron & Stein, 1981), by about sqrt(2) for exact draws from the Gaussian.
-
-    Args:
-        z: independent draws, N at least 3.
-        covariance: of the Gaussian.
-        bandwidth: h, in units of z.
-
-    Raises:
-        ValueError: for N < 3 or a bandwidth that is not positive.
-
-    References:
-        Gretton et al., A Kernel Two-Sample Test, 2012, Lemma 6.
+    m and c are the kernel's mean over the Gaussian in one and in both arguments
+    (Gretton et al., A Kernel Two-Sample Test, 2012, Lemma 6). The standard error is the
+    jackknife's, in expectation too large rather than too small (Efron & Stein, 1981),
+    by about sqrt(2) for exact draws from the Gaussian. N is at least 3.
     """
     num = z.shape[0]
-    if num < 3:
-        raise ValueError(f"{num} draws: at least 3 are needed for a standard error")
     c = gaussian_mean(2.0 * covariance, bandwidth)
     spread = np.linalg.inv(covariance + bandwidth**2 * np.eye(z.shape[1]))
     energy = jnp.einsum("nd,de,ne->n", z, jnp.asarray(spread, jnp.float32), z)
@@ -164,28 +117,13 @@ def mmd2_to_gaussian(
     return Discrepancy(jnp.mean(rows), error)
 
 
-def gaussian_mean(covariance: Covariance, bandwidth: ScalarLike) -> float:
-    """Mean of the kernel k(a, 0) over a ~ N(0, covariance).
-
-    Args:
-        covariance: of a.
-        bandwidth: h, positive, in units of a.
-
-    Returns:
-        det(I + covariance / h^2)^(-1/2).
-
-    Raises:
-        ValueError: for a bandwidth that is not positive.
-    """
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth={bandwidth}: use a positive number")
+def gaussian_mean(covariance, bandwidth):
+    """Mean of the kernel k(a, 0) over a ~ N(0, covariance)."""
     ratio = np.eye(len(covariance)) + np.asarray(covariance) / bandwidth**2
     return float(np.linalg.det(ratio) ** -0.5)
 
 
-def gaussian_mmd2(
-    covariance_a: Covariance, covariance_b: Covariance, bandwidth: ScalarLike
-) -> float:
+def gaussian_mmd2(covariance_a, covariance_b, bandwidth):
     """The exact squared MMD between N(0, covariance_a) and N(0, covariance_b)."""
     pairs = (2.0 * covariance_a, covariance_a + covariance_b, 2.0 * covariance_b)
     within_a, across, within_b = (gaussian_mean(pair, bandwidth) for pair in pairs)

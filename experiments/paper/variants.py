@@ -33,11 +33,7 @@ class Variant(NamedTuple):
 
 
 def expand(config):
-    """The variants of a sweep, in the paper's order.
-
-    Raises:
-        InputError: naming the setting, its value and what to do.
-    """
+    """The variants of a sweep, in the paper's order."""
     _check(config)
     return [
         variant(config, row)
@@ -54,11 +50,7 @@ def variant(config, row):
 
 
 def counted(name: str, row: Row | None, config: ConfigDict, identity: dict) -> Variant:
-    """A `Variant` with what its training costs.
-
-    Raises:
-        ConfigError: for a bad setting, or a batch that is larger than the data set.
-    """
+    """A `Variant` with what its training costs."""
     settings = resolve(config)
     steps = settings.num_epochs * _steps_per_epoch(settings)
     total = gradient_evaluations(settings)
@@ -78,13 +70,13 @@ def match(config: ConfigDict, budget: int) -> float:
 
 
 def _steps_per_epoch(settings):
-    num_train = load.sizes(settings.dataset, settings.data_dir).num_train
+    num_train, _ = load.sizes(settings.dataset, settings.data_dir)
     build.check_batch_size(settings, num_train)
     return num_train // settings.batch_size
 
 
 def _evaluations_per_epoch(settings):
-    shape = load.sizes(settings.dataset, settings.data_dir).image_shape
+    _, shape = load.sizes(settings.dataset, settings.data_dir)
     estimator = build.build_estimator(settings, build.build_model(settings, shape))
     images = _steps_per_epoch(settings) * settings.batch_size
     return images * estimator.gradient_evaluations

@@ -8,17 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ais_jax import (
-    epochs,
-    estimators,
-    optimizers,
-    sharding,
-    training,
-)
-from ais_jax.models import (
-    latent,
-    networks,
-)
+from ais_jax import epochs, estimators, optimizers, sharding, training
+from ais_jax.models import latent, networks
 from ais_jax.models.likelihoods import LIKELIHOODS
 from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
@@ -46,6 +37,7 @@ class Training(NamedTuple):
     estimator: estimators.Estimator
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
     image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
+    levels: int  # what the data's whole numbers were divided by
     init: Callable  # (key, learning_rates) -> `TrainState`
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
@@ -53,12 +45,7 @@ class Training(NamedTuple):
 
 
 def build_model(settings, image_shape, start=None):
-    """The model of the settings for images [H, W] or [H, W, C].
-
-    Raises:
-        ConfigError: where the user's factory gives another thing.
-        ValueError: where the images do not fit the network.
-    """
+    """The model of the settings for images [H, W] or [H, W, C]."""
     if settings.factory:
         return factory.build(settings.factory, image_shape, settings.model)
     model = dict(settings.model)
@@ -73,11 +60,7 @@ def draws_pixels(settings, dataset):
 
 
 def build_estimator(settings, model):
-    """The estimator of the settings.
-
-    Raises:
-        ValueError: for a setting that it does not read, or out of range.
-    """
+    """The estimator of the settings, which reads all of them."""
     name, values = settings.estimator["name"], dict(settings.estimator)
     del values["name"]
     if "preconditioner" in values:
@@ -95,10 +78,6 @@ def build_training(settings, dataset, model=None):
     """Everything that a training run needs: a `Training`.
 
     A model that is given stands for that of the settings.
-
-    Raises:
-        ConfigError: where the batch is larger than the data set, or there are fewer
-            devices than asked for.
     """
     num_train, data_size = dataset.train.shape
     check_batch_size(settings, num_train)
@@ -134,6 +113,7 @@ def build_training(settings, dataset, model=None):
         estimator=estimator,
         mesh=mesh,
         image_shape=dataset.image_shape,
+        levels=dataset.levels,
         init=init,
         run_steps=epochs.make_run_steps(
             train_step, settings.batch_size, num_train, sharding.DATA
@@ -180,11 +160,7 @@ def check_batch_size(settings, num_train):
 
 
 def build_mesh(settings):
-    """The mesh of the settings; it makes JAX look for its devices.
-
-    Raises:
-        InputError: where there are fewer devices, or none.
-    """
+    """The mesh of the settings; it makes JAX look for its devices."""
     devices.require_device()
     is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
     replicate, data = mesh_shape(settings, jax.device_count() if is_cpu else 1)
@@ -200,9 +176,6 @@ def mesh_shape(settings, num_cores):
 
     Small matrix products do not gain by a second core, but each core can compute some
     of the replicates, or of the batch, by itself. Elsewhere `num_cores` is 1.
-
-    Raises:
-        ConfigError: for a number that does not divide what it spreads.
     """
     replicate, data = settings.sharding["replicate"], settings.sharding["data"]
     if replicate is None:

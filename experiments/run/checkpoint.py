@@ -1,12 +1,10 @@
 """Checkpoints of a training state: the only module that touches orbax.
 
-A checkpoint holds the leaves of a pytree by their path, and beside them, in the
-step's metadata, a manifest `{path: [shape, dtype, sha256]}` with its sha256. A
-checkpoint is sound where every leaf has its digest and is finite; others are never
-saved, and never restored. Static fields (functions, optimizers) are not saved: they
-come from the template given to `restore`. Orbax writes into a temporary directory and
-renames it when complete, so a process killed at any moment leaves the newest complete
-checkpoint intact.
+A checkpoint holds the leaves of a pytree by their path, and a `manifest` of them. It is
+sound where every leaf has its digest and is finite; others are never saved, and never
+restored. Static fields (functions, optimizers) come from the template given to
+`restore`. Orbax renames a checkpoint when it is complete, so a process killed at any
+moment leaves the newest complete one intact.
 """
 
 from __future__ import annotations
@@ -37,12 +35,8 @@ class Checkpointer:
 
     Use it in a `with` statement: saves run in the background, and the last one is
     lost if the process ends before the exit waited for it. With several JAX processes
-    each leaf is a global array, `directory` is on a file system that all of them
-    share, and all of them make the same calls. With `read_only`, for evaluation beside
-    a running training, nothing is created or cleaned there, and `save` is refused.
-
-    Raises:
-        CheckpointError: `read_only` and there is no such directory.
+    each leaf is a global array, and all of them make the same calls. With `read_only`,
+    for evaluation beside a running training, nothing is created, cleaned or saved.
     """
 
     def __init__(
@@ -87,12 +81,8 @@ class Checkpointer:
         """Writes the leaves of `state` as checkpoint `step`; with `wait`, completely.
 
         Returns once the arrays are copied off the devices, so that they may be
-        donated or changed; the files are written in the background. Typed PRNG keys
-        are not supported: keep their seeds.
-
-        Raises:
-            CheckpointError: `step` is not newer than the newest, or read-only.
-            NonFiniteLoss: an array is not finite; nothing is saved.
+        donated or changed. A state that is not finite is not saved. Typed PRNG keys are
+        not supported: keep their seeds.
         """
         import orbax.checkpoint as ocp
 
@@ -131,51 +121,35 @@ class Checkpointer:
         or `jax.ShapeDtypeStruct`s. Without a step it is the newest sound one; newer
         ones that are damaged are warned of and, unless read-only, renamed to
         `STEP.damaged`, so that their steps can be saved again.
-
-        Raises:
-            CheckpointError: there is no such checkpoint, it is damaged, or its
-                tree, shapes or dtypes differ from the template's.
         """
+        read = partial(self._restore, template)
+        sound, state, damaged = self._first_sound(step, read)
+        if damaged and step is not None:
+            raise self._no_sound_one(damaged, sound)
+        if damaged:
+            self._set_aside(damaged, sound)
+        return state
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The leaves of the newest checkpoint by path: a template of any state."""
+        _, saved, _ = self._first_sound(None, self._saved)
+        return {
+            path: jax.ShapeDtypeStruct(tuple(entry[0]), entry[1])
+            for path, entry in saved.items()
+        }
+
+    def _first_sound(self, step: int | None, read: Callable) -> tuple:
+        """The first sound candidate, what `read` gives of it, why others are none."""
         damaged = {}
         for candidate in self._candidates(step):
             try:
-                state = self._restore(candidate, template)
+                return candidate, read(candidate), damaged
             except Damaged as damage:
                 damaged[candidate] = str(damage)
-                continue
-            if damaged and step is None:
-                self._set_aside(damaged, candidate)
-            elif damaged:
-                break
-            return state
         raise self._no_sound_one(damaged, candidate)
 
-    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The leaves of the newest checkpoint by path: a template of any state.
-
-        Raises:
-            CheckpointError: there is none whose manifest can be read.
-        """
-        damaged = {}
-        for step in self._candidates(None):
-            try:
-                saved = self._saved(step)
-            except Damaged as damage:
-                damaged[step] = str(damage)
-                continue
-            return {
-                path: jax.ShapeDtypeStruct(tuple(entry[0]), entry[1])
-                for path, entry in saved.items()
-            }
-        raise self._no_sound_one(damaged, step)
-
-    def _restore(self, step: int, template: Any) -> Any:
-        """One checkpoint's state, verified.
-
-        Raises:
-            CheckpointError: it is of another model.
-            Damaged: it cannot be read, or is not what was saved.
-        """
+    def _restore(self, template: Any, step: int) -> Any:
+        """One checkpoint's state, verified."""
         import orbax.checkpoint as ocp
 
         expected, saved = manifest.leaves_by_path(template), self._saved(step)
@@ -263,10 +237,7 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def _hide_cancelled() -> None:
-    """Silences what orbax's readers and writers print when another one has failed.
-
-    It cancels them, and each complains when it ends, which may be much later.
-    """
+    """Silences what orbax's cancelled readers and writers print when one has failed."""
     if getattr(sys.unraisablehook, "func", None) is not _pass_on:
         sys.unraisablehook = partial(_pass_on, sys.unraisablehook)
 

@@ -15,14 +15,9 @@ SUFFIXES = (".npz", ".safetensors")
 def export(run, path):
     """Writes theta and phi of a `run.Run`, with its config as JSON.
 
-    Arrays are called `theta/...` and `phi/...` by their places in the pytrees; an .npz
-    holds `config`, a text, beside them, and .safetensors has it in its metadata.
-
-    Returns:
-        The names of the arrays.
-
-    Raises:
-        InputError: for another suffix, or where safetensors is not installed.
+    Arrays, whose names are returned, are called `theta/...` and `phi/...` by their
+    places in the pytrees; an .npz holds `config`, a text, beside them, and .safetensors
+    has it in its metadata.
     """
     path, config = Path(path), json.dumps(run.settings.saved)
     if path.suffix not in SUFFIXES:

@@ -9,11 +9,7 @@ from experiments.system.errors import ConfigError
 
 
 def check(name):
-    """Refuses a model's factory that cannot be imported; "" and "given" are none.
-
-    Raises:
-        ConfigError: naming what is missing.
-    """
+    """Refuses a model's factory that cannot be imported; "" and "given" are none."""
     if name not in ("", GIVEN):
         load("model.factory", name)
 
@@ -23,9 +19,6 @@ def build(name, image_shape, settings):
 
     The factory is called with the shape, and with the settings of `config.model` that
     it has arguments for, by their names.
-
-    Raises:
-        ConfigError: where it cannot be imported, or returns another type.
     """
     function = load("model.factory", name)
     known = inspect.signature(function).parameters
@@ -39,11 +32,7 @@ def build(name, image_shape, settings):
 
 
 def load(setting, name):
-    """The function called package.module:function.
-
-    Raises:
-        ConfigError: naming the setting and what is missing.
-    """
+    """The function called package.module:function."""
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)

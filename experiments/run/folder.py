@@ -24,12 +24,7 @@ VERSION = 7  # of config.json, results.json and variant.json
 
 
 def read(path: Path, *names: str) -> dict:
-    """A JSON file of a run, which has these names.
-
-    Raises:
-        DamagedFile: it is not JSON, or lacks one of the names.
-        ConfigError: another version of this program wrote it.
-    """
+    """A JSON file of a run, which has these names."""
     content = read_json(path)
     missing = [n for n in names if not isinstance(content, dict) or n not in content]
     if missing or not isinstance(content, dict):
@@ -45,11 +40,7 @@ def read(path: Path, *names: str) -> dict:
 
 
 def default_workdir(settings):
-    """A fresh folder name under runs/, for a run of one process without --workdir.
-
-    Raises:
-        ConfigError: where there are several processes, which would differ in it.
-    """
+    """A fresh folder name under runs/, for a run of one process without --workdir."""
     if jax.process_count() > 1:
         raise ConfigError(
             "several processes need --workdir, a folder that all of them share"
@@ -60,39 +51,32 @@ def default_workdir(settings):
     return Path("runs") / name
 
 
-def claim(workdir, settings, data_digest, write=True, image_shape=()):
+def claim(workdir, settings, dataset, write=True):
     """Writes config.json, or checks that the folder holds this very run.
 
     The settings in `FREE` may change when a run goes on, and num_epochs may be raised
     where the learning rate is constant; all others are refused. An evaluation with
     other settings checks alone, without `write`.
-
-    Raises:
-        ConfigError: where the folder holds a run of another config or other data, or
-            where the processes of a run differ in theirs.
     """
     path = Path(workdir) / "config.json"
     content = {
         "config": settings.saved,
-        "data_digest": data_digest,
-        "image_shape": list(image_shape),
+        "data_digest": dataset.digest,
+        "image_shape": list(dataset.image_shape),
+        "levels": dataset.levels,
     }
     _check_same_everywhere(content)
     if path.exists():
         saved = read(path, "config", "data_digest")
         old = {**saved["config"], "data_digest": saved["data_digest"]}
-        new = {**settings.saved, "data_digest": data_digest}
+        new = {**settings.saved, "data_digest": dataset.digest}
         check_same(workdir, old, new)
     if write and is_first():
         write_json(path, {"version": VERSION, **content})
 
 
 def check_same(workdir, old, new):
-    """Refuses a folder whose saved config differs from a new one where it may not.
-
-    Raises:
-        ConfigError: naming the setting and both values.
-    """
+    """Refuses a folder whose saved config differs from a new one where it may not."""
     for name, before, now in differences(old, new):
         if now == build.AUTO or name.startswith(FREE):
             continue
@@ -141,11 +125,7 @@ def _check_same_everywhere(content):
 
 
 def saved_config(workdir: Path | None, overrides: dict | None = None) -> ConfigDict:
-    """The config of the run in a folder, changed by `settings.override`.
-
-    Raises:
-        ConfigError: where there is no run, or for a setting that cannot change.
-    """
+    """The config of the run in a folder, changed by `settings.override`."""
     path = Path(workdir or "") / "config.json"
     if not workdir or not path.exists():
         raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")

@@ -1,9 +1,7 @@
 """The precision of HMC's force where it is left to the device: a rule, not a timing.
 
-The same command on the same machine gives the same bits, whatever else it does. A
-coarse force gets the density's values apart, at the model's precision: once a move, or
-at every point where a trajectory's points are averaged, which costs what it gains
-(docs/performance.md).
+A coarse force gets the density's values apart, at the model's precision: once a move,
+or at every point where a trajectory's points are averaged, which costs what it gains.
 """
 
 import re
@@ -40,8 +38,16 @@ def settle(settings, workdir):
         coarse = _NAMES[int(sharding.from_first(np.array(_NAMES.index(coarse))))]
         found = by_rule(settings, coarse)
     found = [f if a == AUTO else a for a, f in zip(asked, found)]
-    log.info("HMC's force: %s in training, %s in evaluation.", *found)
     return with_forces(settings, *found)
+
+
+def say(asked, settled):
+    """Says what was settled, once nothing refuses the run: an error stands alone."""
+    if settled is not asked:
+        log.info(
+            "HMC's force: %s in training, %s in evaluation.",
+            *(settled.model["force_precision"], settled.evaluation.force_precision),
+        )
 
 
 def by_rule(settings, coarse):

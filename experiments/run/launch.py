@@ -63,23 +63,26 @@ def train_and_evaluate(
 def open_training(settings, workdir, dataset=None, model=None):
     """(set-up, data set) of a training, once its folder holds it and no other."""
     dataset = _loaded(settings, dataset)
-    settings = force.settle(settings, workdir)
-    setup = build.build_training(settings, dataset, model)  # refuses what cannot run
-    folder.claim(workdir, settings, dataset.digest, True, dataset.image_shape)
+    settled = force.settle(settings, workdir)
+    setup = build.build_training(settled, dataset, model)  # refuses what cannot run
+    folder.claim(workdir, settled, dataset)
+    force.say(settings, settled)
     return setup, dataset
 
 
 def open_run(settings, workdir, dataset=None, model=None):
     """(`Run`, data set) at the newest checkpoint of a folder that holds this run."""
     workdir, dataset = files.user_path(workdir), _loaded(settings, dataset)
-    shape = dataset.image_shape
-    folder.claim(workdir, settings, dataset.digest, False, shape)
-    settings = force.settle(settings, workdir)
+    shape, levels = dataset.image_shape, dataset.levels
+    folder.claim(workdir, settings, dataset, write=False)
+    settled = force.settle(settings, workdir)
     if model is None:
-        model = build.build_model(settings, shape)
-    mesh = build.build_mesh(settings)
+        model = build.build_model(settled, shape)
+    mesh = build.build_mesh(settled)
     step, replicates = parameters.read(workdir, model, mesh)
-    return Run(settings, model, replicates, mesh, workdir, shape, step), dataset
+    force.say(settings, settled)
+    run = Run(settled, model, replicates, mesh, workdir, shape, levels, step)
+    return run, dataset
 
 
 def _loaded(settings, dataset):
@@ -112,11 +115,7 @@ def _check_given(settings, dataset, model):
 
 @contextlib.contextmanager
 def _alone(workdir):
-    """Holds a folder's lock during a training; evaluations need none.
-
-    Raises:
-        ConfigError: where another training holds it.
-    """
+    """Holds a folder's lock during a training; evaluations need none."""
     with contextlib.ExitStack() as stack:
         is_free = True
         if devices.is_first():

@@ -27,11 +27,7 @@ def make(leaves: dict[str, Any], values: dict[str, np.ndarray]) -> dict[str, Any
 
 
 def read(manifest: dict[str, Any]) -> dict[str, list]:
-    """The leaves of a manifest.
-
-    Raises:
-        Damaged: it is not what was written.
-    """
+    """The leaves of a manifest, which is refused where it is not what was written."""
     leaves = {path: list(entry) for path, entry in manifest["leaves"].items()}
     if manifest.get("sha256") != _sha256_of_json(leaves):
         raise Damaged("its manifest is not what was written")

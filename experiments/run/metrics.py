@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,80 +15,47 @@ from experiments.system.devices import is_first
 from experiments.system.files import damaged, from_plain, to_plain, write_text
 
 
-class MetricsWriter:
-    """Appends rows to `workdir/metrics.jsonl` and `workdir/tensorboard`.
-
-    Opening it drops the rows that a resumed run will write again, so that a run
-    killed and resumed leaves the rows of one that never stopped: those after
-    `resume_step`, the step of the checkpoint that the run continues from, or all where
-    it is None. With several JAX processes only the first may open one.
-    """
-
-    def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int | None):
-        from tensorboardX import SummaryWriter
-
-        workdir = Path(workdir)
-        path = workdir / "metrics.jsonl"
-        next_step = 0 if resume_step is None else resume_step + 1
-        rows = [row for row in read_metrics(path) if row["step"] < next_step]
-        write_text(path, "".join(_line(row) for row in rows))
-        self._last_step = rows[-1]["step"] if rows else -1
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=next_step,
-            flush_secs=1,
-            filename_suffix=f".{next_step}",
-        )
-
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._events.close()
-
-    def write(self, step: int, row: Mapping[str, Any]) -> None:
-        """Appends one row; when it returns the row survives the process's death.
-
-        TensorBoard's events follow within about a second. There a scalar is `name`
-        and a vector `name/0`, `name/1`, ...; an array of more axes is first averaged
-        over all but the last.
-
-        Raises:
-            ValueError: `step` does not grow, `row` has a "step", or a value is
-                not a number or an array of numbers. Nothing is written then.
-        """
-        if step <= self._last_step:
-            raise ValueError(f"step {step} is not after step {self._last_step}")
-        if "step" in row:
-            raise ValueError(f'row must not have the key "step": {row["step"]}')
-        scalars = [pair for name, value in row.items() for pair in _tags(name, value)]
-        line = _line({"step": step, **row})
-        self._file.write(line)
-        self._file.flush()
-        self._last_step = step
-        for tag, value in scalars:
-            self._events.add_scalar(tag, value, step)
-
-
 @contextlib.contextmanager
-def metrics_writer(workdir, resume_step):
-    """`MetricsWriter.write` on the first process; elsewhere rows are dropped."""
+def metrics_writer(workdir: Path, resume_step: int | None) -> Iterator[Callable]:
+    """Gives (step, row), which adds to `metrics.jsonl` and `tensorboard` of a folder.
+
+    Opening it drops the rows that a resumed run will write again: those after
+    `resume_step`, the step of the checkpoint that the run continues from, or all where
+    it is None. When a row is written it survives the process's death; TensorBoard's
+    events follow within about a second. There a scalar is `name` and a vector `name/0`,
+    `name/1`, ...; an array of more axes is first averaged over all but the last.
+    Processes other than the first write nothing.
+    """
     if not is_first():
         yield lambda step, row: None
         return
-    with MetricsWriter(workdir, resume_step=resume_step) as metrics:
-        yield metrics.write
+    from tensorboardX import SummaryWriter
+
+    workdir = Path(workdir)
+    path = workdir / "metrics.jsonl"
+    next_step = 0 if resume_step is None else resume_step + 1
+    rows = [row for row in read_metrics(path) if row["step"] < next_step]
+    write_text(path, "".join(_line(row) for row in rows))
+    options = {"purge_step": next_step, "filename_suffix": f".{next_step}"}
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        SummaryWriter(str(workdir / "tensorboard"), flush_secs=1, **options) as events,
+    ):
+
+        def write(step, row):
+            file.write(_line({"step": step, **row}))
+            file.flush()
+            for name, value in row.items():
+                for tag, number in _tags(name, value):
+                    events.add_scalar(tag, number, step)
+
+        yield write
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads the rows of a `metrics.jsonl`, oldest first; none where there is no file.
 
     A torn last line, which a killed run may leave, is ignored.
-
-    Raises:
-        DamagedFile: a line before the last is no row.
     """
     path = Path(path)
     if not path.exists():

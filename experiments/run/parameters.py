@@ -16,18 +16,8 @@ _STEP = "generative/step"
 def read(workdir, model, mesh):
     """The step of a run's newest checkpoint, and each replicate's theta and phi.
 
-    Theta is its average where the run kept one. No data are needed.
-
-    Args:
-        workdir: the run's folder.
-        model: the `LatentVariableModel` that was trained.
-        mesh: of `sharding.make_mesh`, which every process has a part of.
-
-    Returns:
-        (step, ((theta, phi), ...)), on the host.
-
-    Raises:
-        CheckpointError: where there is no checkpoint, or it is of another model.
+    Theta is its average where the run kept one. No data are needed. Returns (step,
+    ((theta, phi), ...)), on the host.
     """
     both = jax.eval_shape(model.init, jax.random.key(0))
     checkpoints = user_path(workdir) / "checkpoints"
@@ -44,10 +34,6 @@ def start(setup, state):
     """A first state, with the parameters of the run that `init_from` names, if any.
 
     Optimizers and step sizes start anew. A single replicate starts all of them.
-
-    Raises:
-        ConfigError: where that run has no checkpoint of this model, or another number
-            of replicates.
     """
     source = setup.settings.init_from
     if not source:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ais_jax import sharding
 from ais_jax.batching import chain_keys
 from ais_jax.models.latent import LatentVariableModel
-from experiments.data.dataset import GIVEN, Dataset, with_values
+from experiments.data.dataset import GIVEN, Dataset, in_units, with_values
 from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, override, resolve
@@ -28,8 +28,9 @@ class Run:
     """One replicate of a trained run; `replicate` gives the others.
 
     Images x are [N, H, W(, C)] or rows [N, X], of the values that the likelihood takes:
-    intensities in [0, 1] for Bernoulli pixels, counts for counts. Results have the
-    images' shape. A key is one of `jax.random.key`, or a whole number.
+    intensities in [0, 1] for Bernoulli pixels, counts for counts; or the whole numbers
+    that the data came as (`dataset.in_units`). Results have the images' shape. A key is
+    one of `jax.random.key`, or a whole number.
 
     Attributes:
         settings: what its config means.
@@ -38,6 +39,7 @@ class Run:
         mesh: the devices that it is evaluated on.
         folder: of the run.
         image_shape: [H, W] or [H, W, C].
+        levels: what its data's whole numbers were divided by, 1 where by nothing.
         step: of training.
         index: the number of this replicate, from 0.
     """
@@ -48,6 +50,7 @@ class Run:
     mesh: jax.sharding.Mesh
     folder: Path
     image_shape: tuple[int, ...]
+    levels: int
     step: int
     index: int = 0
 
@@ -65,8 +68,8 @@ class Run:
         """
         workdir = user_path(workdir)
         settings = resolve(folder.saved_config(workdir))
-        content = folder.read(workdir / "config.json", "image_shape")
-        shape = tuple(content["image_shape"])
+        content = folder.read(workdir / "config.json", "image_shape", "levels")
+        shape, levels = tuple(content["image_shape"]), content["levels"]
         if model is None:
             if settings.factory == GIVEN:
                 raise ConfigError(
@@ -76,7 +79,7 @@ class Run:
             model = build.build_model(settings, shape)
         mesh = sharding.make_mesh()
         step, replicates = parameters.read(workdir, model, mesh)
-        return cls(settings, model, replicates, mesh, workdir, shape, step)
+        return cls(settings, model, replicates, mesh, workdir, shape, levels, step)
 
     def replicate(self, index: int):
         """The same run with another replicate's parameters, from 0."""
@@ -157,6 +160,8 @@ class Run:
 
     def _rows(self, x):
         """Images as f32[N, X], checked against the likelihood."""
+        likelihood = self.settings.model["likelihood"]
+        x = in_units(x, self.levels, likelihood)
         dataset = Dataset.from_arrays(x, x, name="x")
         size = int(np.prod(self.image_shape))
         if dataset.train.shape[1] != size:
@@ -164,7 +169,6 @@ class Run:
                 f"x is {list(np.shape(x))}: use images [N, *{self.image_shape}], or "
                 f"rows [N, {size}]"
             )
-        likelihood = self.settings.model["likelihood"]
         return jnp.asarray(with_values(dataset, likelihood).train)
 
     def _images(self, rows):

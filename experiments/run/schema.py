@@ -21,11 +21,7 @@ flatten = partial(flatten_dict, sep=".")  # nested dicts as one, by dotted names
 
 
 def complete(given: ConfigDict) -> dict[str, Any]:
-    """A config as nested dicts, the defaults in place of what it lacks, each checked.
-
-    Raises:
-        ConfigError: for a name that nothing reads, or a value that is not allowed.
-    """
+    """A config as nested dicts, with defaults for what it lacks, each checked."""
     values = _by_setting(given)
     _check_names(values)
     method = values.get("estimator.name")
@@ -37,11 +33,7 @@ def complete(given: ConfigDict) -> dict[str, Any]:
 
 
 def check_whole(config: ConfigDict) -> None:
-    """Refuses a config that lacks a setting, or has one that nothing reads.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
+    """Refuses a config that lacks a setting, or has one that nothing reads."""
     values = _by_setting(config)
     _check_names(values)
     for name in SETTINGS.keys() - values.keys():

@@ -55,8 +55,6 @@ Settings = namedtuple("Settings", [*_SAME, *_DERIVED])
 Settings.__doc__ = (
     "The settings of a run; those of `training` and of no section by name."
 )
-for _name, _text in _DERIVED.items():
-    getattr(Settings, _name).__doc__ = _text
 
 
 def resolve(config: ConfigDict) -> Settings:
@@ -64,9 +62,6 @@ def resolve(config: ConfigDict) -> Settings:
 
     What it lacks has its default. Every setting is checked that needs no data and no
     devices.
-
-    Raises:
-        ConfigError: naming the setting, its value and what to do.
     """
     if "table" in config or "variants" in config:
         raise ConfigError("--config is for experiments.sweep: use that")
@@ -147,9 +142,6 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
     """A saved config with other settings in `FREE`, as those of another evaluation.
 
     Another preset of the evaluation replaces all of its settings.
-
-    Raises:
-        ConfigError: for another override.
     """
     config = ConfigDict(with_tuples(saved))
     schema.check_whole(config)
@@ -220,28 +212,21 @@ def _estimator(given):
 def _fill_optimizers(theta, num_replicates):
     """What phi's optimizer leaves open becomes theta's, and what both do the library's.
 
-    Returns:
-        Theta's and phi's learning rates of each replicate.
+    Returns the learning rates of theta and phi, a pair for each replicate.
     """
     phi = theta["phi"]
     if phi["name"] in (None, theta["name"]):
         phi["settings"] = theta["settings"] | phi["settings"]
     _fill(phi, {k: theta[k] for k in ("name", "learning_rate")})
-    networks = {"optimizer": theta, "optimizer.phi": phi}
-    for name, section in networks.items():
+    rates = []
+    for name, section in (("optimizer", theta), ("optimizer.phi", phi)):
         with _section(name):
             known = optimizers.settings_of(section["name"])
         kept = {k: known[k] for k in _KEPT if k in known}
         section["settings"] = kept | section["settings"]
         _check_kept(name, section["settings"])
-    return tuple(
-        zip(
-            *(
-                _rates(n, s["learning_rate"], num_replicates)
-                for n, s in networks.items()
-            )
-        )
-    )
+        rates.append(_rates(name, section["learning_rate"], num_replicates))
+    return tuple(zip(*rates))
 
 
 def _check_kept(section, settings):

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from ais_jax.training.optimizers import with_rate
 from experiments.run import parameters
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
@@ -42,14 +41,10 @@ def as_run(setup: Training, workdir: Path, state) -> Run:
     both = state.theta, state.inference.params
     steps, *leaves = sharding.fetch([state.step, *jax.tree.leaves(both)])
     each = jax.tree.structure(both).unflatten
+    replicates = tuple(each(leaves) for leaves in zip(*leaves))
     return Run(
-        settings=setup.settings,
-        model=setup.model,
-        replicates=tuple(each(leaves) for leaves in zip(*leaves)),
-        mesh=setup.mesh,
-        folder=workdir,
-        image_shape=setup.image_shape,
-        step=int(steps[0]),
+        *(setup.settings, setup.model, replicates, setup.mesh, workdir),
+        *(setup.image_shape, setup.levels, int(steps[0])),
     )
 
 
@@ -57,10 +52,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
     """Trains to the last step, going on from the newest checkpoint in the folder.
 
     `evaluate`, `Run` -> dict of metrics, is called every `training.evaluate_epochs`.
-
-    Raises:
-        Stopped: after a signal; the state is saved.
-        NonFiniteLoss: naming the step and the last good checkpoint.
+    After a signal the state is saved and `Stopped` raised.
     """
     workdir = Path(workdir)
     with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
@@ -68,7 +60,7 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
         if saved is None:
             state = parameters.start(setup, initial_state(setup))
         else:
-            state = _at_rates(setup, checkpointer.restore(template(setup)))
+            state = checkpointer.restore(template(setup))
             saved = checkpointer.latest_step()
             log.info("Resuming from step %d of %s.", saved, workdir)
             _warn_of_missing_rows(setup, workdir / "metrics.jsonl", saved)
@@ -81,15 +73,14 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
             check = partial(_check_finite, checkpointer)
             state = _loop(setup, dataset, saved or 0, state, check, show, keep)
     if is_first():
-        rows = read_metrics(workdir / "metrics.jsonl")
-        _warn_of_low_acceptance(rows)
+        _warn_of_low_acceptance(read_metrics(workdir / "metrics.jsonl"))
     return as_run(setup, workdir, state)
 
 
 def _loop(setup, dataset, step, state, check, show, keep):
     """Steps from `step` to the last; returns the state."""
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
-    keys = _placed(setup, _run_keys)
+    keys = _placed(setup, lambda setup: _replicate_keys(setup.settings)[:, 1])
     data = sharding.place_rows(dataset.train, setup.mesh)
     while step < setup.num_steps:
         num = _dispatch_size(setup, step)
@@ -142,28 +133,8 @@ def _init(setup):
     def init(key, rates):
         return setup.init(key, learning_rates=rates)
 
-    rates = jnp.stack(_rates(setup), axis=1)
+    rates = jnp.asarray(setup.settings.learning_rates, jnp.float32)
     return jax.vmap(init)(_replicate_keys(setup.settings)[:, 0], rates)
-
-
-def _at_rates(setup, state):
-    """A restored state at the learning rates of the settings."""
-    theta, phi = (
-        network.replace(opt_state=with_rate(network.opt_state, rates))
-        for network, rates in zip(
-            (state.generative, state.inference), _placed(setup, _rates)
-        )
-    )
-    return state.replace(generative=theta, inference=phi)
-
-
-def _rates(setup):
-    """The learning rates of theta, and those of phi, of the replicates."""
-    return tuple(jnp.asarray(setup.settings.learning_rates, jnp.float32).T)
-
-
-def _run_keys(setup):
-    return _replicate_keys(setup.settings)[:, 1]
 
 
 def _replicate_keys(settings):

@@ -80,11 +80,7 @@ def is_config_given():
 
 
 def load_config():
-    """The ConfigDict of --config, with the settings of the command line.
-
-    Raises:
-        InputError: where the file could not be read.
-    """
+    """The ConfigDict of --config, with the settings of the command line."""
     try:
         _ = flags.FLAGS.config.keys
     except OSError as error:

@@ -21,9 +21,6 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
         num_processes: how many there are, with host:port.
         process_id: which one this is, from 0, with host:port.
         seconds: the process ends with status 2 where the others did not start in them.
-
-    Raises:
-        InputError: where the flags are wrong, or JAX cannot start with them.
     """
     import jax
 
@@ -105,11 +102,7 @@ def memory():
 
 
 def require_device():
-    """Makes JAX look for its devices; it must come after `use_cores`.
-
-    Raises:
-        InputError: where it finds none, as with JAX_PLATFORMS=cuda without a GPU.
-    """
+    """Makes JAX look for its devices; it must come after `use_cores`."""
     import jax
 
     try:
@@ -151,9 +144,15 @@ def leave_soon(status, seconds=5.0):
     import jax
 
     if jax.distributed.is_initialized():
-        timer = threading.Timer(seconds, os._exit, [status])
-        timer.daemon = True
-        timer.start()
+        _after(seconds, lambda: os._exit(status))
+
+
+def _after(seconds, function):
+    """Starts a timer, which no exit waits for, and returns it."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def print_error(line):
@@ -203,9 +202,7 @@ def _time_limit(seconds, message):
         print_error(message)
         os._exit(2)
 
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
+    timer = _after(seconds, give_up)
     try:
         yield
     finally:

@@ -2,7 +2,10 @@
 
 
 class InputError(ValueError):
-    """Bad input: the message names the setting, its value and what to do."""
+    """Bad input: the message names the setting, its value and what to do.
+
+    Every function here refuses so what a user gave it, before any long work.
+    """
 
 
 class ConfigError(InputError):

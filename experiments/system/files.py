@@ -24,11 +24,7 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def user_path(path: str | os.PathLike) -> Path:
-    """A path whose ~ is the home folder.
-
-    Raises:
-        InputError: where there is no such home, as in some containers.
-    """
+    """A path whose ~ is the home folder."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         raise InputError(f"{path}: there is no home folder ~ here: give the whole path")
@@ -77,11 +73,7 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote; arrays come back as nested lists.
-
-    Raises:
-        DamagedFile: it is empty, cut, or no JSON.
-    """
+    """Reads what `write_json` wrote; arrays come back as nested lists."""
     try:
         return from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
@@ -105,11 +97,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def to_plain(obj: Any) -> Any:
-    """Converts dicts, lists, numbers and arrays to what JSON can hold.
-
-    Raises:
-        TypeError: `obj` holds something else.
-    """
+    """Converts dicts, lists, numbers and arrays to what JSON can hold."""
     if isinstance(obj, Mapping):
         return {str(key): to_plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
@@ -155,11 +143,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def prepare(workdir: Path) -> None:
-    """Makes a folder to write results in, and proves that it can be written.
-
-    Raises:
-        ConfigError: where it cannot be.
-    """
+    """Makes a folder to write results in, and proves that it can be written."""
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):

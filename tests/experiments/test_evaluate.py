@@ -233,7 +233,7 @@ def test_an_evaluation_refuses_to_change_the_training(evaluated, setting):
 
 
 @pytest.mark.parametrize(
-    "name, value", [("num_chains", 0), ("target", 1.5), ("start", "middle")]
+    "name, value", [("num_chains", 0), ("num_pilot", 0), ("start", "middle")]
 )
 def test_an_evaluation_refuses_settings_out_of_range(evaluated, name, value):
     config = saved_config(evaluated, {f"evaluation.{name}": value})

@@ -6,15 +6,18 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import default, omniglot, table1
+from experiments.data.dataset import Dataset
 from experiments.paper import variants
 from experiments.run import build, folder, force, settings
 from experiments.run.settings import resolve
 from experiments.system.errors import ConfigError
 
 SHAPE = (4, 4)
+DATASET = Dataset.from_arrays(np.eye(16), np.eye(16))
 TINY = {"model.latent_sizes": (2,), "model.widths": ((3,),)}
 
 
@@ -90,9 +93,12 @@ def test_the_launcher_chooses_and_the_tables_of_the_paper_do_not():
 def test_a_new_run_gets_what_was_left_open_by_the_rule(caplog):
     caplog.set_level(logging.INFO)
     coarse = force.of_device(jax.devices()[0])
-    found = force.settle(tiny(evaluation="float32"), None)
+    asked = tiny(evaluation="float32")
+    found = force.settle(asked, None)
     assert chosen(found) == (coarse, "float32")
     assert found.saved["model"]["force_precision"] == coarse
+    force.say(found, found)
+    force.say(asked, found)
     (line,) = [r.message for r in caplog.records if "HMC's force" in r.message]
     assert line == f"HMC's force: {coarse} in training, float32 in evaluation."
     assert force.settle(found, None) is found
@@ -100,20 +106,20 @@ def test_a_new_run_gets_what_was_left_open_by_the_rule(caplog):
 
 def test_a_run_that_goes_on_keeps_its_choice(tmp_path):
     first = settings.with_forces(tiny(), "bf16", "tf32")
-    folder.claim(tmp_path, first, "digest")
+    folder.claim(tmp_path, first, DATASET)
     again = force.settle(tiny(), tmp_path)
     assert chosen(again) == ("bf16", "tf32")
-    folder.claim(tmp_path, again, "digest")
+    folder.claim(tmp_path, again, DATASET)
     config = default.get_config()
     config.update_from_flattened_dict(TINY)
     folder.check_config(tmp_path, config)
 
 
 def test_another_force_than_the_runs_is_refused(tmp_path):
-    folder.claim(tmp_path, settings.with_forces(tiny(), "bf16", "bf16"), "digest")
+    folder.claim(tmp_path, settings.with_forces(tiny(), "bf16", "bf16"), DATASET)
     asked = force.settle(tiny(model="float32"), tmp_path)
     with pytest.raises(ConfigError, match=r"model\.force_precision='bf16'"):
-        folder.claim(tmp_path, asked, "digest")
+        folder.claim(tmp_path, asked, DATASET)
 
 
 def test_the_model_is_built_at_its_own_precision_until_the_choice():

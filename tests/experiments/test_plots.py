@@ -216,7 +216,7 @@ def test_step_sizes_have_an_axis_that_can_be_read(values, is_log):
     rows = [
         {"step": i, "step_sizes": [size, 1.1 * size]} for i, size in enumerate(values)
     ]
-    plots._plot_temperatures(figure.subfigures(1, 1), rows, "step_sizes")
+    plots._plot_temperatures(figure.add_subplot(), rows, "step_sizes")
     figure.canvas.draw()
     axes = figure.axes[0]
     assert (axes.get_yscale() == "log") == is_log

@@ -13,14 +13,14 @@ from scipy import stats
 
 import experiments
 from ais_jax.models import networks
-from configs import default
-from experiments.data.dataset import Dataset
-from experiments.evaluate import decoder
+from configs import default, presets
+from experiments.data.dataset import Dataset, in_units
+from experiments.evaluate import decoder, loaded
 from experiments.run import export, train
 from experiments.run.folder import claim
 from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
-from experiments.system.errors import ConfigError, InputError
+from experiments.system.errors import ConfigError, DataError, InputError
 from experiments.system.files import read_json
 from tests.targets import shaken
 
@@ -29,6 +29,7 @@ RNG = np.random.default_rng(0)
 TRAIN, TEST = (  # mostly near black or white, as scans are
     (255 * RNG.beta(0.3, 0.3, (n, 4, 5))).astype(np.uint8) for n in (60, 12)
 )
+DATASET = Dataset.from_arrays(TRAIN, TEST)
 TINY = {
     **{"num_epochs": 2, "batch_size": 20, "num_replicates": 2},
     **{"model.latent_sizes": (2,), "model.widths": ((3,),)},
@@ -129,6 +130,13 @@ def test_log_likelihoods_agree_with_quadrature(run):
         assert abs(table["log_p"][i] - exact) < 5 * error
 
 
+def test_a_preset_replaces_the_runs_evaluation(run):
+    x = run.sample(1, 3).reshape(3, -1)
+    found = loaded._evaluator(run, x, "quick", 5).settings
+    quick = presets.EVALUATION["quick"] | {"seed": 5, "num_examples": 0}
+    assert found == run.settings.evaluation._replace(**quick)
+
+
 @pytest.mark.slow
 def test_annealed_latents_have_the_posteriors_mean(run):
     x = run.sample(1, 1)
@@ -144,13 +152,43 @@ def test_annealed_latents_have_the_posteriors_mean(run):
     [
         (np.zeros((3, 5, 5)), r"x is \[3, 5, 5\]: use images"),
         (np.full((3, 4, 5), np.nan), "NaN"),
-        (np.full((3, 4, 5), 2.0), "does not fit likelihood='bernoulli'"),
+        (np.full((3, 4, 5), 1.5), "does not fit likelihood='bernoulli'"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(run, x, message):
     for call in (run.encode, run.reconstruct, run.log_likelihood):
         with pytest.raises(InputError, match=message):
             call(x)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.float64])
+def test_the_same_numbers_of_any_type_are_the_same_images(run, kind):
+    assert run.levels == 255
+    np.testing.assert_array_equal(run.encode(TEST), run.encode(TEST.astype(kind)))
+    np.testing.assert_array_equal(run.encode(TEST), run.encode(TEST / 255.0))
+    bits = TEST > 127
+    np.testing.assert_array_equal(run.encode(bits), run.encode(bits.astype(kind)))
+    with pytest.raises(DataError, match=r"from 0 to 300: .* 0 to 255;"):
+        run.encode(np.where(bits, 300, 0).astype(kind))
+
+
+@pytest.mark.parametrize(
+    ("levels", "likelihood", "right"),
+    [(16, "gaussian", [0.0, 0.5, 1.0]), (1, "poisson", [0.0, 8.0, 16.0])],
+)
+def test_whole_numbers_are_divided_by_the_levels_of_the_data(levels, likelihood, right):
+    for kind in ("uint8", "int32", "float32"):
+        x = np.array([[0, 8, 16]], kind)
+        np.testing.assert_array_equal(in_units(x, levels, likelihood)[0], right)
+    floats = np.array([[-0.5, 2.0, 300.25]])
+    np.testing.assert_array_equal(in_units(floats, levels, likelihood), floats)
+
+
+def test_bytes_are_refused_where_the_data_were_no_bytes():
+    x = np.array([[0, 8, 16]], np.uint8)
+    with pytest.raises(DataError, match=r"x is uint8, .* in other units: give floats"):
+        in_units(x, 1, "gaussian")
+    np.testing.assert_array_equal(in_units(x > 8, 1, "gaussian"), x > 8)
 
 
 def test_other_bad_loads_are_refused(run, tmp_path):
@@ -189,7 +227,7 @@ def test_the_export_program(run, tmp_path):
 
 
 def arrays_config(**settings):
-    return tiny("vae", dataset="given", **settings), Dataset.from_arrays(TRAIN, TEST)
+    return tiny("vae", dataset="given", **settings), DATASET
 
 
 def test_a_run_starts_from_anothers_parameters(run, tmp_path):
@@ -245,14 +283,14 @@ def test_more_epochs_are_for_constant_rates_alone(tmp_path, schedule, warmup, mo
         optimizer__schedule=schedule,
         optimizer__settings={"warmup": float(warmup)},
     )
-    claim(tmp_path, resolve(config), "digest")
+    claim(tmp_path, resolve(config), DATASET)
     config.num_epochs = more
     if more > 2 and (schedule, warmup) == ("constant", 0.0):
-        claim(tmp_path, resolve(config), "digest")
+        claim(tmp_path, resolve(config), DATASET)
         assert read_json(tmp_path / "config.json")["config"]["num_epochs"] == more
         return
     with pytest.raises(ConfigError, match=f"num_epochs=2, not {more}"):
-        claim(tmp_path, resolve(config), "digest")
+        claim(tmp_path, resolve(config), DATASET)
 
 
 def twice_as_wide(image_shape, latent_sizes, widths):
@@ -301,7 +339,7 @@ def test_bad_factories_are_refused_in_a_line(tmp_path, name, message):
 
 def test_a_data_set_that_the_config_does_not_expect_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"dataset='digits'.*dataset=...\)"):
-        train_and_evaluate(tiny(), tmp_path, dataset=Dataset.from_arrays(TRAIN, TEST))
+        train_and_evaluate(tiny(), tmp_path, dataset=DATASET)
 
 
 def decode(weights, z):
@@ -374,27 +412,26 @@ def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start)
 def test_decoders_that_do_not_fit_are_refused(tmp_path, changes, message):
     weights = {"w": np.zeros((1, 20)), "b": np.zeros(20)}
     settings = {"model__latent_sizes": (1,), "dataset": "given", **changes}
-    data = Dataset.from_arrays(TRAIN, TEST)
     config = tiny("vae", **settings)
     with pytest.raises(ConfigError, match=message):
-        decoder.evaluate_decoder(config, decode, weights, tmp_path, data)
+        decoder.evaluate_decoder(config, decode, weights, tmp_path, DATASET)
 
 
 def test_a_decoder_is_not_evaluated_where_nothing_can_be_written(tmp_path):
     weights = {"w": np.zeros((1, 20)), "b": np.zeros(20)}
     settings = {"model__latent_sizes": (1,), "evaluation__start": "prior"}
     config = tiny("vae", dataset="given", **settings)
-    data, workdir = Dataset.from_arrays(TRAIN, TEST), tmp_path / "file"
+    workdir = tmp_path / "file"
     workdir.write_text("")
     with pytest.raises(ConfigError, match=r"workdir=.*file cannot be written"):
-        decoder.evaluate_decoder(config, decode, weights, str(workdir), data)
+        decoder.evaluate_decoder(config, decode, weights, str(workdir), DATASET)
 
 
 def test_a_decoder_of_another_shape_and_missing_files_are_refused(tmp_path):
     weights = {"w": np.zeros((2, 19)), "b": np.zeros(19)}
-    config, data = tiny("vae", dataset="given"), Dataset.from_arrays(TRAIN, TEST)
+    config = tiny("vae", dataset="given")
     with pytest.raises(ConfigError, match=r"gives \[19\] for one z: .*\[20\]"):
-        decoder.evaluate_decoder(config, decode, weights, tmp_path, data)
+        decoder.evaluate_decoder(config, decode, weights, tmp_path, DATASET)
     with pytest.raises(InputError, match="weights=nowhere"):
         decoder.evaluate_named(
             config, "tests.experiments.test_run:decode", "nowhere.npz", tmp_path

@@ -158,12 +158,3 @@ def test_one_importance_sample_is_a_draw_from_q():
 def test_impossible_correlations_are_named(correlation):
     with pytest.raises(ValueError, match=f"correlation={correlation}: use a number"):
         toy.correlated(correlation)
-
-
-@pytest.mark.parametrize(
-    ("num", "bandwidth", "message"),
-    [(2, 1.0, "2 draws: at least 3"), (9, 0.0, "bandwidth=0.0: use a positive")],
-)
-def test_bad_discrepancies_are_named(num, bandwidth, message):
-    with pytest.raises(ValueError, match=message):
-        toy.mmd2_to_gaussian(jnp.zeros((num, 3)), COVARIANCE, bandwidth)

@@ -43,7 +43,6 @@ def test_more_chains_are_less_noisy_and_an_encoders_draws_are_biased(trained):
     assert encoder["bias"] > many["bias"] + 3 * encoder["bias_error"]
     assert abs(exact["bias"]) < 3 * exact["bias_error"]
     assert read_json(trained / "gradients.json")["rows"] == results["rows"]
-    assert (trained / "gradients.png").stat().st_size > 5000
 
 
 def test_phis_stl_is_unbiased_and_more_draws_are_less_noisy(trained):

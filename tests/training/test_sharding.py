@@ -57,9 +57,13 @@ SIGNALS_ITSELF = """
 """
 ON_EIGHT_DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
-    from ais_jax import Plan, bernoulli_model, log_normalizer, posterior_path
-    from ais_jax import epochs, estimators, optimizers, sharding, step_sizes, training
     from ais_jax.batching import map_examples
+    from ais_jax.evidence.log_z import log_normalizer
+    from ais_jax.evidence.plan import Plan
+    from ais_jax.models.latent import posterior_path
+    from ais_jax.models.networks import bernoulli_model
+    from ais_jax.training import epochs, estimators, optimizers, sharding, step
+    from ais_jax.training.step_sizes import StepSizeRule
 
     model = bernoulli_model(12, latent_sizes=(3,), widths=((8,),))
     estimator = estimators.make("ais", model, num_samples=2, num_temperatures=3)
@@ -68,13 +72,13 @@ ON_EIGHT_DEVICES = """
     data = np.array(jax.random.uniform(jax.random.key(0), (37, 12)))
 
     def train(mesh):
-        step = training.make_train_step(
-            estimator, step_sizes.StepSizeRule(), binarize=True, block_size=2,
+        train_step = step.make_train_step(
+            estimator, StepSizeRule(), binarize=True, block_size=2,
             axis_name=sharding.DATA,
         )
-        run = epochs.make_run_steps(step, 16, len(data), sharding.DATA)
+        run = epochs.make_run_steps(train_step, 16, len(data), sharding.DATA)
         keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
-        init = lambda key, rates: training.init(
+        init = lambda key, rates: step.init(
             key, model, estimator, pair, 0.1, learning_rates=rates
         )
         place = lambda f: jax.jit(f, out_shardings=sharding.by_replicate(mesh))()

@@ -80,6 +80,8 @@ def test_the_ground_imports_itself_alone():
 def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
     extras = {"numpyro"} if source.stem in NUMPYRO else set()
+    if source.stem == "budget":  # of seconds
+        extras = extras | {"time"}
     if source.parent.name in NEEDS_FLAX:
         extras = extras | FLAX
     assert roots <= LIBRARIES | STANDARD | {"ais_jax"} | extras

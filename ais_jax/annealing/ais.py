@@ -18,9 +18,9 @@ from ais_jax.annealing.loop import (
     start,
 )
 from ais_jax.annealing.path import AnnealingPath, Point, evaluate
-from ais_jax.annealing.schedules import check_betas
+from ais_jax.annealing.schedules import check_lengths
 from ais_jax.batching import chain_keys
-from ais_jax.types import AnyArray, PRNGKey, PRNGKeys, Scalar, is_traced
+from ais_jax.types import AnyArray, PRNGKey, PRNGKeys, Scalar
 
 
 class AISResult(NamedTuple):
@@ -315,21 +315,3 @@ def _run(keys, path, clouds, way, transition, resample_below=None):
         is_outside=chains.is_outside[0],
         ancestor=chains.ancestor[0],
     )
-
-
-def check_lengths(
-    betas: Float[AnyArray, "T_plus_1"], step_sizes: Float[AnyArray, "M"]
-) -> None:
-    """Checks that temperatures and moves fit together.
-
-    Raises:
-        ValueError: where they do not.
-    """
-    if not is_traced(betas):
-        check_betas(betas)
-    num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
-    if num_moves not in (num_temperatures, num_temperatures - 1):
-        raise ValueError(
-            f"{num_moves} step sizes for {num_temperatures} temperatures: give "
-            f"{num_temperatures} (with the final move) or {num_temperatures - 1}"
-        )

@@ -257,7 +257,7 @@ def _reweight(chains, delta, uniform, resample_below, sign):
     shares = jnp.where(sign > 0.0, weighed.shares, chains.clouds.log_w)
     index = jax.vmap(jax.vmap(choose))(uniform, shares)
     ancestor, size = chains.ancestor, shares.shape[-1]
-    index = index + size * jnp.arange(shares.shape[1])
+    index = index + size * jnp.arange(shares.shape[1])[None]
     if resample_below is not None:
         old = chains.log_w + chains.lost
         resample = jax.vmap(lambda *args: pooled(*args, resample_below))

@@ -91,3 +91,21 @@ def check_betas(betas: ArrayLike | Sequence) -> Betas:
             "they must rise from 0 to 1 (ties are allowed)"
         )
     return betas
+
+
+def check_lengths(
+    betas: Float[AnyArray, "T_plus_1"], step_sizes: Float[AnyArray, "M"]
+) -> None:
+    """Checks that temperatures and moves fit together.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    if not is_traced(betas):
+        check_betas(betas)
+    num_temperatures, num_moves = betas.shape[0] - 1, step_sizes.shape[0]
+    if num_moves not in (num_temperatures, num_temperatures - 1):
+        raise ValueError(
+            f"{num_moves} step sizes for {num_temperatures} temperatures: give "
+            f"{num_temperatures} (with the final move) or {num_temperatures - 1}"
+        )

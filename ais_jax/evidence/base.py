@@ -5,13 +5,12 @@ so that estimates from it stay unbiased, and the prior's share keeps every regio
 the fit has lost: weights are at most 1 / share times what they are from the prior.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ais_jax.annealing.clouds import Cloud
 from ais_jax.annealing.path import AnnealingPath
@@ -51,18 +50,6 @@ def fit_clouds(clouds: Cloud) -> BaseFit:
     """Fits the points of chains, whose clouds lead with axes of 1 and K."""
     z = clouds.points.z
     return fit(z.reshape(-1, z.shape[-1]), jnp.exp(clouds.log_w).ravel())
-
-
-def fitted(
-    path_fn: Callable[[PyTree], AnnealingPath],
-) -> Callable[[tuple[PyTree, BaseFit]], AnnealingPath]:
-    """The path of (x, fit) from the mixture of the fit and the path's own base."""
-
-    def path_of(x_and_fit):
-        x, base = x_and_fit
-        return with_base(path_fn(x), base)
-
-    return path_of
 
 
 def with_base(path: AnnealingPath, base: BaseFit) -> AnnealingPath:

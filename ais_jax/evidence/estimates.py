@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from ais_jax.evidence.plan import Plan
 from ais_jax.numerics import (
@@ -283,3 +283,23 @@ def _warnings(result):
             "they may be too short to mix: raise first_step_size or num_rounds",
         ),
     ]
+
+
+def mean_over(
+    is_live: Bool[Array, "K"], values: Float[Array, "K M"]
+) -> Float[Array, "M"]:
+    """Means of values [K, M] over the chains that are live, or over all if none is."""
+    where = (is_live | ~jnp.any(is_live))[:, None]
+    total = jnp.sum(jnp.where(where, values, 0.0), axis=0)
+    return total / jnp.sum(where)
+
+
+def variance_over(
+    is_live: Bool[Array, "K"], values: Float[Array, "K T"]
+) -> Float[Array, "T"]:
+    """Variances of values [K, T] over the chains that are live; zero if none is."""
+    num = jnp.maximum(jnp.sum(is_live), 1)
+    values = jnp.where(is_live[:, None] & jnp.isfinite(values), values, 0.0)
+    deviations = values - (jnp.sum(values, axis=0) / num)[None]
+    squares = jnp.where(is_live[:, None], jnp.square(deviations), 0.0)
+    return jnp.sum(squares, axis=0) / num

@@ -5,7 +5,6 @@ Everything takes an `AnnealingPath`, so it serves any pair of densities, and a f
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,23 @@ from ais_jax.annealing.path import AnnealingPath
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
 from ais_jax.batching import chain_keys
 from ais_jax.checks import check_count, lookup
-from ais_jax.evidence.base import fit_clouds, fitted
-from ais_jax.evidence.estimates import Bounds, LogNormalizer, summarize
+from ais_jax.evidence.base import fit_clouds
+from ais_jax.evidence.budget import (
+    LONG,
+    SHORTER,
+    Limits,
+    Meter,
+    Progress,
+    Task,
+    find,
+)
+from ais_jax.evidence.estimates import (
+    Bounds,
+    LogNormalizer,
+    mean_over,
+    summarize,
+    variance_over,
+)
 from ais_jax.evidence.mass_matrix import MASS_MATRICES
 from ais_jax.evidence.plan import (
     DEFAULT_TARGET,
@@ -29,18 +43,18 @@ from ais_jax.evidence.plan import (
     scale_of_moves,
     tune,
 )
-from ais_jax.evidence.positions import check_like_draws, flatten
-from ais_jax.evidence.refine import (
-    LONG,
-    SHORTER,
-    Limits,
-    Meter,
-    Progress,
-    Task,
-    find,
-    search,
+from ais_jax.evidence.positions import (
+    check_like_draws,
+    flatten,
+    spacing_of_numbers,
 )
-from ais_jax.evidence.sampler import KEPT, programs
+from ais_jax.evidence.refine import search
+from ais_jax.evidence.sampler import (
+    as_function,
+    fitted_paths,
+    flat_paths,
+    programs,
+)
 from ais_jax.numerics import effective_sample_size, log_mean_exp
 from ais_jax.types import PRNGKey, is_traced
 
@@ -116,17 +130,17 @@ def estimate_log_z(
     _check_limits(error, max_moves, max_seconds)
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(limits, num_chains, progress)
-    path_fn, x = (_as_function(path), jnp.zeros(())) if data is None else (path, data)
+    path_fn, x = (as_function(path), jnp.zeros(())) if data is None else (path, data)
     user_path = path_fn(x)
-    unflatten, eps = flatten(key, user_path)[1], _spacing(key, user_path)
-    flat_fn = _flat(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    unflatten, eps = flatten(key, user_path)[1], spacing_of_numbers(key, user_path)
+    flat_fn = flat_paths(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
     pilot_key, base_key, key = jax.random.split(key, 3)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
     task = Task(programs(flat_fn, *settings), x, "")
     found = find(meter, task, pilot_key, fit_base)
     if fit_base and found.length > LONG:
         base = fit_clouds(found.clouds)
-        programs_near = programs(_fitted(flat_fn), *settings)
+        programs_near = programs(fitted_paths(flat_fn), *settings)
         near = Task(programs_near, (x, base), ", fitted base")
         nearer = find(meter, near, base_key, False)
         if nearer.length < SHORTER * found.length:
@@ -168,7 +182,7 @@ def log_normalizer(
     check_count("num_chains", num_chains)
     check_share(resample_below)
     whole, (path, unflatten) = path, flatten(key, path)
-    eps = _spacing(key, whole)
+    eps = spacing_of_numbers(key, whole)
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, plan):
@@ -292,8 +306,8 @@ def _log_normalizer(result: AISResult, plan, is_resampled, unflatten, eps):
         ess=summary.ess,
         log_w=result.log_w,
         z=jax.vmap(unflatten)(result.point.z),
-        accept_prob=_mean_over(is_live, result.accept_prob),
-        increment_variance=_variance_over(is_live, result.increments),
+        accept_prob=mean_over(is_live, result.accept_prob),
+        increment_variance=variance_over(is_live, result.increments),
         pareto_k=summary.pareto_k,
         resolution=resolution,
         num_nan=jnp.sum(result.is_unsound),
@@ -327,57 +341,8 @@ def _check_limits(error, max_moves, max_seconds):
         raise ValueError(f"max_seconds={max_seconds}: use a positive number")
 
 
-def _as_function(path):
-    """A path as a function of no data, the same one for the same path."""
-    try:
-        return _constant(path)
-    except TypeError:  # a scale that is an array has no hash
-        return lambda _: path
-
-
-@lru_cache(maxsize=KEPT)
-def _constant(path):
-    return lambda _: path
-
-
-@lru_cache(maxsize=KEPT)
-def _flat(path_fn, is_typed):
-    """The function of flat paths, for keys of `jax.random.key` or older ones."""
-    key = jax.random.key(0) if is_typed else jax.random.PRNGKey(0)
-    return lambda x: flatten(key, path_fn(x))[0]
-
-
-@lru_cache(maxsize=KEPT)
-def _fitted(path_fn):
-    return fitted(path_fn)
-
-
 def _resolution(points, eps):
     """The rounding of the largest log-density at the ends of the chains, nats."""
     values = jnp.stack([points.log_target, points.log_base])
     largest = jnp.max(jnp.abs(values), where=jnp.isfinite(values), initial=0.0)
     return largest * eps
-
-
-def _spacing(key, path):
-    """The relative spacing of the numbers that the coarser density returns."""
-    draw = jax.eval_shape(path.sample_base, key)
-    densities = path.log_target, path.log_base
-    dtypes = [jax.eval_shape(density, draw).dtype for density in densities]
-    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
-
-
-def _mean_over(is_live, values):
-    """Means of values [K, M] over the chains that are live, or over all if none is."""
-    where = (is_live | ~jnp.any(is_live))[:, None]
-    total = jnp.sum(jnp.where(where, values, 0.0), axis=0)
-    return total / jnp.sum(where)
-
-
-def _variance_over(is_live, values):
-    """Variances of values [K, T] over the chains that are live; zero if none is."""
-    num = jnp.maximum(jnp.sum(is_live), 1)
-    values = jnp.where(is_live[:, None] & jnp.isfinite(values), values, 0.0)
-    deviations = values - (jnp.sum(values, axis=0) / num)[None]
-    squares = jnp.where(is_live[:, None], jnp.square(deviations), 0.0)
-    return jnp.sum(squares, axis=0) / num

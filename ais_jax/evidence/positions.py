@@ -160,3 +160,11 @@ def _flat_scale(scale, draw, size):
             f"number, a vector of shape ({size},) or a matrix ({size}, {size})"
         )
     return scale
+
+
+def spacing_of_numbers(key: PRNGKey, path: AnnealingPath) -> float:
+    """The relative spacing of the numbers that the coarser density returns."""
+    draw = jax.eval_shape(path.sample_base, key)
+    densities = path.log_target, path.log_base
+    dtypes = [jax.eval_shape(density, draw).dtype for density in densities]
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)

@@ -17,7 +17,9 @@ from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.loop import Chains, Guide, Moves, Paths, begin, finish, run
 from ais_jax.annealing.path import AnnealingPath, Point
 from ais_jax.evidence import pilot as pilots
+from ais_jax.evidence.base import BaseFit, with_base
 from ais_jax.evidence.pilot import Pilot, PilotMemory, PilotProblem
+from ais_jax.evidence.positions import flatten
 from ais_jax.evidence.spacing import place_at
 
 SEGMENT = 256  # moves of one call
@@ -175,3 +177,33 @@ def _end_pass(memory, pilot, is_first, num):
     at = jnp.minimum(jnp.arange(len(new.betas)), num) / num
     betas = place_at(new.betas, new.density, at)
     return pilots.move_to(new, betas), error, pilots.length(new)
+
+
+def as_function(path: AnnealingPath) -> Callable[[PyTree], AnnealingPath]:
+    """A path as a function of no data, the same one for the same path."""
+    try:
+        return _constant(path)
+    except TypeError:  # a scale that is an array has no hash
+        return lambda _: path
+
+
+@lru_cache(maxsize=KEPT)
+def _constant(path):
+    return lambda _: path
+
+
+@lru_cache(maxsize=KEPT)
+def flat_paths(
+    path_fn: Callable[[PyTree], AnnealingPath], is_typed: bool
+) -> Callable[[PyTree], AnnealingPath]:
+    """The function of flat paths, for keys of `jax.random.key` or older ones."""
+    key = jax.random.key(0) if is_typed else jax.random.PRNGKey(0)
+    return lambda x: flatten(key, path_fn(x))[0]
+
+
+@lru_cache(maxsize=KEPT)
+def fitted_paths(
+    path_fn: Callable[[PyTree], AnnealingPath],
+) -> Callable[[tuple[PyTree, BaseFit]], AnnealingPath]:
+    """The function of (data, fit) that gives the path from a fitted base."""
+    return lambda both: with_base(path_fn(both[0]), both[1])

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ais_jax import schedules
+from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.evidence import (
     log_z as evaluation,
@@ -71,7 +72,8 @@ def test_resampling_a_plan_keeps_its_ends_and_its_shape():
 def test_one_temperature_is_importance_sampling():
     path, _ = targets.log_gamma()
     plan = tuning.tune(jax.random.key(0), path, num_temperatures=1)
-    result = evaluation.log_normalizer(jax.random.key(0), path, plan, 5)
+    end = partial(hmc_step, num_leapfrog=1)  # whose clouds are one point
+    result = evaluation.log_normalizer(jax.random.key(0), path, plan, 5, end)
     ratios = jax.vmap(lambda z: path.log_target(z) - path.log_base(z))(result.z)
     np.testing.assert_allclose(result.log_w, ratios, rtol=1e-5)
 
@@ -121,7 +123,7 @@ def boxed(cut, penalty):
 )
 def test_walls_do_not_spoil_the_schedule(cut, penalty):
     path, log_z = boxed(cut, penalty)
-    result = estimates(path)
+    result = estimates(path, num_temperatures=100)
     assert np.abs(result.log_z - log_z).max() < 1.0
     assert np.all(np.abs(result.log_z - log_z) < 4.0 * result.standard_error)
     free = boxed(1e-9, 0.0)[0]
@@ -240,7 +242,7 @@ def test_a_plan_that_does_not_fit_is_refused(plan, message):
 @pytest.mark.parametrize("num", [0, -3])
 def test_no_chains_are_refused(num):
     path, _ = normal_in_units(1.0, 0.5)
-    with pytest.raises(ValueError, match=f"num_chains={num}: use at least 1"):
+    with pytest.raises(ValueError, match=f"num_chains={num}: use at least 2"):
         evaluation.estimate_log_z(jax.random.key(0), path, num_chains=num)
 
 

@@ -1,5 +1,7 @@
 """The search for log Z: it stops where the estimate stands, and says where not."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,10 +51,10 @@ def test_the_default_call_reaches_its_error(found):
 
 def test_progress_tells_stages_shares_and_moves(found):
     result, lines = found
-    assert [line.stage for line in lines][0] == "pilot"
+    assert lines[0].stage == "pilot"
     assert lines[-1].stage.startswith("chains at T =")
     assert lines[-1].num_moves == result.num_moves
-    assert all(a.num_moves < b.num_moves for a, b in zip(lines, lines[1:]))
+    assert all(a.num_moves < b.num_moves for a, b in pairwise(lines))
     assert "% done, about" in str(lines[0])
 
 

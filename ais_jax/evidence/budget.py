@@ -1,0 +1,195 @@
+"""What a search for log Z spends and may spend, and its pilot."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ais_jax.annealing.clouds import Cloud
+from ais_jax.evidence import pilot as pilots
+from ais_jax.evidence.pilot import Pilot
+from ais_jax.evidence.sampler import Programs, Steering
+from ais_jax.types import PRNGKey
+
+FEWEST_TEMPERATURES = 64
+PER_LENGTH = 2.0  # temperatures for each unit of the path's squared length
+PER_PILOT = 1.9  # and for each move of the pilot, which then makes 15% of all moves
+LONG = 4.0  # a path length from which a base is fitted
+SHORTER = 0.7  # times as long the path from a fitted base must be
+NUM_ROUNDS = 2  # of the pilot after its first pass
+MOST_ROUNDS = 6
+
+
+class Progress(NamedTuple):
+    """Where a search stands; `str` is one line.
+
+    Attributes:
+        stage: 'pilot', 'pilot of a fitted base' or 'chains at T = ...'.
+        num_moves: made so far, by all chains.
+        expected_moves: of the whole search, as far as can be told.
+        seconds: since it began.
+        log_z: so far, nats, or NaN.
+        standard_error: so far, nats, or NaN.
+    """
+
+    stage: str
+    num_moves: int
+    expected_moves: int
+    seconds: float
+    log_z: float = math.nan
+    standard_error: float = math.nan
+
+    def __str__(self) -> str:
+        """The line."""
+        share = self.num_moves / max(self.expected_moves, 1)
+        left = self.seconds * (1.0 / max(share, 1e-9) - 1.0)
+        text = f"{self.stage}: {share:.0%} done, about {left:.0f} s left"
+        if math.isnan(self.log_z):
+            return text
+        return f"{text}: log Z = {self.log_z:.3f} +- {self.standard_error:.2g}"
+
+
+class Limits(NamedTuple):
+    """When a search ends.
+
+    Attributes:
+        error: the standard error wanted, nats, or None for one run of K chains.
+        num_temperatures: T to begin with, or None where the pilot chooses it.
+        max_moves: of all chains together.
+        max_seconds: of the whole search.
+    """
+
+    error: float | None
+    num_temperatures: int | None
+    max_moves: int
+    max_seconds: float
+
+
+class Task(NamedTuple):
+    """A compiled path and its data.
+
+    Attributes:
+        programs: of the path.
+        x: its data.
+        name: of the base, for the progress.
+    """
+
+    programs: Programs
+    x: PyTree
+    name: str
+
+
+class Found(NamedTuple):
+    """What a pilot has found.
+
+    Attributes:
+        pilot: for the frozen schedule.
+        length: of the path, `pilots.length`.
+        clouds: of its chains at the target.
+    """
+
+    pilot: Pilot
+    length: float
+    clouds: Cloud
+
+
+class Meter:
+    """What a search has spent, and what it may."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        num_chains: int,
+        progress: Callable[[Progress], object] | None,
+    ):
+        self.limits, self.num_chains, self.progress = limits, num_chains, progress
+        self.spent, self.expected, self.started = 0, 0, time.monotonic()
+        self.latest = math.nan, math.nan
+
+    @property
+    def seconds(self) -> float:
+        """Since the search began."""
+        return time.monotonic() - self.started
+
+    def expect(self, moves: int) -> None:
+        """So many further moves of each chain are to come."""
+        self.expected = max(self.expected, self.spent + moves * self.num_chains)
+
+    def pay(self, stage: str, moves: int) -> None:
+        """Counts moves of each chain, and tells where the search stands."""
+        self.spent += moves * self.num_chains
+        self.expected = max(self.expected, self.spent)
+        if self.progress is not None:
+            state = self.spent, self.expected, self.seconds, *self.latest
+            self.progress(Progress(stage, *state))
+
+    def allows(self, moves: int) -> bool:
+        """Whether so many further moves of each chain are within the limits."""
+        more = moves * self.num_chains
+        seconds = self.seconds * (1.0 + more / max(self.spent, 1))
+        is_timely = self.spent == 0 or seconds <= self.limits.max_seconds
+        return self.spent + more <= self.limits.max_moves and is_timely
+
+
+def find(meter: Meter, task: Task, key: PRNGKey, can_refit: bool) -> Found:
+    """Runs a pilot: a tempered pass, and others until the acceptance is there.
+
+    Args:
+        meter: counts.
+        task: the path.
+        key: of the pilot.
+        can_refit: whether the first pass is enough where the path is long, since a base
+            will be fitted to it.
+    """
+    pilot, num, i = None, 0, 0
+    while True:
+        chains = task.programs.begin(task.x, jax.random.fold_in(key, i))
+        if pilot is None:
+            pilot = task.programs.blank(task.x, chains)
+        memory = task.programs.prepare(task.x, pilot, chains)
+        steering = steer(pilot, is_pilot=True, is_first=i == 0)
+        advanced = task.programs.advance(task.x, chains, memory, steering)
+        done = int(advanced.memory.i)
+        meter.pay(f"pilot{task.name}", done * (pilots.MOVES if i == 0 else 1))
+        num = num or int(np.clip(2 * done, 8, 64))
+        pilot, error, length = task.programs.end_pass(
+            advanced.memory, pilot, steering.is_first, jnp.int32(num)
+        )
+        found = Found(pilot, float(length), advanced.chains.clouds)
+        is_long = can_refit and i == 0 and found.length > LONG
+        is_settled = i >= NUM_ROUNDS and float(error) <= pilots.LARGEST_ERROR
+        if is_long or is_settled or i >= MOST_ROUNDS:
+            return found
+        i += 1
+
+
+def steer(
+    pilot: Pilot,
+    *,
+    is_pilot: bool,
+    is_first: bool = False,
+    num: int = 1,
+    first: int = 0,
+) -> Steering:
+    """`Steering` of numbers of the host, without resampling."""
+    return Steering(
+        jnp.asarray(is_pilot),
+        jnp.asarray(is_first),
+        pilot,
+        jnp.int32(num),
+        jnp.int32(first),
+        jnp.float32(0.0),
+    )
+
+
+def first_temperatures(meter: Meter, found: Found) -> int:
+    """T to begin with: the path's length and the pilot's cost ask for it."""
+    pilot_moves = meter.spent / meter.num_chains
+    wanted = max(PER_LENGTH * found.length**2, PER_PILOT * pilot_moves)
+    most = meter.limits.max_moves / meter.num_chains / 4
+    return int(max(min(math.ceil(wanted), most), FEWEST_TEMPERATURES))

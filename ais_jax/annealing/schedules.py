@@ -9,6 +9,7 @@ from ais_jax.checks import (
     check_count,
     lookup,
 )
+from ais_jax.types import AnyArray, is_traced
 
 Betas = Float[np.ndarray, "T_plus_1"]
 """Inverse temperatures beta_0, ..., beta_T."""

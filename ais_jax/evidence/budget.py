@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ais_jax.annealing.clouds import Cloud
+from ais_jax.checks import check_count
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.pilot import Pilot
 from ais_jax.evidence.sampler import Programs, Steering
@@ -68,6 +69,20 @@ class Limits(NamedTuple):
     num_temperatures: int | None
     max_moves: int
     max_seconds: float
+
+
+def check_limits(limits: Limits) -> Limits:
+    """Checks `Limits` and returns them.
+
+    Raises:
+        ValueError: naming the one that cannot be kept.
+    """
+    if limits.error is not None and not 0.0 < limits.error < float("inf"):
+        raise ValueError(f"error={limits.error}: use a positive number of nats")
+    check_count("max_moves", limits.max_moves)
+    if not limits.max_seconds > 0.0:
+        raise ValueError(f"max_seconds={limits.max_seconds}: use a positive number")
+    return limits
 
 
 class Task(NamedTuple):

@@ -25,6 +25,7 @@ from ais_jax.evidence.budget import (
     Meter,
     Progress,
     Task,
+    check_limits,
     find,
 )
 from ais_jax.evidence.estimates import (
@@ -55,21 +56,10 @@ from ais_jax.evidence.sampler import (
     flat_paths,
     programs,
 )
-from ais_jax.numerics import effective_sample_size, log_mean_exp
+from ais_jax.numerics import log_mean_exp
 from ais_jax.types import PRNGKey, is_traced
 
 DEFAULT_ERROR = 0.1  # nats
-
-__all__ = [
-    "Bounds",
-    "LogNormalizer",
-    "bidirectional_bounds",
-    "effective_sample_size",
-    "estimate_log_z",
-    "importance_log_weights",
-    "log_mean_exp",
-    "log_normalizer",
-]
 
 
 def estimate_log_z(
@@ -127,8 +117,7 @@ def estimate_log_z(
         return _traced(key, path, data, error, num_temperatures, num_chains, transition)
     if num_temperatures is None and error is None:
         error = DEFAULT_ERROR
-    _check_limits(error, max_moves, max_seconds)
-    limits = Limits(error, num_temperatures, max_moves, max_seconds)
+    limits = check_limits(Limits(error, num_temperatures, max_moves, max_seconds))
     meter = Meter(limits, num_chains, progress)
     path_fn, x = (as_function(path), jnp.zeros(())) if data is None else (path, data)
     user_path = path_fn(x)
@@ -330,15 +319,6 @@ def _traced(key, path, data, error, num_temperatures, num_chains, transition):
         pilot_key, path, num_temperatures=num_temperatures, transition=transition
     )
     return log_normalizer(key, path, plan, num_chains, transition)
-
-
-def _check_limits(error, max_moves, max_seconds):
-    """Refuses limits that cannot be kept."""
-    if error is not None and not 0.0 < error < float("inf"):
-        raise ValueError(f"error={error}: use a positive number of nats")
-    check_count("max_moves", max_moves)
-    if not max_seconds > 0.0:
-        raise ValueError(f"max_seconds={max_seconds}: use a positive number")
 
 
 def _resolution(points, eps):

@@ -154,7 +154,7 @@ def _pareto_shape(x):
     num = x.shape[0]
     num_grid = 30 + math.isqrt(num)
     quartile = jnp.maximum(x[int(num / 4 + 0.5) - 1], 1e-6)
-    grid = 1.0 - jnp.sqrt(num_grid / (jnp.arange(1, num_grid + 1) - 0.5))
+    grid = 1.0 - jnp.sqrt(num_grid / (jnp.arange(1, num_grid + 1, dtype=x.dtype) - 0.5))
     b = 1.0 + grid / (3.0 * quartile)
     b = jnp.where(jnp.abs(b) < 1e-6, 1e-6, b)
     shapes = jnp.mean(jnp.log1p(-b[:, None] * x[None]), axis=1)

@@ -62,7 +62,7 @@ def systematic(uniform: Scalar, log_w: Float[Array, "N"], num: int) -> Int[Array
     log_w = jnp.where(log_w < jnp.inf, log_w, -jnp.inf)  # of NaN too
     log_w = jnp.where(jnp.any(jnp.isfinite(log_w)), log_w, 0.0)
     ends = jnp.cumsum(relative_weights(log_w))
-    at = (jnp.arange(num) + uniform) / num
+    at = (jnp.arange(num, dtype=ends.dtype) + uniform.astype(ends.dtype)) / num
     places = jnp.searchsorted(ends, at * ends[-1])
     return jnp.minimum(places, len(log_w) - 1).astype(jnp.int32)
 

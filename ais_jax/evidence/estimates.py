@@ -169,11 +169,13 @@ def _log_normal_error(log_w):
     """
     is_live = relative_weights(log_w) > 0.0
     num = jnp.sum(is_live)
+    count = jnp.maximum(num, 1).astype(log_w.dtype)
     falling = -jnp.sort(-jnp.where(is_live, log_w, -jnp.inf))
     median = falling[jnp.maximum(num - 1, 0) // 2]
     above = jnp.where(is_live & (log_w > median), log_w - median, 0.0)
-    squares = jnp.sum(jnp.square(above)) / jnp.maximum(jnp.sum(above > 0.0), 1)
-    return jnp.sqrt(jnp.expm1(squares) / jnp.maximum(num, 1))
+    num_above = jnp.maximum(jnp.sum(above > 0.0), 1).astype(log_w.dtype)
+    squares = jnp.sum(jnp.square(above)) / num_above
+    return jnp.sqrt(jnp.expm1(squares) / count)
 
 
 def _error_of_one(log_w):
@@ -184,9 +186,9 @@ def _error_of_one(log_w):
     is_live = relative_weights(log_w) > 0.0
     num = jnp.sum(is_live)
     values = jnp.where(is_live, log_w, 0.0)
-    mean = jnp.sum(values) / jnp.maximum(num, 1)
+    mean = jnp.sum(values) / jnp.maximum(num, 1).astype(log_w.dtype)
     squares = jnp.sum(jnp.where(is_live, jnp.square(values - mean), 0.0))
-    variance = squares / jnp.maximum(num - 1, 1)
+    variance = squares / jnp.maximum(num - 1, 1).astype(log_w.dtype)
     error = jnp.maximum(jnp.sqrt(variance), 0.5 * variance)
     return jnp.where(num > 1, error, jnp.inf)
 

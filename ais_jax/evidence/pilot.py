@@ -150,7 +150,7 @@ def guide(problem: PilotProblem, pilot: Pilot, is_first: Bool[Array, ""]) -> Gui
         after = Pilot(memory.beta, log_step, memory.density, seen)
         is_last = memory.moves_left == 0
         return memory._replace(
-            i=memory.i + is_last,
+            i=memory.i + is_last.astype(memory.i.dtype),
             log_step=log_step,
             covariance=_choose(is_first, blend(memory.covariance, seen), seen),
             track=_record(memory.track, memory.i, after),

@@ -145,10 +145,11 @@ def _advance(problem, chains, memory, steering):
 def _moves(steering):
     """The next moves of the frozen schedule, and the increment after its last."""
     pilot, num = steering.pilot, steering.num_temperatures
+    whole = num.astype(pilot.betas.dtype)
     at = jnp.minimum(steering.first + jnp.arange(SEGMENT + 1), num)
-    betas = place_at(pilot.betas, pilot.density, at / num)
+    betas = place_at(pilot.betas, pilot.density, at.astype(whole.dtype) / whole)
     then = pilots.move_to(pilot, betas[1:])
-    last = place_at(pilot.betas, pilot.density, jnp.array([num - 1, num]) / num)
+    last = place_at(pilot.betas, pilot.density, jnp.stack([whole - 1.0, whole]) / whole)
     steps, scale = jnp.exp(then.log_steps), pilots.scales(then.covariance)
     return Moves(jnp.diff(betas), betas[1:], steps, scale), last[1] - last[0]
 
@@ -174,7 +175,8 @@ def _guide(problem, steering, moves):
 
 def _end_pass(memory, pilot, is_first, num):
     new, error = pilots.end_pass(memory, pilot, is_first)
-    at = jnp.minimum(jnp.arange(len(new.betas)), num) / num
+    at = jnp.minimum(jnp.arange(len(new.betas)), num).astype(new.betas.dtype)
+    at = at / num.astype(at.dtype)
     betas = place_at(new.betas, new.density, at)
     return pilots.move_to(new, betas), error, pilots.length(new)
 

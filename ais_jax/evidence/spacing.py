@@ -18,7 +18,7 @@ def is_sound(ratios: Float[Array, "P K *N"]) -> Bool[Array, "P K *N"]:
     """
     is_finite = jnp.isfinite(ratios)
     falling = -jnp.sort(-jnp.where(is_finite, ratios, -jnp.inf), axis=1)
-    num = jnp.sum(is_finite, axis=1, keepdims=True)
+    num = jnp.sum(is_finite, axis=1, keepdims=True).astype(ratios.dtype)
 
     def quantile(share):
         place = jnp.floor(share * num).astype(int)
@@ -38,8 +38,9 @@ def spread(ratios: Float[Array, "P K *N"]) -> Float[Array, "*N"]:
     largest = jnp.max(jnp.abs(deviations), axis=(0, 1), keepdims=True)
     largest = jnp.maximum(largest, 1e-30)  # so that no square overflows
     free = jnp.sum(jnp.maximum(jnp.sum(sound, axis=1) - 1, 0), axis=0)
+    free = jnp.maximum(free, 1).astype(ratios.dtype)
     squares = jnp.sum(jnp.square(deviations / largest), axis=(0, 1))
-    return largest[0, 0] * jnp.sqrt(squares / jnp.maximum(free, 1))
+    return largest[0, 0] * jnp.sqrt(squares / free)
 
 
 def place(
@@ -87,7 +88,7 @@ def mean_where(
     """Mean over chains and examples of what counts; of all of it where nothing does."""
     where = where | ~jnp.any(where, axis=axis, keepdims=True)
     total = jnp.sum(jnp.where(where, values, 0.0), axis=axis, keepdims=keepdims)
-    return total / jnp.sum(where, axis=axis, keepdims=keepdims)
+    return total / jnp.sum(where, axis=axis, keepdims=keepdims).astype(total.dtype)
 
 
 def smooth(

@@ -103,7 +103,11 @@ def test_double_precision_takes_draws_of_single_precision():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("jax_debug_nans", True), ("jax_numpy_rank_promotion", "raise")],
+    [
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_debug_nans", True),
+        ("jax_numpy_rank_promotion", "raise"),
+    ],
 )
 def test_strict_modes_take_a_density_with_walls(name, value):
     before = getattr(jax.config, name)

@@ -11,14 +11,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)")
-EXAMPLES = [
-    pytest.param(code, id=f"{page.name}-{i}")
-    for page in PAGES
+README, *_ = CODE.findall(PAGES[0].read_text())  # its test is below
+EXAMPLES = {
+    code: f"{page.name}-{i}"
+    for page in reversed(PAGES)
     for i, code in enumerate(CODE.findall(page.read_text()))
-]
+    if code != README
+}
 
 
-@pytest.mark.parametrize("code", EXAMPLES)
+@pytest.mark.parametrize("code", EXAMPLES, ids=EXAMPLES.get)
 def test_examples_run_as_printed(code, capsys):
     if "import blackjax" in code:
         pytest.importorskip("blackjax", reason="the extra bench is not installed")
@@ -27,11 +29,10 @@ def test_examples_run_as_printed(code, capsys):
 
 
 def test_the_readme_gets_log_z_with_an_error_in_under_ten_lines(capsys):
-    code = CODE.findall((ROOT / "README.md").read_text())[0]
-    lines = [line for line in code.splitlines() if line.strip()]
+    lines = [line for line in README.splitlines() if line.strip()]
     assert len(lines) - sum(line.startswith(("import", "from")) for line in lines) < 10
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(README, "README.md", "exec"), names)
     result = names["result"]
     exact = 5 * math.log(2.0 * 0.4210244382)  # 2 K_0(1), a Bessel function
     assert result.standard_error < 0.05

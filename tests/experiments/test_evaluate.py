@@ -44,6 +44,17 @@ def evaluated(cache, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def evaluated_alone(evaluated, cache, tmp_path_factory):
+    """A copy of it, evaluated again by a process with other settings: its workdir."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    shutil.copytree(evaluated, workdir)
+    other = {"evaluation.chunk_size": 7, "evaluation.num_examples": 9}
+    with started(cache, workdir, other, "--mode=evaluate") as process:
+        assert process.wait() == 0, log_of(workdir)
+    return workdir
+
+
 @pytest.fixture
 def workdir(evaluated, tmp_path):
     """A copy of it, to change."""
@@ -146,16 +157,19 @@ def test_an_elbo_that_is_not_finite_beyond_the_part_takes_nothing_away(
 
 
 def test_an_examples_numbers_do_not_depend_on_the_chunk_nor_on_the_others(
-    workdir, cache
+    evaluated, evaluated_alone
 ):
-    _, expected = first_evaluation(workdir)
-    other = {"evaluation.chunk_size": 7, "evaluation.num_examples": 9}
-    results, found = evaluate_again(workdir, cache, **other)
+    _, expected = first_evaluation(evaluated)
+    (first,) = evaluated.glob("evaluation/*")
+    (other,) = set(evaluated_alone.glob("evaluation/*")) - {
+        evaluated_alone / "evaluation" / first.name
+    }
+    found, results = per_example(other), read_json(evaluated_alone / "results.json")
     assert results["replicates"][0]["test"]["num_examples"] == 9
     assert len(found["ais"]["log_p"]) == 9
     assert_same_examples(found, expected, 9)
-    kept = [read_json(p) for p in workdir.glob("evaluation/*/evaluation.json")]
-    assert len(kept) == 2 and read_json(workdir / "results.json") in kept
+    kept = [read_json(p) for p in evaluated_alone.glob("evaluation/*/evaluation.json")]
+    assert len(kept) == 2 and results in kept
     assert {k["replicates"][0]["test"]["num_examples"] for k in kept} == {9, 12}
 
 
@@ -181,7 +195,9 @@ def test_adding_chains_leaves_the_others_weights_as_they_are(evaluated):
     assert len(set(many.tolist())) == 5
 
 
-@pytest.mark.parametrize("start", ["prior", "wide"])
+@pytest.mark.parametrize(
+    "start", [pytest.param("prior", marks=pytest.mark.slow), "wide"]
+)
 def test_another_start_is_another_evaluation_of_the_same_examples(
     workdir, cache, start
 ):
@@ -196,21 +212,18 @@ def test_another_start_is_another_evaluation_of_the_same_examples(
 
 
 def test_an_evaluation_of_its_own_takes_the_runs_config_and_new_settings(
-    workdir, cache
+    evaluated, evaluated_alone
 ):
-    expected, before = first_evaluation(workdir)
-    settings = {"evaluation.num_examples": 5}
-    with started(cache, workdir, settings, "--mode=evaluate") as process:
-        assert process.wait() == 0, log_of(workdir)
-    results = read_json(workdir / "results.json")
+    expected, before = first_evaluation(evaluated)
+    results = read_json(evaluated_alone / "results.json")
     assert results["steps"] == expected["steps"]
     assert results["config"]["model"] == expected["config"]["model"]
-    assert results["config"]["evaluation"] == expected["config"]["evaluation"] | {
-        "num_examples": 5
-    }
+    assert results["config"]["evaluation"] == (
+        expected["config"]["evaluation"] | {"num_examples": 9, "chunk_size": 7}
+    )
     log_p = results["test_log_p"]["mean"]
-    assert log_p == pytest.approx(np.mean(before["ais"]["log_p"][:5]), abs=1e-3)
-    assert f"test log p(x) = {log_p:.2f} +-" in log_of(workdir)
+    assert log_p == pytest.approx(np.mean(before["ais"]["log_p"][:9]), abs=1e-3)
+    assert f"test log p(x) = {log_p:.2f} +-" in log_of(evaluated_alone)
 
 
 def test_the_same_evaluation_again_reads_back_every_chunk(workdir, cache):

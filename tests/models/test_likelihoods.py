@@ -181,14 +181,15 @@ def test_convolutional_models_of_any_image(name):
         **{"likelihood": name, "network": "convolution", "activation": "gelu"},
         **{"latent_sizes": (3, 2), "widths": ((4, 6), (5,))},
     )
-    theta, phi = model.init(jax.random.key(0))
-    x, z = model.simulate(jax.random.key(1), theta)
+    theta, phi = jax.jit(model.init)(jax.random.key(0))
+    x, z = jax.jit(model.simulate)(jax.random.key(1), theta)
     assert x.shape == model.decode(theta, z).shape == (105,) and z.shape == (5,)
-    gradients = jax.grad(lambda both: model.log_joint(both[0], x, z))((theta, phi))
-    assert all(jnp.any(g != 0) for g in jax.tree.leaves(gradients[0][0]))
-    assert model.proposal(phi, x).mean.shape == (5,)
-    one_by_one = jnp.stack([model.proposal(phi, each).mean for each in (x, 1 - x)])
-    batch = jax.vmap(lambda x: model.proposal(phi, x).mean)(jnp.stack([x, 1 - x]))
+    gradient = jax.jit(jax.grad(model.log_joint))(theta, x, z)
+    assert all(jnp.any(g != 0) for g in jax.tree.leaves(gradient[0]))
+    mean = jax.jit(lambda x: model.proposal(phi, x).mean)
+    assert mean(x).shape == (5,)
+    one_by_one = jnp.stack([mean(each) for each in (x, 1 - x)])
+    batch = jax.jit(jax.vmap(mean))(jnp.stack([x, 1 - x]))
     np.testing.assert_allclose(batch, one_by_one, rtol=1e-4, atol=1e-5)
 
 

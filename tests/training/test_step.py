@@ -331,7 +331,13 @@ def test_bad_step_is_the_first_that_is_not_finite(ais_run, images):
     assert metrics.bad_step == first
 
 
-@pytest.mark.parametrize("name", estimators.ESTIMATORS)
+def slow_but(*names):
+    """Every estimator; those whose kind one of the names stands for are slow."""
+    for name in estimators.ESTIMATORS:
+        yield pytest.param(name, marks=() if name in names else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [*slow_but("ais", "dreg")])
 def test_replicates_equal_their_lone_runs(name):
     model = linear_gaussian()
     theta, _ = model.init(jax.random.key(0))

@@ -6,6 +6,8 @@ rounding ask for what users have (`targets.OPTIMIZED`).
 """
 
 import os
+import resource
+from pathlib import Path
 
 import jax
 import pytest
@@ -15,12 +17,29 @@ from ais_jax.models.networks import bernoulli_model
 FASTER_COMPILATION = "--xla_backend_optimization_level=0"
 if jax.__version__.startswith("0.10."):  # a later XLA ends at a flag that it lacks
     FASTER_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
+    FASTER_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER_COMPILATION}"
 
 LAYERS = {
     "one_layer": {"latent_sizes": (2,), "widths": ((4, 3),)},
     "two_layers": {"latent_sizes": (2, 1), "widths": ((4, 3), (3,))},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Compiled programs end with a module where the process holds a gigabyte."""
+    yield
+    if resident_bytes() > 2**30:
+        jax.clear_caches()
+
+
+def resident_bytes():
+    """What this process holds of memory: at most so far where Linux is not asked."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(statm.read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.fixture(scope="session", params=LAYERS)

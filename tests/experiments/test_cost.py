@@ -5,7 +5,7 @@ matrix products of the compiled program by its loops' trip counts.
 """
 
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,7 @@ def test_importance_weights_come_from_the_forward_pass_of_the_gradient_for_theta
     assert flops.dot_flops(program) == pytest.approx(least, rel=0.01)
 
 
+@cache
 def temporary_bytes(**settings):
     return compiled_step(**settings).memory_analysis().temp_size_in_bytes
 
@@ -102,9 +103,8 @@ def test_memory_does_not_grow_with_the_number_of_leapfrog_steps():
 
 
 def test_memory_grows_with_temperatures_by_an_acceptance_of_each_chain_alone():
-    settings = {"num_samples": 4, "num_leapfrog": 4}
-    short = temporary_bytes(**settings, num_temperatures=4)
-    long = temporary_bytes(**settings, num_temperatures=64)
-    acceptances = 4 * WORK.batch * settings["num_samples"] * (64 - 4)
+    short = temporary_bytes(num_samples=4, num_temperatures=4, num_leapfrog=4)
+    long = temporary_bytes(num_samples=4, num_temperatures=64, num_leapfrog=4)
+    acceptances = 4 * WORK.batch * 4 * (64 - 4)
     assert 0 < long <= short + acceptances
     assert acceptances < 0.25 * short

@@ -21,9 +21,9 @@ X = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 PATHS = (latent.posterior_path, latent.prior_path, latent.wide_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def params(model):
-    return shaken(model.init(jax.random.key(0)), jax.random.key(1))
+    return shaken(jax.jit(model.init)(jax.random.key(0)), jax.random.key(1))
 
 
 def test_paths_end_at_the_base_and_the_joint(model, params):

@@ -55,9 +55,9 @@ def numpy_decode(theta, z):
     return special.expit(logits)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def params(model):
-    return shaken(model.init(jax.random.key(0)), jax.random.key(1))
+    return shaken(jax.jit(model.init)(jax.random.key(0)), jax.random.key(1))
 
 
 def test_densities_are_numpys(model, params):

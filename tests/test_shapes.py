@@ -37,7 +37,7 @@ def posterior(model, images):
     "call",
     [
         lambda: ais_jax.evaluate(PATH, BATCH),
-        lambda: ais_jax.anneal(KEY, PATH, BATCH, BETAS, STEPS, move),
+        lambda: ais_jax.anneal(KEY, PATH, BATCH[None], BETAS, STEPS, move),
         lambda: ais_jax.anneal(KEY, PATH, BATCH[0], BETAS[None], STEPS, move),
         lambda: ais_jax.reverse_anneal(KEY, PATH, BATCH, BETAS, STEPS, move),
         lambda: ais_jax.anneal(BETAS, PATH, BATCH[0], BETAS, STEPS, move),

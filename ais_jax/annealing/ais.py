@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ais_jax.annealing.clouds import Cloud, Transition, of_points, weigh
@@ -153,6 +154,8 @@ def anneal_chains(
         Del Moral, Doucet & Jasra, Sequential Monte Carlo samplers, 2006.
     """
     size = cloud_size(path, keys[0], transition)
+    if step_sizes.shape[0] == 0:  # no cloud comes after the first
+        size = 1 if z0.ndim == 2 else z0.shape[1]
     clouds = _first_clouds(path, z0, size)
     way = _forward(betas, step_sizes, scale)
     result = _run(keys, path, clouds, way, transition, resample_below)
@@ -283,8 +286,9 @@ def _first_clouds(path, z0, size):
     if given > size:
         raise ValueError(f"z0 has {given} draws and the transition's clouds {size}")
     points = jax.vmap(jax.vmap(lambda z: evaluate(path, z)))(z0)
-    repeats = jnp.minimum(jnp.arange(size), given - 1)
-    points = jax.tree.map(lambda a: a[:, repeats], points)
+    if given < size:
+        repeats = np.minimum(np.arange(size), given - 1)
+        points = jax.tree.map(lambda a: a[:, repeats], points)
     log_w = jnp.where(jnp.arange(size) < given, -jnp.log(1.0 * given), -jnp.inf)
     shape = points.log_target.shape
     log_w = jnp.broadcast_to(log_w, shape).astype(points.log_target.dtype)

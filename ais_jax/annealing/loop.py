@@ -264,12 +264,15 @@ def _reweight(chains, delta, uniform, resample_below, sign):
         index, log_w, lost = resample(uniform[:, 0], old, shares, index, log_w, lost)
         ancestor = jnp.take_along_axis(ancestor, index // size, axis=1)
 
-    def take(a, i):
-        return a.reshape(-1, *a.shape[2:])[i]
+    def take(points, index):
+        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), points)
+        return jax.tree.map(lambda a: a[index], flat)
 
-    points = jax.vmap(lambda points, i: jax.tree.map(lambda a: take(a, i), points))(
-        chains.clouds.points, index
-    )
+    points = chains.clouds.points
+    if size == 1 and resample_below is None:
+        points = jax.tree.map(lambda a: a[:, :, 0], points)
+    else:
+        points = jax.vmap(take)(points, index)
     chains = chains._replace(
         log_w=log_w,
         lost=lost,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ais_jax.annealing.ais import anneal_chains
@@ -95,7 +96,7 @@ def annealed(
     lookup("weighting", weighting, WEIGHTINGS)
     lookup("average", average, AVERAGES)
     check_share(resample_below)
-    betas = jnp.asarray(betas, jnp.float32)
+    betas = np.asarray(betas, np.float32)  # no device is asked for yet
 
     def propose(key, path, step_sizes):
         keys = jax.vmap(jax.random.split)(chain_keys(key, num_samples))

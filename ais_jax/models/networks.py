@@ -37,6 +37,7 @@ from ais_jax.numerics import (
     standard_normal_log_prob,
 )
 from ais_jax.types import (
+    AnyArray,
     Params,
     PRNGKey,
 )
@@ -235,7 +236,7 @@ class _Networks(NamedTuple):
         return log_p
 
     def log_joint(
-        self, theta: Params, x: Real[Array, "X"], z: Float[Array, "D"]
+        self, theta: Params, x: Real[AnyArray, "X"], z: Float[AnyArray, "D"]
     ) -> Float[Array, ""]:
         output = self.output(theta, z)
         return self.log_prior(theta, z) + self.likelihood.log_prob(*output, x)
@@ -251,7 +252,7 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale[::-1]),
         )
 
-    def proposal(self, phi: Params, x: Real[Array, "X"]) -> Distribution:
+    def proposal(self, phi: Params, x: Real[AnyArray, "X"]) -> Distribution:
         first = _normal(self.encoders[0], phi[0], self.likelihood.encoder_input(x))
         nets = list(zip(self.encoders[1:], phi[1:]))
         sample, mean, scale = _chain(first, nets)
@@ -270,7 +271,7 @@ class _Networks(NamedTuple):
             jnp.concatenate(scale),
         )
 
-    def decode(self, theta: Params, z: Float[Array, "D"]) -> Float[Array, "X"]:
+    def decode(self, theta: Params, z: Float[AnyArray, "D"]) -> Float[Array, "X"]:
         return self.likelihood.mean(self.output(theta, z)[0])
 
     def simulate(self, key, theta):

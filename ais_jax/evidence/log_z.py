@@ -214,20 +214,26 @@ def bidirectional_bounds(
     check_count("num_chains", num_chains)
     z_target = check_like_draws(key, path, "z_target", z_target)
     path, plan = flatten(key, path)[0], check_plan(plan)
-    forward_key, reverse_key = jax.random.split(key)
-    z0, keys = _starts(forward_key, path, num_chains, transition)
-    both = anneal_both_ways(
-        jnp.stack([keys, chain_keys(reverse_key, num_chains)]),
-        path,
-        z0,
-        jnp.broadcast_to(z_target, (num_chains, *z_target.shape)),
-        plan.betas,
-        plan.step_sizes,
-        transition,
-        scale_of_moves(plan),
-    )
-    below, above = (summarize(way.log_w) for way in both)
-    return Bounds(below.log_z, -above.log_z, below.standard_error, above.standard_error)
+
+    @jax.jit  # one program, where every operation would be compiled by itself
+    def run(key, z_target, plan):
+        forward_key, reverse_key = jax.random.split(key)
+        z0, keys = _starts(forward_key, path, num_chains, transition)
+        both = anneal_both_ways(
+            jnp.stack([keys, chain_keys(reverse_key, num_chains)]),
+            path,
+            z0,
+            jnp.broadcast_to(z_target, (num_chains, *z_target.shape)),
+            plan.betas,
+            plan.step_sizes,
+            transition,
+            scale_of_moves(plan),
+        )
+        lower, upper = (summarize(way.log_w) for way in both)
+        errors = lower.standard_error, upper.standard_error
+        return Bounds(lower.log_z, -upper.log_z, *errors)
+
+    return run(key, z_target, plan)
 
 
 def importance_log_weights(

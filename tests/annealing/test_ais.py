@@ -408,10 +408,14 @@ def test_both_ways_are_the_chains_of_each_way(size, scale):
         move = partial(trajectory_step, num_leapfrog=size - 1)
     keys = jax.random.split(jax.random.key(0), (2, 5))
     z0 = jax.random.normal(jax.random.key(1), (5, size, 1))
-    both = anneal_both_ways(keys, path_, z0, z0[:, 0], betas, steps, move, scale)
+    both = jax.jit(
+        lambda keys, z0: anneal_both_ways(
+            keys, path_, z0, z0[:, 0], betas, steps, move, scale
+        )
+    )(keys, z0)
     for mine, run, z, key in zip(both, (anneal, reverse_anneal), (z0, z0[:, 0]), keys):
         one = lambda key, z, run=run: run(key, path_, z, betas, steps, move, scale)
-        alone = jax.vmap(one)(key, z)._replace(ancestor=mine.ancestor)
+        alone = jax.jit(jax.vmap(one))(key, z)._replace(ancestor=mine.ancestor)
         for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(alone)):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 

@@ -82,7 +82,8 @@ CASES = {
     "ais": ("ais", LONG, LOG_P_GRAD, ELBO_GRADS[1]),
     "ais encoder": (
         "ais",
-        {**LONG, "hmc_scale": "encoder", "final_moves": 0},
+        # Without a final move the ends are of the temperature before the last.
+        {**LONG, "num_temperatures": 48, "hmc_scale": "encoder", "final_moves": 0},
         LOG_P_GRAD,
         ELBO_GRADS[1],
     ),

@@ -281,11 +281,14 @@ def _weigh_at_base(keys, path, result, delta, size):
 
 def _first_clouds(path, z0, size):
     """Clouds of `size` points whose first have the weight: arrays [1, K, P, ...]."""
-    z0 = z0[:, None] if z0.ndim == 2 else z0
-    given = z0.shape[1]
+    given = 1 if z0.ndim == 2 else z0.shape[1]
     if given > size:
         raise ValueError(f"z0 has {given} draws and the transition's clouds {size}")
-    points = jax.vmap(jax.vmap(lambda z: evaluate(path, z)))(z0)
+    each = jax.vmap(lambda z: evaluate(path, z))
+    if z0.ndim == 2:  # evaluated as a proposal evaluates it, which is then shared
+        points = jax.tree.map(lambda a: a[:, None], each(z0))
+    else:
+        points = jax.vmap(each)(z0)
     if given < size:
         repeats = np.minimum(np.arange(size), given - 1)
         points = jax.tree.map(lambda a: a[:, repeats], points)

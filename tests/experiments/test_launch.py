@@ -405,25 +405,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(cache, tmp_path):
     assert not (workdir / "results.json").exists()
 
 
-def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
-    cache, stopped, tmp_path
-):
-    workdir = Path(shutil.copytree(stopped, tmp_path / "run"))
-    saved, _ = final_state(workdir)
-    identity = read_json(workdir / "config.json")
-    optimizer = identity["config"]["optimizer"]
-    optimizer["learning_rate"] = optimizer["phi"]["learning_rate"] = [1e30]
-    write_json(workdir / "config.json", identity)
-    high = (1e30,)
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(cache, tmp_path):
+    """The first step leaves huge parameters, which are saved; the next has no loss."""
+    workdir, high = tmp_path / "run", (1e30,)
     config = make_config(
-        optimizer__learning_rate=high, optimizer__phi__learning_rate=high
+        optimizer__learning_rate=high,
+        optimizer__phi__learning_rate=high,
+        training__steps_per_row=1,
+        training__checkpoint_seconds=0.0,
     )
     with pytest.raises(NonFiniteLoss) as caught:
         train_and_evaluate(config, workdir, mode="train")
+    saved, _ = final_state(workdir)
     assert caught.value.status == 1
     assert f"last good checkpoint is of step {saved} in {workdir}" in str(caught.value)
     bad = int(str(caught.value).split("at step ")[1].split(";")[0])
-    assert saved <= bad < saved + 15
+    assert 1 <= saved <= bad
     assert final_state(workdir)[0] == last_step(workdir) == saved
 
 

@@ -121,7 +121,7 @@ def grid_of(run):
 
 def test_log_likelihoods_agree_with_quadrature(run):
     x = run.sample(1, 3)
-    table = run.log_likelihood(x, preset="")
+    table = run.log_likelihood(x, preset="quick")
     assert list(table) == ["log_p", "standard_error", "ess", "accept_prob"]
     log_joint, _, area = grid_of(run)
     for i, image in enumerate(x):

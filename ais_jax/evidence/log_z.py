@@ -219,19 +219,14 @@ def bidirectional_bounds(
     def run(key, z_target, plan):
         forward_key, reverse_key = jax.random.split(key)
         z0, keys = _starts(forward_key, path, num_chains, transition)
+        keys = jnp.stack([keys, chain_keys(reverse_key, num_chains)])
+        ends = jnp.broadcast_to(z_target, (num_chains, *z_target.shape))
+        scale = scale_of_moves(plan)
         both = anneal_both_ways(
-            jnp.stack([keys, chain_keys(reverse_key, num_chains)]),
-            path,
-            z0,
-            jnp.broadcast_to(z_target, (num_chains, *z_target.shape)),
-            plan.betas,
-            plan.step_sizes,
-            transition,
-            scale_of_moves(plan),
+            keys, path, z0, ends, plan.betas, plan.step_sizes, transition, scale
         )
-        lower, upper = (summarize(way.log_w) for way in both)
-        errors = lower.standard_error, upper.standard_error
-        return Bounds(lower.log_z, -upper.log_z, *errors)
+        low, high = (summarize(way.log_w) for way in both)
+        return Bounds(low.log_z, -high.log_z, low.standard_error, high.standard_error)
 
     return run(key, z_target, plan)
 

@@ -27,11 +27,11 @@ LAYERS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def forget_programs():
-    """Compiled programs end with a module where the process holds a gigabyte."""
+    """Compiled programs end with a test where the process holds 1.5 gigabytes."""
     yield
-    if resident_bytes() > 2**30:
+    if resident_bytes() > 1.5e9:
         jax.clear_caches()
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
             trim(0)  # glibc keeps for itself what is freed

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from ais_jax import (
-    hmc_step,
     log_normalizer,
+    trajectory_step,
     tune,
 )
 from ais_jax.evidence.plan import DEFAULT_JITTER
@@ -63,7 +63,7 @@ def estimates(density, num_pilots, num_each, num_chains):
     """A batch of `LogNormalizer` for each pilot."""
     path = density.path()
     transition = partial(
-        hmc_step, num_leapfrog=density.num_leapfrog, jitter=DEFAULT_JITTER
+        trajectory_step, num_leapfrog=density.num_leapfrog, jitter=DEFAULT_JITTER
     )
 
     @jax.jit

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from ais_jax.annealing.clouds import Cloud
 from ais_jax.checks import check_count
 from ais_jax.evidence import pilot as pilots
+from ais_jax.evidence.base import BaseFit
 from ais_jax.evidence.pilot import Pilot
 from ais_jax.evidence.sampler import Programs, Steering
 from ais_jax.types import PRNGKey
@@ -30,7 +31,7 @@ class Progress(NamedTuple):
     """Where a search stands; `str` is one line.
 
     Attributes:
-        stage: 'pilot', 'pilot of a fitted base' or 'chains at T = ...'.
+        stage: 'pilot' or 'chains at T = ...', of a fitted base where it says so.
         num_moves: made so far, by all chains.
         expected_moves: of the whole search, as far as can be told.
         seconds: since it began.
@@ -71,8 +72,8 @@ class Limits(NamedTuple):
     max_seconds: float
 
 
-def check_limits(limits: Limits) -> Limits:
-    """Checks `Limits` and returns them.
+def check_limits(limits: Limits, num_chains: int) -> Limits:
+    """Checks the `Limits` of runs of K chains and returns them.
 
     Raises:
         ValueError: naming the one that cannot be kept.
@@ -80,9 +81,28 @@ def check_limits(limits: Limits) -> Limits:
     if limits.error is not None and not 0.0 < limits.error < float("inf"):
         raise ValueError(f"error={limits.error}: use a positive number of nats")
     check_count("max_moves", limits.max_moves)
+    num = limits.num_temperatures or FEWEST_TEMPERATURES
+    if limits.max_moves < num_chains * (num - 1):
+        raise ValueError(
+            f"max_moves={limits.max_moves} is less than num_chains={num_chains} make "
+            f"at {num} temperatures: raise it"
+        )
     if not limits.max_seconds > 0.0:
         raise ValueError(f"max_seconds={limits.max_seconds}: use a positive number")
     return limits
+
+
+def check_traced(error: float | None, num_temperatures: int | None) -> None:
+    """Refuses what the host would have to decide, under `jit` or `vmap`.
+
+    Raises:
+        ValueError: for a wanted error, or for temperatures that are left open.
+    """
+    if error is not None or num_temperatures is None:
+        raise ValueError(
+            f"error={error} and num_temperatures={num_temperatures}: under jit or vmap "
+            "give num_temperatures and no error"
+        )
 
 
 class Task(NamedTuple):
@@ -91,12 +111,17 @@ class Task(NamedTuple):
     Attributes:
         programs: of the path.
         x: its data.
-        name: of the base, for the progress.
+        base: that was fitted, or None for the path's own.
     """
 
     programs: Programs
     x: PyTree
-    name: str
+    base: BaseFit | None = None
+
+    @property
+    def name(self) -> str:
+        """What a stage of the progress ends in."""
+        return "" if self.base is None else ", fitted base"
 
 
 class Found(NamedTuple):
@@ -104,11 +129,13 @@ class Found(NamedTuple):
 
     Attributes:
         pilot: for the frozen schedule.
+        num: temperatures of its next pass.
         length: of the path, `pilots.length`.
         clouds: of its chains at the target.
     """
 
     pilot: Pilot
+    num: int
     length: float
     clouds: Cloud
 
@@ -151,17 +178,24 @@ class Meter:
         return self.spent + more <= self.limits.max_moves and is_timely
 
 
-def find(meter: Meter, task: Task, key: PRNGKey, can_refit: bool) -> Found:
+def find(
+    meter: Meter,
+    task: Task,
+    key: PRNGKey,
+    found: Found | None = None,
+    can_refit: bool = False,
+) -> Found:
     """Runs a pilot: a tempered pass, and others until the acceptance is there.
 
     Args:
         meter: counts.
         task: the path.
         key: of the pilot.
+        found: by the first pass, where that is made already.
         can_refit: whether the first pass is enough where the path is long, since a base
             will be fitted to it.
     """
-    pilot, num, i = None, 0, 0
+    pilot, num, i = (None, 0, 0) if found is None else (found.pilot, found.num, 1)
     while True:
         chains = task.programs.begin(task.x, jax.random.fold_in(key, i))
         if pilot is None:
@@ -175,7 +209,7 @@ def find(meter: Meter, task: Task, key: PRNGKey, can_refit: bool) -> Found:
         pilot, error, length = task.programs.end_pass(
             advanced.memory, pilot, steering.is_first, jnp.int32(num)
         )
-        found = Found(pilot, float(length), advanced.chains.clouds)
+        found = Found(pilot, num, float(length), advanced.chains.clouds)
         is_long = can_refit and i == 0 and found.length > LONG
         is_settled = i >= NUM_ROUNDS and float(error) <= pilots.LARGEST_ERROR
         if is_long or is_settled or i >= MOST_ROUNDS:
@@ -191,14 +225,13 @@ def steer(
     num: int = 1,
     first: int = 0,
 ) -> Steering:
-    """`Steering` of numbers of the host, without resampling."""
+    """`Steering` of numbers of the host."""
     return Steering(
         jnp.asarray(is_pilot),
         jnp.asarray(is_first),
         pilot,
         jnp.int32(num),
         jnp.int32(first),
-        jnp.float32(0.0),
     )
 
 

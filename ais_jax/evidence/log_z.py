@@ -26,6 +26,7 @@ from ais_jax.evidence.budget import (
     Progress,
     Task,
     check_limits,
+    check_traced,
     find,
 )
 from ais_jax.evidence.estimates import (
@@ -41,6 +42,7 @@ from ais_jax.evidence.plan import (
     DEFAULT_TRANSITION,
     Plan,
     check_plan,
+    from_base_of,
     scale_of_moves,
     tune,
 )
@@ -114,28 +116,38 @@ def estimate_log_z(
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
     if is_traced((key, data)):
-        return _traced(key, path, data, error, num_temperatures, num_chains, transition)
+        check_traced(error, num_temperatures)
+        path = path if data is None else path(data)
+        pilot_key, key = jax.random.split(key)
+        plan = tune(
+            pilot_key,
+            path,
+            num_temperatures=num_temperatures,
+            transition=transition,
+            mass_matrix=mass_matrix,
+        )
+        return log_normalizer(key, path, plan, num_chains, transition)
     if num_temperatures is None and error is None:
         error = DEFAULT_ERROR
-    limits = check_limits(Limits(error, num_temperatures, max_moves, max_seconds))
-    meter = Meter(limits, num_chains, progress)
+    limits = Limits(error, num_temperatures, max_moves, max_seconds)
+    meter = Meter(check_limits(limits, num_chains), num_chains, progress)
     path_fn, x = (as_function(path), jnp.zeros(())) if data is None else (path, data)
     user_path = path_fn(x)
     unflatten, eps = flatten(key, user_path)[1], spacing_of_numbers(key, user_path)
     flat_fn = flat_paths(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
     pilot_key, base_key, key = jax.random.split(key, 3)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
-    task = Task(programs(flat_fn, *settings), x, "")
-    found = find(meter, task, pilot_key, fit_base)
+    task = Task(programs(flat_fn, *settings), x)
+    found = find(meter, task, pilot_key, can_refit=fit_base)
     if fit_base and found.length > LONG:
         base = fit_clouds(found.clouds)
         programs_near = programs(fitted_paths(flat_fn), *settings)
-        near = Task(programs_near, (x, base), ", fitted base")
-        nearer = find(meter, near, base_key, False)
+        near = Task(programs_near, (x, base), base)
+        nearer = find(meter, near, base_key)
         if nearer.length < SHORTER * found.length:
             task, found = near, nearer
         else:
-            found = find(meter, task, pilot_key, False)
+            found = find(meter, task, pilot_key, found)
     *_, result = search(meter, task, found, key, eps)
     return result._replace(z=jax.vmap(unflatten)(result.z))
 
@@ -175,7 +187,8 @@ def log_normalizer(
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, plan):
-        chains = _forward(key, path, plan, num_chains, transition, resample_below)
+        flat = from_base_of(plan, path)
+        chains = _forward(key, flat, plan, num_chains, transition, resample_below)
         return _log_normalizer(chains, plan, resample_below > 0.0, unflatten, eps)
 
     return run(key, check_plan(plan))
@@ -217,13 +230,14 @@ def bidirectional_bounds(
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, z_target, plan):
+        flat = from_base_of(plan, path)
         forward_key, reverse_key = jax.random.split(key)
-        z0, keys = _starts(forward_key, path, num_chains, transition)
+        z0, keys = _starts(forward_key, flat, num_chains, transition)
         keys = jnp.stack([keys, chain_keys(reverse_key, num_chains)])
         ends = jnp.broadcast_to(z_target, (num_chains, *z_target.shape))
         scale = scale_of_moves(plan)
         both = anneal_both_ways(
-            keys, path, z0, ends, plan.betas, plan.step_sizes, transition, scale
+            keys, flat, z0, ends, plan.betas, plan.step_sizes, transition, scale
         )
         low, high = (summarize(way.log_w) for way in both)
         return Bounds(low.log_z, -high.log_z, low.standard_error, high.standard_error)
@@ -305,21 +319,6 @@ def _log_normalizer(result: AISResult, plan, is_resampled, unflatten, eps):
         num_moves=result.accept_prob.size,
         plan=plan,
     )
-
-
-def _traced(key, path, data, error, num_temperatures, num_chains, transition):
-    """One run of K chains, under `jit` or `vmap`, where the host decides nothing."""
-    if error is not None or num_temperatures is None:
-        raise ValueError(
-            f"error={error} and num_temperatures={num_temperatures}: under jit or vmap "
-            "give num_temperatures and no error"
-        )
-    pilot_key, key = jax.random.split(key)
-    path = path if data is None else path(data)
-    plan = tune(
-        pilot_key, path, num_temperatures=num_temperatures, transition=transition
-    )
-    return log_normalizer(key, path, plan, num_chains, transition)
 
 
 def _resolution(points, eps):

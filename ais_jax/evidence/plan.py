@@ -20,6 +20,7 @@ from ais_jax.annealing.path import AnnealingPath
 from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import pilot as pilots
+from ais_jax.evidence.base import BaseFit, with_base
 from ais_jax.evidence.mass_matrix import MASS_MATRICES
 from ais_jax.evidence.positions import flatten
 from ais_jax.evidence.spacing import interpolate, place
@@ -28,6 +29,7 @@ from ais_jax.types import PRNGKey, is_traced
 DEFAULT_JITTER = 0.5  # so that no trajectory always returns to its start
 DEFAULT_TRANSITION = partial(trajectory_step, num_leapfrog=10, jitter=DEFAULT_JITTER)
 DEFAULT_STEP_SIZE = 1.0  # times D^(-1/4), in units of the base's draws
+UNKNOWN_STEP_SIZE = 0.1  # of the moves that a plan without any is given
 DEFAULT_TARGET = 0.8  # acceptance; below it a trajectory's weights are uneven
 PILOT_CHAINS = 64  # of one path: the spread of its log ratio is read from them
 PILOT_TEMPERATURES = 64  # the plan is read off the pilot's schedule by interpolation
@@ -48,11 +50,14 @@ class Plan(NamedTuple):
         scale: of the path at each of these moves, in place of its `scale`: standard
             deviations [T - 1, D] or factors [T - 1, D, D]; or a number, which leaves
             the path's as it is.
+        base: fitted by a pilot, from which chains start in place of the path's own
+            base (`base.with_base`), or None.
     """
 
     betas: Float[Array, "T_plus_1"]
     step_sizes: Float[Array, "T_minus_1"]
     scale: Float[Array, "..."] | ScalarLike = 1.0
+    base: BaseFit | None = None
 
 
 def tune(
@@ -175,20 +180,21 @@ def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
     """The same schedule and step sizes with another number of temperatures.
 
     Temperatures are interpolated in their index, step sizes and scales in temperature;
-    a plan of T = 1 has none, and gives `DEFAULT_STEP_SIZE`.
+    a plan of T = 1 has none, and gives `UNKNOWN_STEP_SIZE`.
     """
     check_count("num_temperatures", num_temperatures)
     num = plan.betas.shape[0] - 1
     at = jnp.linspace(0.0, num, num_temperatures + 1)
     betas = jnp.interp(at, jnp.arange(num + 1.0), plan.betas)
     if num_temperatures == 1 or num == 1:
-        return Plan(betas, jnp.full((num_temperatures - 1,), DEFAULT_STEP_SIZE))
+        steps = jnp.full((num_temperatures - 1,), UNKNOWN_STEP_SIZE)
+        return Plan(betas, steps, base=plan.base)
     inner = betas[1:-1], plan.betas[1:-1]
     log_steps = interpolate(*inner, jnp.log(plan.step_sizes))
     scale = plan.scale
     if jnp.ndim(scale) > 0:
         scale = interpolate(*inner, scale)
-    return Plan(betas, jnp.exp(log_steps), scale)
+    return Plan(betas, jnp.exp(log_steps), scale, plan.base)
 
 
 def check_plan(plan: Plan) -> Plan:
@@ -204,7 +210,7 @@ def check_plan(plan: Plan) -> Plan:
         schedules.check_betas(plan.betas)
     if not is_traced(plan.step_sizes):
         _check_step_sizes(np.asarray(plan.step_sizes))
-    betas, step_sizes, scale = map(jnp.asarray, plan)
+    betas, step_sizes, scale = map(jnp.asarray, plan[:3])
     num = betas.shape[0] - 2
     if step_sizes.shape != (num,):
         raise ValueError(
@@ -215,7 +221,7 @@ def check_plan(plan: Plan) -> Plan:
         raise ValueError(
             f"scale has {len(scale)} rows: a plan of these betas has {num}"
         )
-    return Plan(betas, step_sizes, scale)
+    return Plan(betas, step_sizes, scale, plan.base)
 
 
 def make_plan(
@@ -228,6 +234,11 @@ def make_plan(
     scale = pilots.scales(pilot.covariance, slice(1, -1))
     step_sizes = jnp.exp(pilot.log_steps[1:-1])
     return Plan(betas, step_sizes, jnp.ones(()) if scale is None else scale)
+
+
+def from_base_of(plan: Plan, path: AnnealingPath) -> AnnealingPath:
+    """A flat path from the plan's base, or from its own where the plan has none."""
+    return path if plan.base is None else with_base(path, plan.base)
 
 
 def scale_of_moves(plan: Plan) -> Float[Array, "..."] | None:

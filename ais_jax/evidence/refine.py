@@ -1,9 +1,10 @@
 """The search for log Z: pilot, base and temperatures, until an error is reached.
 
 It runs on the host, a segment of moves at a time, so that what is done may depend on
-what is seen, progress is told, and nothing is lost when time is up. What is
-weighed at last comes from the last number of temperatures alone, whose chains are all
-frozen before they start.
+what is seen, progress is told, and nothing is lost when time is up. What is weighed at
+last comes from the last number of temperatures alone, whose chains are frozen before
+they start. Each run by itself has E[Z-hat] = Z; that a search stops by what it has seen
+leaves a bias, which is small where its runs agree.
 """
 
 import math
@@ -70,7 +71,7 @@ def run_chunk(meter: Meter, task: Task, found: Found, num: int, key: PRNGKey) ->
         is_unsound=ends.is_unsound[0],
         is_outside=ends.is_outside[0],
         largest=float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0)),
-        plan=Plan(betas, moves.step_sizes, scale),
+        plan=Plan(betas, moves.step_sizes, scale, task.base),
     )
 
 

@@ -35,7 +35,6 @@ class Steering(NamedTuple):
         pilot: of the last pass.
         num_temperatures: T of the frozen schedule.
         first: the number of the first move.
-        resample_below: the share of K below which chains are resampled, 0 for never.
     """
 
     is_pilot: Bool[Array, ""]
@@ -43,7 +42,6 @@ class Steering(NamedTuple):
     pilot: Pilot
     num_temperatures: Int[Array, ""]
     first: Int[Array, ""]
-    resample_below: Float[Array, ""]
 
 
 class Advanced(NamedTuple):
@@ -136,7 +134,7 @@ def _advance(problem, chains, memory, steering):
         problem.transition,
         most_moves=SEGMENT,
         first=steering.first,
-        resample_below=jnp.where(is_pilot, 2.0, steering.resample_below),
+        resample_below=jnp.where(is_pilot, 2.0, 0.0),
     )
     ends = finish(chains, last, steering.first + num_moves)
     return Advanced(chains, memory, moves, accept_prob, increments, ends)

@@ -205,7 +205,9 @@ def _plan(params, evaluator, folder):
     saved = read_arrays(path)
     if sharding.any_process(not _is_plan(saved, evaluator.settings.num_temperatures)):
         log.info("Pilot: tuning temperatures and step sizes.")
-        saved = sharding.from_first(jax.device_get(evaluator.tune(params)._asdict()))
+        tuned = evaluator.tune(params)._asdict()
+        del tuned["base"]  # an evaluation's chains start from the encoder's
+        saved = sharding.from_first(jax.device_get(tuned))
         if is_first():
             write_arrays(path, saved)
     return Plan(**{name: jnp.asarray(value) for name, value in saved.items()})

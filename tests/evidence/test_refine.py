@@ -114,6 +114,8 @@ def test_a_far_target_gets_a_fitted_base():
     assert any("fitted base" in stage for stage in stages)
     assert not result.warnings and result.standard_error < 0.05
     assert abs(result.log_z - right) < 4.0 * result.standard_error
+    again = log_normalizer(jax.random.key(1), path(None), result.plan, 50)
+    assert abs(again.log_z - right) < 4.0 * again.standard_error < 0.4
 
 
 def test_limits_end_a_search_and_are_said():
@@ -159,6 +161,7 @@ def test_a_base_that_misses_the_target_is_said():
         ({"error": 0.1, "max_moves": 0}, "max_moves=0: use at least 1"),
         ({"max_seconds": 0.0}, "max_seconds=0.0: use a positive"),
         ({"num_temperatures": 0}, "num_temperatures=0: use at least 1"),
+        ({"max_moves": 10}, "max_moves=10 is less than num_chains=100 make at 64"),
     ],
     ids=str,
 )

@@ -11,12 +11,7 @@ from ais_jax.annealing import schedules
 from ais_jax.annealing.ais import AISResult, anneal, reverse_anneal
 from ais_jax.annealing.hmc import HMCInfo, hmc_step
 from ais_jax.annealing.path import AnnealingPath, Point, evaluate
-from ais_jax.annealing.proposals import (
-    WeightedSamples,
-    annealed,
-    importance,
-    resample,
-)
+from ais_jax.annealing.proposals import WeightedSamples, annealed, importance, resample
 from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
 from ais_jax.evidence.bounded import bounded
 from ais_jax.evidence.estimates import Bounds, LogNormalizer
@@ -40,13 +35,7 @@ if TYPE_CHECKING:
         wide_path,
     )
     from ais_jax.models.networks import bernoulli_model, latent_model
-    from ais_jax.training import (
-        epochs,
-        estimators,
-        optimizers,
-        sharding,
-        step_sizes,
-    )
+    from ais_jax.training import epochs, estimators, optimizers, sharding, step_sizes
     from ais_jax.training.estimators import Estimator
 
 _LATENT, _NETWORKS = "ais_jax.models.latent", "ais_jax.models.networks"

@@ -11,10 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from ais_jax.types import (
-    PRNGKey,
-    PRNGKeys,
-)
+from ais_jax.types import PRNGKey, PRNGKeys
 
 
 def example_keys(key: PRNGKey, indices: Int[Array, "B"]) -> PRNGKeys:

@@ -7,23 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ais_jax import (
-    estimators,
-    optimizers,
-    schedules,
-    training,
-)
+from ais_jax import estimators, optimizers, schedules, training
 from ais_jax.annealing.hmc import hmc_step
-from ais_jax.batching import (
-    chain_keys,
-    map_examples,
-)
-from ais_jax.evidence import (
-    log_z,
-)
-from ais_jax.evidence import (
-    plan as tuning,
-)
+from ais_jax.batching import chain_keys, map_examples
+from ais_jax.evidence import log_z
+from ais_jax.evidence import plan as tuning
 from ais_jax.models.latent import posterior_path
 from ais_jax.models.networks import bernoulli_model
 from ais_jax.training.step_sizes import StepSizeRule

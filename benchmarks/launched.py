@@ -10,12 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from ais_jax import (
-    epochs,
-    estimators,
-    sharding,
-    training,
-)
+from ais_jax import epochs, estimators, sharding, training
 from ais_jax.training import step_sizes
 from benchmarks import common, flops, launcher, runner
 

@@ -11,11 +11,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from ais_jax import (
-    log_normalizer,
-    trajectory_step,
-    tune,
-)
+from ais_jax import log_normalizer, trajectory_step, tune
 from ais_jax.evidence.plan import DEFAULT_JITTER
 from benchmarks import runner
 from benchmarks.densities import DENSITIES

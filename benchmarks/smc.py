@@ -24,16 +24,8 @@ from blackjax.smc.tuning.from_particles import (
 )
 from blackjax.smc.waste_free import waste_free_smc
 
-from ais_jax import (
-    hmc_step,
-    log_normalizer,
-    tune,
-)
-from ais_jax.evidence.plan import (
-    DEFAULT_JITTER,
-    DEFAULT_TARGET,
-    PILOT_CHAINS,
-)
+from ais_jax import hmc_step, log_normalizer, tune
+from ais_jax.evidence.plan import DEFAULT_JITTER, DEFAULT_TARGET, PILOT_CHAINS
 from benchmarks import runner
 from benchmarks.densities import DENSITIES
 

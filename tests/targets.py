@@ -12,14 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.models.latent import (
-    Distribution,
-    LatentVariableModel,
-)
-from ais_jax.numerics import (
-    normal_log_prob,
-    standard_normal_log_prob,
-)
+from ais_jax.models.latent import Distribution, LatentVariableModel
+from ais_jax.numerics import normal_log_prob, standard_normal_log_prob
 
 OPTIMIZED = {"xla_backend_optimization_level": 3}  # XLA's defaults; see conftest.py
 if "fusion_emitters" in os.environ.get("XLA_FLAGS", ""):

@@ -6,10 +6,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import ais_jax
-from ais_jax import (
-    batching,
-    numerics,
-)
+from ais_jax import batching, numerics
 from ais_jax.evidence import plan
 from ais_jax.training import step_sizes
 from tests.targets import skewed

@@ -28,10 +28,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(
-        [*command, "--site-dir", folder],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [*command, "--site-dir", folder], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

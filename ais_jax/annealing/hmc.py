@@ -16,10 +16,7 @@ from ais_jax.annealing.path import (
     scaled,
     scaled_back,
 )
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
+from ais_jax.types import PRNGKey, Scalar
 
 
 class HMCInfo(NamedTuple):

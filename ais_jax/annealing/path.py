@@ -11,10 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
 
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
+from ais_jax.types import PRNGKey, Scalar
 
 TargetWithResiduals = Callable[
     [Float[Array, "D"]], tuple[Scalar, Float[Array, "D"], PyTree]

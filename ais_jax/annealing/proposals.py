@@ -11,14 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ais_jax.annealing.ais import anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    evaluate,
-    without_residuals,
-)
-from ais_jax.annealing.smc import (
-    check_share,
-)
+from ais_jax.annealing.path import AnnealingPath, evaluate, without_residuals
+from ais_jax.annealing.smc import check_share
 from ais_jax.batching import chain_keys
 from ais_jax.checks import lookup
 from ais_jax.types import PRNGKey

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from ais_jax.checks import (
-    check_count,
-    lookup,
-)
+from ais_jax.checks import check_count, lookup
 from ais_jax.types import AnyArray, is_traced
 
 Betas = Float[np.ndarray, "T_plus_1"]

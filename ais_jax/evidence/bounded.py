@@ -8,10 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    Coordinates,
-)
+from ais_jax.annealing.path import AnnealingPath, Coordinates
 
 NUM_LOOKS = 256
 """Draws that are looked at, where floating-point numbers may not hold them."""

@@ -16,10 +16,7 @@ from numpyro.distributions import (
     GeometricLogits,
 )
 
-from ais_jax.evidence.priors import (
-    Site,
-    family,
-)
+from ais_jax.evidence.priors import Site, family
 
 OF_LOGITS: dict[str, Callable[[Any, Any], Distribution]] = {
     "BernoulliProbs": lambda d, logits: BernoulliLogits(logits),

@@ -255,10 +255,7 @@ def _warnings(result):
             "the log weights lean to the right, so large weights are rare and log Z is "
             "probably too low: use more temperatures, or a base nearer to the target",
         ),
-        (
-            num == 1,
-            "one chain says nothing of its own error: use more chains",
-        ),
+        (num == 1, "one chain says nothing of its own error: use more chains"),
         (
             not is_empty and ess < min(SMALLEST_ESS, num / 2),
             f"an effective sample size of {ess:.1f} supports no standard error, and "

@@ -46,18 +46,9 @@ from ais_jax.evidence.plan import (
     scale_of_moves,
     tune,
 )
-from ais_jax.evidence.positions import (
-    check_like_draws,
-    flatten,
-    spacing_of_numbers,
-)
+from ais_jax.evidence.positions import check_like_draws, flatten, spacing_of_numbers
 from ais_jax.evidence.refine import search
-from ais_jax.evidence.sampler import (
-    as_function,
-    fitted_paths,
-    flat_paths,
-    programs,
-)
+from ais_jax.evidence.sampler import as_function, fitted_paths, flat_paths, programs
 from ais_jax.numerics import log_mean_exp
 from ais_jax.types import PRNGKey, is_traced
 

@@ -6,10 +6,7 @@ from typing import Any
 
 import jax
 
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    Coordinates,
-)
+from ais_jax.annealing.path import AnnealingPath, Coordinates
 
 
 def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> AnnealingPath:

@@ -13,14 +13,8 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 
 from ais_jax.evidence import complements, priors
 from ais_jax.evidence.bounded import lost_draws
-from ais_jax.evidence.priors import (
-    Prior,
-    Site,
-)
-from ais_jax.types import (
-    PRNGKey,
-    Scalar,
-)
+from ais_jax.evidence.priors import Prior, Site
+from ais_jax.types import PRNGKey, Scalar
 
 MARK = "|unbounded|"
 """Begins the names under which a run keeps its positions."""

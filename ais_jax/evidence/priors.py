@@ -18,12 +18,7 @@ from numpyro.distributions import (
     transforms,
 )
 
-from ais_jax.evidence.gamma_laws import (
-    FAMILIES,
-    Law,
-    balance,
-    sticks,
-)
+from ais_jax.evidence.gamma_laws import FAMILIES, Law, balance, sticks
 from ais_jax.types import PRNGKey
 
 Site = dict[str, Any]

@@ -15,11 +15,7 @@ from jaxtyping import Array, Float, Real
 from ais_jax.annealing.path import AnnealingPath, without_residuals
 from ais_jax.checks import lookup
 from ais_jax.numerics import normal_log_prob
-from ais_jax.types import (
-    Params,
-    PRNGKey,
-    Scalar,
-)
+from ais_jax.types import Params, PRNGKey, Scalar
 
 HMC_SCALES = ("unit", "encoder")
 WIDTH = 6.0  # of the wide start, in the encoder's standard deviations

@@ -14,10 +14,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
-from ais_jax.numerics import (
-    bernoulli_log_prob,
-    normal_log_prob,
-)
+from ais_jax.numerics import bernoulli_log_prob, normal_log_prob
 
 LEVELS = 255  # of an 8-bit image above 0
 SMALLEST_SCALE = 0.01  # of the normal: constant pixels would have infinite density

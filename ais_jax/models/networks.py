@@ -12,16 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
-from ais_jax.models.latent import (
-    Distribution,
-    LatentVariableModel,
-)
-from ais_jax.models.likelihoods import (
-    LIKELIHOODS,
-    Likelihood,
-    Start,
-    data_mean_bias,
-)
+from ais_jax.models.latent import Distribution, LatentVariableModel
+from ais_jax.models.likelihoods import LIKELIHOODS, Likelihood, Start, data_mean_bias
 from ais_jax.models.modules import (
     ACTIVATIONS,
     ConvolutionalOutputNet,
@@ -32,15 +24,8 @@ from ais_jax.models.modules import (
 )
 from ais_jax.models.outer_products import of_dense_layers
 from ais_jax.models.precision import dot_general
-from ais_jax.numerics import (
-    normal_log_prob,
-    standard_normal_log_prob,
-)
-from ais_jax.types import (
-    AnyArray,
-    Params,
-    PRNGKey,
-)
+from ais_jax.numerics import normal_log_prob, standard_normal_log_prob
+from ais_jax.types import AnyArray, Params, PRNGKey
 
 __all__ = [
     "ACTIVATIONS",
@@ -52,10 +37,7 @@ __all__ = [
 
 
 def bernoulli_model(
-    data_size: int,
-    *,
-    output_bias: Float[Array, "X"] | None = None,
-    **settings: Any,
+    data_size: int, *, output_bias: Float[Array, "X"] | None = None, **settings: Any
 ) -> LatentVariableModel:
     """The deep latent Gaussian models of the IWAE study, of any number of layers.
 

@@ -14,10 +14,7 @@ from flax import struct, traverse_util
 from jaxtyping import Array, Float, PyTree
 
 from ais_jax.models.latent import LogJoint, TargetWithResiduals
-from ais_jax.types import (
-    Params,
-    Scalar,
-)
+from ais_jax.types import Params, Scalar
 
 
 @struct.dataclass

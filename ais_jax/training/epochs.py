@@ -6,11 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree, Real
 
-from ais_jax.training.step import (
-    Metrics,
-    TrainState,
-    TrainStep,
-)
+from ais_jax.training.step import Metrics, TrainState, TrainStep
 from ais_jax.types import PRNGKey
 
 RunSteps = Callable[[TrainState, PRNGKey, Array, Array], tuple]
@@ -81,9 +77,7 @@ def make_run_steps(
 
 
 def take_rows(
-    data: Real[Array, "N X"],
-    rows: Int[Array, "B"],
-    axis_name: str | None = None,
+    data: Real[Array, "N X"], rows: Int[Array, "B"], axis_name: str | None = None
 ) -> Real[Array, "B_here X"]:
     """Rows of data that may be spread over a mesh axis.
 

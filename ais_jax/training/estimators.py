@@ -14,22 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from ais_jax.annealing import (
-    proposals,
-    schedules,
-)
+from ais_jax.annealing import proposals, schedules
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.proposals import AVERAGES, WeightedSamples
 from ais_jax.annealing.trajectory import trajectory_step
-from ais_jax.checks import (
-    check_count,
-    lookup,
-)
-from ais_jax.models.latent import (
-    HMC_SCALES,
-    LatentVariableModel,
-    posterior_path,
-)
+from ais_jax.checks import check_count, lookup
+from ais_jax.models.latent import HMC_SCALES, LatentVariableModel, posterior_path
 from ais_jax.training.losses import (
     PHI_LOSSES,
     dreg_loss,
@@ -39,10 +29,7 @@ from ais_jax.training.losses import (
     stl_loss,
     theta_gradient,
 )
-from ais_jax.types import (
-    Params,
-    Scalar,
-)
+from ais_jax.types import Params, Scalar
 
 
 class Estimator(NamedTuple):

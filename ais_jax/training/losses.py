@@ -16,12 +16,7 @@ from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.batching import chain_keys, sum_blocks
 from ais_jax.models.latent import LatentVariableModel
 from ais_jax.numerics import log_mean_exp
-from ais_jax.types import (
-    Params,
-    PRNGKey,
-    PRNGKeys,
-    Scalar,
-)
+from ais_jax.types import Params, PRNGKey, PRNGKeys, Scalar
 
 PhiLoss = Callable[[Params, Params, PRNGKey, Real[Array, "X"]], tuple[Scalar, Scalar]]
 """(phi, theta, key, x) -> (loss, elbo), nats."""
@@ -170,12 +165,7 @@ def dreg_loss(
     return -jnp.sum(jnp.square(weights) * log_w), jnp.mean(log_w)
 
 
-PHI_LOSSES = {
-    "elbo": elbo_loss,
-    "stl": stl_loss,
-    "iwae": iwae_loss,
-    "dreg": dreg_loss,
-}
+PHI_LOSSES = {"elbo": elbo_loss, "stl": stl_loss, "iwae": iwae_loss, "dreg": dreg_loss}
 
 
 def _log_weights(model, num_samples, phi, density_phi, theta, key, x):

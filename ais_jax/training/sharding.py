@@ -16,10 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree, Shaped
 
-from ais_jax.training.epochs import (
-    RunSteps,
-    replicate,
-)
+from ais_jax.training.epochs import RunSteps, replicate
 
 REPLICATE, DATA = "replicate", "data"
 

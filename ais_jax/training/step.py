@@ -13,27 +13,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree, Real, ScalarLike
 
 from ais_jax.annealing.proposals import WeightedSamples
-from ais_jax.batching import (
-    example_keys,
-    sum_blocks,
-)
+from ais_jax.batching import example_keys, sum_blocks
 from ais_jax.models.latent import LatentVariableModel
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training.estimators import Estimator
-from ais_jax.training.optimizers import (
-    Optimizers,
-    with_rate,
-)
-from ais_jax.training.step_sizes import (
-    StepSizeRule,
-    update_step_sizes,
-)
-from ais_jax.types import (
-    Params,
-    PRNGKey,
-    PRNGKeys,
-    Scalar,
-)
+from ais_jax.training.optimizers import Optimizers, with_rate
+from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
+from ais_jax.types import Params, PRNGKey, PRNGKeys, Scalar
 
 
 @struct.dataclass
@@ -177,9 +163,7 @@ def make_train_step(
         return _apply(inference, grads), loss, elbo
 
     def train_step(
-        state: TrainState,
-        key: PRNGKey,
-        images: Real[Array, "B X"],
+        state: TrainState, key: PRNGKey, images: Real[Array, "B X"]
     ) -> tuple[TrainState, Metrics]:
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))

@@ -13,12 +13,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.stats import multivariate_normal
 
-from ais_jax import (
-    bidirectional_bounds,
-    from_numpyro,
-    log_normalizer,
-    tune,
-)
+from ais_jax import bidirectional_bounds, from_numpyro, log_normalizer, tune
 
 rng = np.random.default_rng(0)
 x = np.linspace(-1.0, 1.0, 20)

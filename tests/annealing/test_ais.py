@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 
 from ais_jax import schedules
-from ais_jax.annealing import (
-    hmc,
-    path,
-)
-from ais_jax.annealing.ais import (
-    anneal,
-    anneal_both_ways,
-    reverse_anneal,
-)
+from ais_jax.annealing import hmc, path
+from ais_jax.annealing.ais import anneal, anneal_both_ways, reverse_anneal
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.numerics import effective_sample_size

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ais_jax.annealing.hmc import (
-    hmc_step,
-    leapfrog,
-)
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    evaluate,
-    log_density,
-)
+from ais_jax.annealing.hmc import hmc_step, leapfrog
+from ais_jax.annealing.path import AnnealingPath, evaluate, log_density
 from tests.targets import driven_by, errors_off, mixture, skewed
 
 BETA = 0.4

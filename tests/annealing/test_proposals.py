@@ -143,9 +143,6 @@ def test_implicit_ais_draws_approach_the_target(exact_moments):
 def test_moves_bring_single_draws_nearer_to_the_target(exact_moments):
     distances = [
         abs(errors_off(MOMENTS(implicit_draws(propose, sizes, 20000)), exact_moments))
-        for propose, sizes in [
-            (proposals.importance(1), STEPS),
-            (annealed(1), STEPS),
-        ]
+        for propose, sizes in [(proposals.importance(1), STEPS), (annealed(1), STEPS)]
     ]
     assert distances[1].max() < 0.5 * distances[0].max()

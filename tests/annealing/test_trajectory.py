@@ -11,14 +11,8 @@ from scipy import stats
 
 from ais_jax.annealing import trajectory
 from ais_jax.annealing.clouds import Cloud
-from ais_jax.annealing.hmc import (
-    energy,
-    leapfrog,
-)
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    evaluate,
-)
+from ais_jax.annealing.hmc import energy, leapfrog
+from ais_jax.annealing.path import AnnealingPath, evaluate
 from ais_jax.annealing.trajectory import trajectory_step
 from tests.annealing.test_hmc import coarse, draws_of_mixed_density
 from tests.targets import errors_off, mixture, skewed

@@ -13,10 +13,7 @@ from ais_jax.annealing.path import AnnealingPath
 from ais_jax.evidence import log_z
 from ais_jax.evidence.estimates import summarize
 from ais_jax.evidence.plan import Plan
-from ais_jax.numerics import (
-    effective_sample_size,
-    log_mean_exp_error,
-)
+from ais_jax.numerics import effective_sample_size, log_mean_exp_error
 from tests import targets
 
 PLAN = Plan(jnp.linspace(0.0, 1.0, 5), jnp.full((3,), 1.0))

@@ -11,22 +11,11 @@ import pytest
 from ais_jax import schedules
 from ais_jax.annealing.ais import anneal
 from ais_jax.annealing.hmc import hmc_step
-from ais_jax.annealing.path import (
-    AnnealingPath,
-    evaluate,
-    log_ratio,
-)
-from ais_jax.evidence import (
-    log_z as evaluation,
-)
-from ais_jax.evidence import (
-    plan as tuning,
-)
+from ais_jax.annealing.path import AnnealingPath, evaluate, log_ratio
+from ais_jax.evidence import log_z as evaluation
+from ais_jax.evidence import plan as tuning
 from ais_jax.evidence.plan import Plan
-from ais_jax.models.latent import (
-    posterior_path,
-    prior_path,
-)
+from ais_jax.models.latent import posterior_path, prior_path
 from ais_jax.numerics import log_mean_exp
 from tests import targets
 

@@ -13,11 +13,7 @@ from numpyro.contrib.module import random_flax_module
 from numpyro.infer.reparam import LocScaleReparam
 from scipy import integrate, special, stats
 
-from ais_jax.evidence import (
-    log_z,
-    numpyro_models,
-    positions,
-)
+from ais_jax.evidence import log_z, numpyro_models, positions
 from ais_jax.evidence.plan import Plan
 
 PLAN = Plan(jnp.linspace(0.0, 1.0, 17) ** 2, jnp.full((15,), 0.3))

@@ -11,12 +11,8 @@ from scipy import stats
 from ais_jax import schedules
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.evidence import (
-    log_z as evaluation,
-)
-from ais_jax.evidence import (
-    plan as tuning,
-)
+from ais_jax.evidence import log_z as evaluation
+from ais_jax.evidence import plan as tuning
 from ais_jax.evidence.plan import Plan
 from tests import targets
 

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.evidence import (
-    log_z,
-    positions,
-)
+from ais_jax.evidence import log_z, positions
 from ais_jax.evidence.plan import Plan
 from ais_jax.numerics import standard_normal_log_prob
 from tests import targets

@@ -62,10 +62,7 @@ HEAVY = ("jax", "flax", "orbax", "matplotlib", "sklearn", "tensorflow_datasets")
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """One compilation cache for this process and for those that it starts."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-    )
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     old = {name: getattr(jax.config, name) for name in names}
     folder = tmp_path_factory.getbasetemp() / "compile_cache"
     for name, value in zip(names, (str(folder), 0)):

@@ -21,10 +21,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from experiments.data import (
-    downloads,
-    tfds_images,
-)
+from experiments.data import downloads, tfds_images
 from experiments.data import load as datasets
 from experiments.data.catalogue import CATALOGUE, STUDY_MD5, STUDY_SOURCE
 from experiments.system.errors import DataError

@@ -11,10 +11,7 @@ from ais_jax import schedules
 from ais_jax.annealing.ais import anneal
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.path import evaluate
-from ais_jax.models import (
-    latent,
-    networks,
-)
+from ais_jax.models import latent, networks
 from tests.targets import errors_off, ratio_and_error, shaken
 
 X = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])

@@ -7,19 +7,10 @@ import numpyro.distributions as numpyro
 import pytest
 from scipy import special, stats
 
-from ais_jax import (
-    likelihoods,
-    log_normalizer,
-)
+from ais_jax import likelihoods, log_normalizer
 from ais_jax.evidence import plan as tuning
-from ais_jax.models import (
-    latent,
-    networks,
-)
-from ais_jax.models.likelihoods import (
-    LIKELIHOODS,
-    SMALLEST_SCALE,
-)
+from ais_jax.models import latent, networks
+from ais_jax.models.likelihoods import LIKELIHOODS, SMALLEST_SCALE
 from tests.targets import errors_off
 
 OUTPUT = np.array([-1.3, 0.2, 0.9, 0.4], np.float32)

@@ -7,10 +7,7 @@ import pytest
 from scipy import special, stats
 
 from ais_jax.annealing.path import evaluate
-from ais_jax.models import (
-    latent,
-    networks,
-)
+from ais_jax.models import latent, networks
 from tests.targets import errors_off, shaken
 
 X = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ais_jax.annealing.hmc import (
-    hmc_step,
-    leapfrog,
-)
+from ais_jax.annealing.hmc import hmc_step, leapfrog
 from ais_jax.annealing.path import evaluate
 from ais_jax.evidence import log_z as evaluation
 from ais_jax.evidence.plan import Plan

@@ -11,10 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ais_jax import (
-    estimators,
-    schedules,
-)
+from ais_jax import estimators, schedules
 from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.batching import chain_keys
 from ais_jax.training import losses
@@ -227,10 +224,7 @@ def test_theta_gradient_is_the_weighted_sum(name):
     w = np.exp(np.float64(samples.log_w))
     weight, bias = map(np.float64, THETA)
     residuals = (np.float64(X) - weight * samples.z - bias) / 0.7**2
-    by_hand = (
-        (w / w.sum()) @ (residuals * samples.z),
-        (w / w.sum()) @ residuals,
-    )
+    by_hand = ((w / w.sum()) @ (residuals * samples.z), (w / w.sum()) @ residuals)
     gradient = partial(theta_gradient, estimators.make(name, LINEAR))
     _, grad = jax.jit(gradient)(THETA, X, samples)
     for ours, expected in zip(grad, by_hand):
@@ -465,10 +459,7 @@ def test_betas_take_the_place_of_a_schedules_name():
 
 @pytest.mark.parametrize(
     ("betas", "message"),
-    [
-        ([0.0, 1.0], "num_temperatures=3"),
-        ([0.0, 0.6, 0.4, 1.0], r"betas\[1\]=0.6"),
-    ],
+    [([0.0, 1.0], "num_temperatures=3"), ([0.0, 0.6, 0.4, 1.0], r"betas\[1\]=0.6")],
 )
 def test_betas_that_do_not_fit_are_refused(betas, message):
     with pytest.raises(ValueError, match=message):

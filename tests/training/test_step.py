@@ -10,13 +10,7 @@ import optax
 import pytest
 from flax.training import train_state
 
-from ais_jax import (
-    batching,
-    epochs,
-    estimators,
-    optimizers,
-    training,
-)
+from ais_jax import batching, epochs, estimators, optimizers, training
 from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training import losses

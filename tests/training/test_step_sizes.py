@@ -4,11 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ais_jax.training.step_sizes import (
-    StepSizeRule,
-    check_rule,
-    update_step_sizes,
-)
+from ais_jax.training.step_sizes import StepSizeRule, check_rule, update_step_sizes
 
 
 def test_step_sizes_grow_from_the_target_on_and_shrink_below_it():

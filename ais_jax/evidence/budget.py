@@ -92,8 +92,8 @@ def check_limits(limits: Limits, num_chains: int) -> Limits:
     return limits
 
 
-def check_traced(error: float | None, num_temperatures: int | None) -> None:
-    """Refuses what the host would have to decide, under `jit` or `vmap`.
+def check_traced(error: float | None, num_temperatures: int | None) -> int:
+    """The number of temperatures, under `jit` or `vmap` where the host decides nothing.
 
     Raises:
         ValueError: for a wanted error, or for temperatures that are left open.
@@ -103,6 +103,7 @@ def check_traced(error: float | None, num_temperatures: int | None) -> None:
             f"error={error} and num_temperatures={num_temperatures}: under jit or vmap "
             "give num_temperatures and no error"
         )
+    return num_temperatures
 
 
 class Task(NamedTuple):

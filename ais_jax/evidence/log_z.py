@@ -41,6 +41,7 @@ from ais_jax.evidence.plan import (
     DEFAULT_TARGET,
     DEFAULT_TRANSITION,
     Plan,
+    check_data,
     check_plan,
     from_base_of,
     scale_of_moves,
@@ -106,9 +107,10 @@ def estimate_log_z(
     lookup("mass_matrix", mass_matrix, MASS_MATRICES)
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
+    check_data("data", path, data)
     if is_traced((key, data)):
-        check_traced(error, num_temperatures)
-        path = path if data is None else path(data)
+        num_temperatures = check_traced(error, num_temperatures)
+        path = path if isinstance(path, AnnealingPath) else path(data)
         pilot_key, key = jax.random.split(key)
         plan = tune(
             pilot_key,
@@ -122,7 +124,9 @@ def estimate_log_z(
         error = DEFAULT_ERROR
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(check_limits(limits, num_chains), num_chains, progress)
-    path_fn, x = (as_function(path), jnp.zeros(())) if data is None else (path, data)
+    if isinstance(path, AnnealingPath):
+        path, data = as_function(path), jnp.zeros(())
+    path_fn, x = path, data
     user_path = path_fn(x)
     unflatten, eps = flatten(key, user_path)[1], spacing_of_numbers(key, user_path)
     flat_fn = flat_paths(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))

@@ -49,7 +49,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["ais_jax", "ais_jax.*"]),
+    packages=find_packages(include=["ais_jax*", "configs*", "experiments*"]),
     package_data={"ais_jax": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=LIBRARY,

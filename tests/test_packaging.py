@@ -1,4 +1,4 @@
-"""The library works where the extra `experiments` is not installed."""
+"""What is installed works elsewhere, and the library without its extras."""
 
 import os
 import re
@@ -78,3 +78,25 @@ from ais_jax import estimate_log_z, from_numpyro
 print(sorted({"flax", "optax", "numpyro"} & sys.modules.keys()))
 """
     assert run_hidden(code, tmp_path).stdout == "[]\n"
+
+
+def test_programs_and_configs_are_installed_and_start_from_any_folder(tmp_path):
+    """As `pip install .` copies the packages; a bad setting shows the config read."""
+    built, elsewhere = tmp_path / "built", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", built]
+    subprocess.run(build, cwd=ROOT, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(built)}
+    program = ["-m", "experiments.main", "--config=configs/digits.py"]
+    for arguments, said in (
+        (["-c", "from experiments import load_run; load_run('r')"], "holds no run"),
+        ([*program, "--config.num_epochs=0"], "num_epochs=0"),
+    ):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert said in done.stderr.splitlines()[-1]

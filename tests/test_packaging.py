@@ -2,27 +2,28 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import setuptools
+
+import ais_jax
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = re.search(
     r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
 )[1]
-HIDDEN = (  # what the library's requirements do not bring by themselves, and the rest
-    *("PIL", "array_record", "importlib_resources", "matplotlib", "ml_collections"),
-    *("pandas", "pooch", "sklearn", "tabulate", "tensorboardX", "tensorflow_datasets"),
-    *(
-        "tqdm",
-        "benchmarks",
-        "configs",
-        "experiments",
-        "beartype",
-        "blackjax",
-        "numpyro",
-    ),
-)
+NOT_REQUIRED = """
+    PIL array_record importlib_resources matplotlib ml_collections pandas pooch sklearn
+    tabulate tensorboardX tensorflow_datasets tqdm beartype blackjax numpyro
+    benchmarks configs experiments
+"""  # what the library's requirements do not bring, and the checkout's other folders
+HIDDEN = NOT_REQUIRED.split()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 HIDE = f"""
 import sys
 
@@ -68,7 +69,7 @@ def test_what_is_hidden_cannot_be_imported(tmp_path):
         f"    print(error.name)\n"
         for name in HIDDEN
     )
-    assert run_hidden(code, tmp_path).stdout.split() == list(HIDDEN)
+    assert run_hidden(code, tmp_path).stdout.split() == HIDDEN
 
 
 def test_log_z_needs_neither_flax_nor_optax(tmp_path):
@@ -81,11 +82,15 @@ print(sorted({"flax", "optax", "numpyro"} & sys.modules.keys()))
 
 
 def test_programs_and_configs_are_installed_and_start_from_any_folder(tmp_path):
-    """As `pip install .` copies the packages; a bad setting shows the config read."""
+    """From a copy of the packages that are installed; a bad setting of a config."""
     built, elsewhere = tmp_path / "built", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", built]
-    subprocess.run(build, cwd=ROOT, check=True)
+    chosen = PYPROJECT["tool"]["setuptools"]["packages"]["find"]
+    for package in setuptools.find_packages(ROOT, **chosen):
+        folder = built / package.replace(".", "/")
+        folder.mkdir(parents=True)
+        for file in (ROOT / folder.relative_to(built)).glob("*.py"):
+            shutil.copy(file, folder)
     environment = {**os.environ, "PYTHONPATH": str(built)}
     program = ["-m", "experiments.main", "--config=configs/digits.py"]
     for arguments, said in (
@@ -100,3 +105,15 @@ def test_programs_and_configs_are_installed_and_start_from_any_folder(tmp_path):
             text=True,
         )
         assert said in done.stderr.splitlines()[-1]
+
+
+def test_extras_ask_for_extras_that_there_are():
+    extras = PROJECT["optional-dependencies"]
+    wanted = [re.fullmatch(r"ais_jax\[(.+)\]", r) for rs in extras.values() for r in rs]
+    names = {name for match in wanted if match for name in match[1].split(",")}
+    assert names and names <= extras.keys()
+
+
+def test_the_citation_names_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {ais_jax.__version__}\n" in citation

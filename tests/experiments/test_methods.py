@@ -26,7 +26,7 @@ def run(folder, log_p, whole=None, seed=0, cost=100, num_examples=1000, **estima
             "seed": seed,
             "estimator": settings | estimator,
             "optimizer": {"name": "adam", "learning_rate": [1e-3]},
-            "evaluation": {"subset": subset},
+            "evaluation": {"subset": subset, "seed": 0},
         },
         "replicates": [{"test": test} for test in tests],
         **{"epochs": 10, "steps": 10, "gradient_evaluations": cost},

@@ -24,6 +24,10 @@ machine. An estimator has those of `estimator` that it reads.
 | name | default | what it is | what it may be |
 |---|---|---|---|
 """
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
+BREAK = re.compile(
+    r" (?=[±=<] ?[-\d])|(?<=[±=<]) (?=[-\d])|(?<=\d) (?=(?:s|ms|h|min|MiB|GiB|nats)\b)"
+)
 CELL = re.compile(r"^# %%(?P<kind> \[markdown\])?[^\n]*\n", re.MULTILINE)
 
 
@@ -43,7 +47,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Turns links that leave `docs/` into links within the site."""
+    """Turns links that leave `docs/` into links within the site.
+
+    In tables a number keeps its error and its unit on one line.
+    """
     uri = page.file.src_uri
     sources = {target: source for source, target in PAGES.items()}
     folder = (ROOT / sources.get(uri, f"docs/{uri}")).parent
@@ -69,6 +76,7 @@ def on_page_markdown(markdown, page, config, files):
     def image(match):
         return match[1] + (target(match[2]) or match[2]) + match[3]
 
+    markdown = ROW.sub(lambda row: BREAK.sub("\u00a0", row[0]), markdown)
     return IMAGE.sub(image, LINK.sub(link, markdown))
 
 

@@ -28,6 +28,7 @@ ROW = re.compile(r"^\|.*$", re.MULTILINE)
 BREAK = re.compile(
     r" (?=[±=<] ?[-\d])|(?<=[±=<]) (?=[-\d])|(?<=\d) (?=(?:s|ms|h|min|MiB|GiB|nats)\b)"
 )
+EXPONENT = re.compile(r"(?<=\de-)(?=\d)")
 CELL = re.compile(r"^# %%(?P<kind> \[markdown\])?[^\n]*\n", re.MULTILINE)
 
 
@@ -47,10 +48,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Turns links that leave `docs/` into links within the site.
-
-    In tables a number keeps its error and its unit on one line.
-    """
+    """Turns links that leave `docs/` into links within the site."""
     uri = page.file.src_uri
     sources = {target: source for source, target in PAGES.items()}
     folder = (ROOT / sources.get(uri, f"docs/{uri}")).parent
@@ -76,8 +74,18 @@ def on_page_markdown(markdown, page, config, files):
     def image(match):
         return match[1] + (target(match[2]) or match[2]) + match[3]
 
-    markdown = ROW.sub(lambda row: BREAK.sub("\u00a0", row[0]), markdown)
+    markdown = ROW.sub(lambda row: unbroken(row[0]), markdown)
     return IMAGE.sub(image, LINK.sub(link, markdown))
+
+
+def unbroken(row):
+    """A table's row whose numbers keep their exponent, error and unit on one line."""
+    text, *rest = row.split("`", 1)
+    text = EXPONENT.sub("\u2060", BREAK.sub("\u00a0", text))
+    if not rest:
+        return text
+    code, _, after = rest[0].partition("`")  # code is to be copied: left as it is
+    return f"{text}`{code}`{unbroken(after)}"
 
 
 def outside_pictures(docs):

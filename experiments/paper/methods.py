@@ -38,7 +38,7 @@ class Measured(NamedTuple):
     epochs: float
     gradient_evaluations: int
     log_p: float
-    error: float  # of the mean over seeds, or of one seed among seeds
+    error: float  # standard error over seeds; one seed has theirs
 
 
 def draw(runs: list[Run], out: Path) -> list[str]:
@@ -183,7 +183,7 @@ def _line(axes: Any, members: list[Measured], style: dict[str, str]) -> None:
     is_over_k = len({point.num_samples for point in members}) > 1
     for point in members:
         text = f"K = {point.num_samples}" if is_over_k else f"{point.epochs:g} epochs"
-        above = point.method == "MH-HMC"  # which has AIS's cost, and log p(x) near it
+        above = point.method == "MH-HMC"  # AIS stands close below
         place = {"xytext": (5, 5 if above else -11), "textcoords": "offset points"}
         xy = (point.gradient_evaluations, point.log_p)
         axes.annotate(text, xy, **place, fontsize=7.5, color=style["color"])

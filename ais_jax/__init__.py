@@ -101,7 +101,7 @@ __all__ = [
     "tune_examples",
     "wide_path",
 ]
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,9 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=EXAMPLES.get)
 def test_examples_run_as_printed(code, capsys):
-    if "import blackjax" in code:
-        pytest.importorskip("blackjax", reason="the extra bench is not installed")
+    for name, extra in (("blackjax", "bench"), ("equinox", "test")):
+        if f"import {name}" in code:
+            pytest.importorskip(name, reason=f"the extra {extra} is not installed")
     exec(compile(code, "example", "exec"), {})
     assert "nan" not in capsys.readouterr().out
 

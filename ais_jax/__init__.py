@@ -14,7 +14,10 @@ from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.proposals import WeightedSamples, annealed, importance, resample
 from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
 from ais_jax.evidence.bounded import bounded
+from ais_jax.evidence.bridge import BridgeEstimate
+from ais_jax.evidence.comparison import Comparison, compare
 from ais_jax.evidence.estimates import Bounds, LogNormalizer
+from ais_jax.evidence.from_draws import log_z_from_draws
 from ais_jax.evidence.log_z import (
     bidirectional_bounds,
     estimate_log_z,
@@ -61,6 +64,8 @@ __all__ = [
     "AISResult",
     "AnnealingPath",
     "Bounds",
+    "BridgeEstimate",
+    "Comparison",
     "Distribution",
     "Estimator",
     "HMCInfo",
@@ -75,6 +80,7 @@ __all__ = [
     "bernoulli_model",
     "bidirectional_bounds",
     "bounded",
+    "compare",
     "epochs",
     "estimate_log_z",
     "estimators",
@@ -86,6 +92,7 @@ __all__ = [
     "latent_model",
     "likelihoods",
     "log_normalizer",
+    "log_z_from_draws",
     "optimizers",
     "posterior_path",
     "prior_path",

@@ -26,6 +26,7 @@ from ais_jax.evidence.log_z import (
 )
 from ais_jax.evidence.numpyro_models import from_numpyro
 from ais_jax.evidence.plan import Plan, resample_plan, tune, tune_examples
+from ais_jax.evidence.pymc_models import from_pymc
 
 if TYPE_CHECKING:
     from ais_jax import training
@@ -86,6 +87,7 @@ __all__ = [
     "estimators",
     "evaluate",
     "from_numpyro",
+    "from_pymc",
     "hmc_step",
     "importance",
     "importance_log_weights",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from ais_jax.annealing import proposals, schedules
 from ais_jax.annealing.hmc import hmc_step
@@ -29,7 +29,7 @@ from ais_jax.training.losses import (
     stl_loss,
     theta_gradient,
 )
-from ais_jax.types import Params, Scalar
+from ais_jax.types import AnyArray, Params, Scalar
 
 
 class Estimator(NamedTuple):
@@ -98,7 +98,7 @@ def ais(
     num_samples: int = 1,
     num_temperatures: int = 5,
     num_leapfrog: int = 5,
-    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence = "linear",
+    schedule: str | Float[AnyArray, "T_plus_1"] | Sequence = "linear",
     final_moves: int = 1,
     weighting: str = "importance",
     hmc_scale: str = "unit",

@@ -94,7 +94,7 @@ def resolve(config: ConfigDict) -> Settings:
 def _check_by_building(settings):
     """Gives the settings to what reads them, which refuses what it cannot use."""
     with _section("model"):
-        factory.check(settings.factory)
+        factory.check(settings.factory, settings.dataset)
         model = build.build_model(settings._replace(factory=""), (8, 8))
     with _section("estimator"):
         build.build_estimator(settings, model)

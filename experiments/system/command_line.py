@@ -86,6 +86,8 @@ def load_config():
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"--config cannot be read: {reason}") from error
+    folder = Path(flags.FLAGS["config"].config_filename).absolute().parent
+    sys.path.append(str(folder))  # of modules that the config may name
     return flags.FLAGS.config
 
 
@@ -152,7 +154,7 @@ def _end_at_full_disk():
 def _parse(argv):
     """Parses the flags; what a config file raises ends in one line too."""
     try:
-        return flags.FLAGS([_at_home(argument) for argument in argv])
+        return flags.FLAGS([_in_place(argument) for argument in argv])
     except SystemExit:
         sys.exit(0)  # --help has been printed
     except (AttributeError, KeyError) as error:
@@ -164,14 +166,20 @@ def _parse(argv):
         return _fail(f"--config: {type(error).__name__}: {error}", 2)
 
 
-def _at_home(argument):
-    """A flag --NAME=~/PATH with its home folder, which a shell does not fill in there.
+def _in_place(argument):
+    """A flag whose file is found: ~ in its home, a config where it is installed.
 
-    Settings of a config are paths for those who read them.
+    A shell does not fill in a home folder after the =. Settings of a config are paths
+    for those who read them.
     """
     name, equals, value = argument.partition("=")
-    is_path = re.match(r"-(?!-?config\.)", name) and value.startswith("~")
-    return f"{name}{equals}{files.user_path(value)}" if is_path else argument
+    if re.fullmatch("--?config", name):
+        path = Path(value.partition(":")[0])
+        if path.parent == Path("configs") and not path.exists():
+            value = CONFIGS.parent / value
+    if re.match(r"-(?!-?config\.)", name) and str(value).startswith("~"):
+        value = files.user_path(value)
+    return f"{name}{equals}{value}"
 
 
 def _fail(message, status):

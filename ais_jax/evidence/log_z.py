@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.ais import AISResult, anneal_both_ways, anneal_chains
+from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.loop import cloud_size
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
-from ais_jax.batching import chain_keys
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import derivatives
 from ais_jax.evidence.base import fit_clouds
+from ais_jax.evidence.both_ways import anneal_from_both_ends, starts
 from ais_jax.evidence.budget import (
     LONG,
     SHORTER,
@@ -225,14 +224,8 @@ def bidirectional_bounds(
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, z_target, plan):
         flat = from_base_of(plan, path)
-        forward_key, reverse_key = jax.random.split(key)
-        z0, keys = _starts(forward_key, flat, num_chains, transition)
-        keys = jnp.stack([keys, chain_keys(reverse_key, num_chains)])
         ends = jnp.broadcast_to(z_target, (num_chains, *z_target.shape))
-        scale = scale_of_moves(plan)
-        both = anneal_both_ways(
-            keys, flat, z0, ends, plan.betas, plan.step_sizes, transition, scale
-        )
+        both = anneal_from_both_ends(key, flat, ends, plan, transition)
         low, high = (summarize(way.log_w) for way in both)
         return Bounds(low.log_z, -high.log_z, low.standard_error, high.standard_error)
 
@@ -268,20 +261,9 @@ def _path_of(path, data):
     return path if isinstance(path, AnnealingPath) else path(data)
 
 
-def _starts(key, path, num_chains, transition):
-    """Draws from the base for K chains, and the keys of the chains that start there."""
-    size = cloud_size(path, key, transition)
-    keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
-
-    def draw(key):
-        return jax.vmap(path.sample_base)(chain_keys(key, size))
-
-    return jax.vmap(draw)(keys[:, 0]), keys[:, 1]
-
-
 def _forward(key, path, plan, num_chains, transition, resample_below):
     """K chains from the base."""
-    z0, keys = _starts(key, path, num_chains, transition)
+    z0, keys = starts(key, path, num_chains, transition)
     return anneal_chains(
         keys,
         path,

@@ -72,7 +72,7 @@ def annealed(
     Args:
         betas: rising from 0 to 1; each 1 after the first is a further move on the
             target, which leaves the weight as it is.
-        transition: as for `ais.anneal`.
+        transition: makes the moves, such as `hmc_step` with its `num_leapfrog` bound.
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
         average: a chain's samples: 'end', where it ends, or 'points', those of its last

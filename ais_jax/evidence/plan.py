@@ -21,6 +21,7 @@ from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
+from ais_jax.evidence.derivatives import stopped
 from ais_jax.evidence.mass_matrix import MASS_MATRICES
 from ais_jax.evidence.positions import flatten
 from ais_jax.evidence.spacing import interpolate, place
@@ -173,7 +174,7 @@ def tune_examples(
         pilot = pilots.find_pilot(key, problem, fixed, num, num_rounds)
         return make_plan(pilot, num_temperatures, fixed)
 
-    return run(key, xs)
+    return stopped(run, key, xs)
 
 
 def check_data(

@@ -122,25 +122,25 @@ def estimate_log_z(
         error = DEFAULT_ERROR
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(check_limits(limits, num_chains), num_chains, progress)
-    path_fn, x = (as_function(path), jnp.zeros(())) if data is None else (path, data)
+    path_fn, x = as_function(path) if data is None else (path, data)
     user_path = path_fn(x)
-    unflatten, eps = flatten(key, user_path)[1], spacing_of_numbers(key, user_path)
+    flatten(key, user_path)  # checks it
+    eps = spacing_of_numbers(key, user_path)
     flat_fn = flat_paths(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
-    pilot_key, base_key, key = jax.random.split(key, 3)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
     task = Task(programs(flat_fn, *settings), x)
-    found = find(meter, task, pilot_key, can_refit=fit_base)
+    found = find(meter, task, key, can_refit=fit_base)
     if fit_base and found.length > LONG:
         base = fit_clouds(found.clouds)
         programs_near = programs(fitted_paths(flat_fn), *settings)
         near = Task(programs_near, (x, base), base)
-        nearer = find(meter, near, base_key)
+        nearer = find(meter, near, key)
         if nearer.length < SHORTER * found.length:
             task, found = near, nearer
         else:
-            found = find(meter, task, pilot_key, found)
+            found = find(meter, task, key, found)
     *_, result = search(meter, task, found, key, eps)
-    return result._replace(z=jax.vmap(unflatten)(result.z))
+    return result
 
 
 def log_normalizer(

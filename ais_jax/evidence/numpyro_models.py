@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ais_jax.annealing.path import AnnealingPath, Coordinates, PathOfData
+from ais_jax.types import is_traced
 
 KEPT = 32  # models whose programs are kept
 
@@ -73,11 +74,14 @@ def _split(model, args, kwargs):
     leaves, tree = jax.tree.flatten((args, kwargs), is_leaf=lambda a: a is None)
     arrays = [a for a in leaves if _is_data(a)]
     rest = tuple(None if _is_data(a) else (type(a), a) for a in leaves)
+    whole = _Family(model, lambda _: (args, kwargs)), []
+    if is_traced(arrays):
+        return whole
     try:
         family = _family(model, tree, rest)
         jax.eval_shape(partial(_at_a_draw, _path_of(family, ())), arrays)
     except (TypeError, IndexError):
-        return _Family(model, lambda _: (args, kwargs)), []
+        return whole
     return family, arrays
 
 

@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
     """K chains at the target, on the host."""
 
     log_w: Float[np.ndarray, "K"]
-    z: PyTree[Float[np.ndarray, "K ..."]]
+    z: Float[np.ndarray, "K D"]
     accept_prob: Float[np.ndarray, "M K"]
     increments: Float[np.ndarray, "T K"]
     is_unsound: Bool[np.ndarray, "K"]
@@ -48,14 +48,17 @@ def run_chunk(
     programs, x, pilot = task.programs, task.x, found.pilot
     places = np.int32(num), np.int32(number)
     chains, memory = programs.begin(x, key, CHAINS, places, pilot)
-    parts = []
-    for first in range(0, num, SEGMENT):
+    parts, first = [], 0
+    while True:
         steering = steer(pilot, is_pilot=False, num=num, first=first)
         advanced = programs.advance(x, chains, memory, steering)
         chains, size = advanced.chains, min(SEGMENT, num - first)
         part = steering.moves, advanced.accept_prob[:, 0], advanced.increments[:, 0]
         parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], part))
         meter.pay(f"chains at T = {num}{task.name}", min(size, num - 1 - first))
+        first += SEGMENT
+        if first >= num:
+            break
     moves, accept_prob, increments = jax.tree.map(lambda *a: np.concatenate(a), *parts)
     ends = jax.tree.map(lambda a: a[0], jax.device_get(chains._replace(keys=())))
     points = jax.tree.map(lambda a: a[:, 0], ends.clouds.points)
@@ -64,7 +67,7 @@ def run_chunk(
     values = np.stack([points.log_target, points.log_base])
     return Chunk(
         log_w=ends.log_w + ends.lost,
-        z=jax.device_get(programs.to_user(x, points.z)),
+        z=points.z,
         accept_prob=accept_prob[:-1],
         increments=increments,
         is_unsound=ends.is_unsound,
@@ -121,6 +124,13 @@ def search(
         meter.expect(num * (wanted - len(chunks)))
 
 
+def user_positions(task: Task, z: Float[np.ndarray, "N D"], num_chains: int) -> PyTree:
+    """Flat positions in the user's coordinates, K at a time as all is compiled."""
+    blocks = np.split(z, len(z) // num_chains)
+    found = [jax.device_get(task.programs.to_user(task.x, block)) for block in blocks]
+    return jax.tree.map(lambda *a: np.concatenate(a), *found)
+
+
 def merge(
     chunks: list[Chunk], meter: Meter, eps: float, before: LogNormalizer | None
 ) -> LogNormalizer:
@@ -146,7 +156,7 @@ def merge(
         standard_error=error.astype(log_w.dtype),
         ess=summary.ess,
         log_w=log_w,
-        z=jax.tree.map(lambda *a: np.concatenate(a), *[c.z for c in chunks]),
+        z=join("z"),
         accept_prob=accept_prob[:, is_counted].mean(axis=1),
         increment_variance=np.where(is_counted, increments, 0.0)[:, is_counted].var(1),
         pareto_k=summary.pareto_k,
@@ -168,7 +178,7 @@ def is_rough_result(result: LogNormalizer) -> bool:
     return bool(
         result.ess < SMALLEST_SHARE * num_live
         or _disagreement(result.log_w) > 0.0
-        or right_skew(result.log_w) > LARGEST_SKEW
+        or right_skew(np.asarray(result.log_w)) > LARGEST_SKEW
         or result.shift > LARGEST_SHIFT
     )
 

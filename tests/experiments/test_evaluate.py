@@ -129,6 +129,25 @@ def test_the_rest_of_the_test_set_is_told_from_the_elbo_of_every_image(evaluated
     assert row["log_p_all"] == pytest.approx(mean)
 
 
+def test_bounds_are_of_fewer_temperatures_on_each_lower_rung(evaluated):
+    """A ladder of T / 8 to T, of the same pairs and keys: no two are the same."""
+    (part,) = read_json(evaluated / "results.json")["replicates"]
+    bounds = part["bidirectional"]
+    assert len(set(bounds["lower"])) == len(bounds["num_temperatures"]) == 4
+    assert bounds["gap"][0] > bounds["gap"][-1]
+
+
+def test_the_pilot_does_not_see_test_images(evaluated):
+    settings = resolve(make_config(**EVALUATION))
+    run, dataset = launch.open_run(settings, evaluated)
+    others = dataset._replace(test=1.0 - dataset.test)
+    plans = [
+        Evaluator(run, d, settings.evaluation).tune(run.params)
+        for d in (dataset, others)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *plans)
+
+
 def test_the_first_images_are_evaluated_where_that_is_asked_for(workdir, cache):
     results, found = evaluate_again(workdir, cache, **{"evaluation.subset": "first"})
     test = results["replicates"][0]["test"]

@@ -16,7 +16,8 @@ from ais_jax.models import networks
 from configs import default, presets
 from experiments.data.dataset import Dataset, in_units
 from experiments.evaluate import decoder, loaded
-from experiments.run import export, train
+from experiments.run import export, parameters, train
+from experiments.run.checkpoint import Checkpointer
 from experiments.run.folder import claim
 from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
@@ -128,6 +129,26 @@ def test_log_likelihoods_agree_with_quadrature(run):
         exact = jax.nn.logsumexp(log_joint(image)) + area
         error = max(table["standard_error"][i], 0.02)
         assert abs(table["log_p"][i] - exact) < 5 * error
+
+
+def test_the_same_image_in_other_places_has_chains_of_its_own(run):
+    """Their numbers agree within their errors, and are not the same."""
+    x = np.repeat(np.round(run.sample(1, 1)), 6, axis=0)
+    table = run.log_likelihood(x, preset="quick")
+    assert table["log_p"].nunique() == 6
+    assert np.all(abs(table["log_p"].diff()[1:]) < 10 * table["standard_error"].max())
+
+
+def test_a_kept_average_of_theta_is_what_is_evaluated(tmp_path):
+    config, dataset = arrays_config(training__average_decay=0.9)
+    setup, _ = open_training(resolve(config), tmp_path, dataset=dataset)
+    state = train.initial_state(setup)
+    state = state.replace(average=jax.tree.map(lambda a: a + 1.0, state.average))
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        checkpointer.save(0, state)
+    _, found = parameters.read(tmp_path, setup.model, setup.mesh)
+    same = lambda a, b: np.testing.assert_array_equal(a[0], b)
+    jax.tree.map(same, (state.average, state.inference.params), found[0])
 
 
 def test_a_preset_replaces_the_runs_evaluation(run):

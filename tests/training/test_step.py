@@ -136,6 +136,12 @@ def test_a_step_is_algorithm_1(ais_run, small_model, images):
     assert state.step == 1
 
 
+def test_theta_and_phi_start_at_their_own_rates(ais_run, small_model):
+    key, estimator = jax.random.key(0), ais_run.estimator
+    state = first_state(key, small_model, estimator, (0.1, 0.03))
+    assert_trees_close(state, at_rates(ais_run.state, 0.1, 0.03))
+
+
 def test_step_sizes_follow_the_acceptance_at_each_temperature(ais_run, images):
     """Large steps shrink and small ones grow, each by its own acceptance."""
     state = ais_run.state.replace(step_sizes=jnp.array([0.29, 2.5]))

@@ -147,7 +147,8 @@ def measure(path, methods, names):
 
 def numbers(rows, column):
     """A column as numbers; NaN where there is none."""
-    return np.array([float(row.get(column) or "nan") for row in rows])
+    values = [row.get(column, "") for row in rows]
+    return np.array([float("nan" if value == "" else value) for value in values])
 
 
 def summarize(rows):
@@ -157,12 +158,12 @@ def summarize(rows):
     is_found, is_quiet = np.isfinite(off), warned == 0
     is_covered = np.abs(off) <= 3.0 * np.hypot(error, 0.01)
     return {
-        "rms": np.sqrt(np.mean(off[is_found] ** 2)) if is_found.any() else np.nan,
+        "rms": float(np.sqrt(np.mean(off[is_found] ** 2))) if any(is_found) else np.nan,
         "within 3 s.e.": f"{np.sum(is_covered)}/{len(rows)}",
         "no warning": f"{np.sum(is_quiet)}/{len(rows)}",
         "silently wrong": int(np.sum(is_quiet & ~is_covered)),
         "evaluations": float(np.nanmedian(numbers(rows, "evaluations"))),
-        "first s": seconds[0],
+        "first s": float(seconds[0]),
         "later s": float(np.median(seconds[1:])),
     }
 

@@ -186,16 +186,14 @@ def is_rough_result(result: LogNormalizer) -> bool:
 def _disagreement(log_w):
     """Half the distance of the halves, where their errors do not explain it; else 0."""
     num = len(log_w) // 2
-    centre = np.max(log_w, where=np.isfinite(log_w), initial=-np.inf)
-    halves = [
-        np.exp(half - centre, dtype=float) for half in (log_w[:num], log_w[-num:])
-    ]
+    w = np.exp(log_w - max(log_w.max(), np.finfo(log_w.dtype).min), dtype=float)
+    halves = w[:num], w[-num:]
     if not all(half.any() for half in halves):
         return 0.0
-    one, two = (np.log(half.mean()) for half in halves)
+    distance = abs(np.log(halves[0].mean() / halves[1].mean()))
     errors = [half.std() / half.mean() for half in halves]
     error = math.hypot(*errors) / math.sqrt(num)
-    return 0.5 * abs(one - two) if abs(one - two) > DISAGREEMENT * error else 0.0
+    return 0.5 * distance if distance > DISAGREEMENT * error else 0.0
 
 
 def _more(result, num_chunks, error):

@@ -109,7 +109,9 @@ _SECTIONS = {
     },
     "sharding": {
         "data": Setting(int, "devices of a batch; CPU: cores, else 1", Range(1)),
-        "replicate": Setting(int, "devices of the replicates; likewise", Range(1)),
+        "replicate": Setting(
+            int, "devices of the replicates; CPU: cores, else 1", Range(1)
+        ),
     },
     "evaluation": {
         "preset": Setting("standard", "of every None here", tuple(presets.EVALUATION)),

@@ -25,6 +25,12 @@ NEEDS_FLAX = {"models", "training"}  # these alone import Flax and Optax
 LIBRARIES = {"jax", "numpy", "jaxtyping"}
 FLAX = {"flax", "optax"}
 NUMPYRO = {"complements", "numpyro_runs", "priors"}  # imported where they are called
+OF_EXTRAS = {  # what files import within functions
+    "arviz_objects": {"arviz", "arviz_base"},
+    "budget": {"time"},
+    "comparison": {"matplotlib", "pandas"},
+    "pymc_models": {"pymc", "pytensor"},
+}
 STANDARD = {
     "collections",
     "copy",
@@ -80,8 +86,7 @@ def test_the_ground_imports_itself_alone():
 def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
     extras = {"numpyro"} if source.stem in NUMPYRO else set()
-    if source.stem == "budget":  # of seconds
-        extras = extras | {"time"}
+    extras = extras | OF_EXTRAS.get(source.stem, set())
     if source.parent.name in NEEDS_FLAX:
         extras = extras | FLAX
     assert roots <= LIBRARIES | STANDARD | {"ais_jax"} | extras

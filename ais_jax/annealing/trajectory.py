@@ -88,7 +88,8 @@ def _integrate(path, start, beta, step_size, num_leapfrog, place):
         turns = number == place  # now forwards, from the start again
         state = jax.tree.map(lambda a, b: jnp.where(turns, a, b), start, state)
         signed = jnp.where(number < place, -step_size, step_size)
-        return _apart(*leapfrog(path, *state, beta, signed, 1), beta)
+        point, momentum = state
+        return _apart(*leapfrog(path, point, momentum, beta, signed, 1), beta)
 
     _, others = jax.lax.scan(step, start, jnp.arange(num_leapfrog))
     return jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), others, current)

@@ -92,8 +92,8 @@ def check_limits(limits: Limits, num_chains: int) -> Limits:
     return limits
 
 
-def check_traced(error: float | None, num_temperatures: int | None) -> None:
-    """Refuses what the host would have to decide of arrays that are traced.
+def check_traced(error: float | None, num_temperatures: int | None) -> int:
+    """The number of temperatures, of traced arrays, for which the host decides nothing.
 
     Raises:
         ValueError: for a wanted error, or for temperatures that are left open.
@@ -104,6 +104,7 @@ def check_traced(error: float | None, num_temperatures: int | None) -> None:
             "give num_temperatures and no error; so too where path closes over arrays "
             "that are differentiated, or give these as data"
         )
+    return num_temperatures
 
 
 class Task(NamedTuple):

@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.ais import AISResult, anneal_both_ways, anneal_chains
+from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.loop import cloud_size
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
-from ais_jax.batching import chain_keys
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import derivatives
 from ais_jax.evidence.base import fit_clouds
+from ais_jax.evidence.both_ways import anneal_from_both_ends, starts
 from ais_jax.evidence.budget import (
     LONG,
     SHORTER,
@@ -42,6 +41,7 @@ from ais_jax.evidence.plan import (
     DEFAULT_TARGET,
     DEFAULT_TRANSITION,
     Plan,
+    check_data,
     check_plan,
     from_base_of,
     scale_of_moves,
@@ -109,10 +109,11 @@ def estimate_log_z(
     lookup("mass_matrix", mass_matrix, MASS_MATRICES)
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
+    check_data("data", path, data)
     whole, (key, x) = _path_of(path, data), derivatives.constant((key, data))
     flat, unflatten = flatten(key, whole)
     if is_traced((key, x)) or derivatives.closes_over_traced(key, _path_of(path, x)):
-        check_traced(error, num_temperatures)
+        num_temperatures = check_traced(error, num_temperatures)
         pilot_key, key = jax.random.split(key)
         settings = {"transition": transition, "mass_matrix": mass_matrix}
         plan = tune(pilot_key, whole, num_temperatures=num_temperatures, **settings)
@@ -121,9 +122,10 @@ def estimate_log_z(
         error = DEFAULT_ERROR
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(check_limits(limits, num_chains), num_chains, progress)
-    path_fn, x = (as_function(path), jnp.zeros(())) if x is None else (path, x)
+    if isinstance(path, AnnealingPath):
+        path, x = as_function(path), jnp.zeros(())
     eps = spacing_of_numbers(key, whole)
-    flat_fn = flat_paths(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    flat_fn = flat_paths(path, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
     pilot_key, base_key, key = jax.random.split(key, 3)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
     task = Task(programs(flat_fn, *settings), x)
@@ -222,14 +224,8 @@ def bidirectional_bounds(
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, z_target, plan):
         flat = from_base_of(plan, path)
-        forward_key, reverse_key = jax.random.split(key)
-        z0, keys = _starts(forward_key, flat, num_chains, transition)
-        keys = jnp.stack([keys, chain_keys(reverse_key, num_chains)])
         ends = jnp.broadcast_to(z_target, (num_chains, *z_target.shape))
-        scale = scale_of_moves(plan)
-        both = anneal_both_ways(
-            keys, flat, z0, ends, plan.betas, plan.step_sizes, transition, scale
-        )
+        both = anneal_from_both_ends(key, flat, ends, plan, transition)
         low, high = (summarize(way.log_w) for way in both)
         return Bounds(low.log_z, -high.log_z, low.standard_error, high.standard_error)
 
@@ -262,23 +258,12 @@ def importance_log_weights(
 
 
 def _path_of(path, data):
-    return path if data is None else path(data)
-
-
-def _starts(key, path, num_chains, transition):
-    """Draws from the base for K chains, and the keys of the chains that start there."""
-    size = cloud_size(path, key, transition)
-    keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
-
-    def draw(key):
-        return jax.vmap(path.sample_base)(chain_keys(key, size))
-
-    return jax.vmap(draw)(keys[:, 0]), keys[:, 1]
+    return path if isinstance(path, AnnealingPath) else path(data)
 
 
 def _forward(key, path, plan, num_chains, transition, resample_below):
     """K chains from the base."""
-    z0, keys = _starts(key, path, num_chains, transition)
+    z0, keys = starts(key, path, num_chains, transition)
     return anneal_chains(
         keys,
         path,

@@ -50,7 +50,7 @@ def bernoulli_model(
         A model with X = data_size and D = sum(latent_sizes).
 
     Raises:
-        ValueError: as `latent_model`.
+        ValueError: for settings that `latent_model` refuses.
     """
     start = None if output_bias is None else (output_bias, None)
     return latent_model((data_size,), start=start, **settings)
@@ -86,9 +86,10 @@ def latent_model(
         activation: one of `ACTIVATIONS`.
         start: what to start the decoder's output bias and log scale from
             (`Likelihood.start`); None for zeros.
-        precision: of the matrix products, one of `precision.PRECISIONS`; convolutions
+        precision: of the matrix products, one of `precision.PRECISIONS`. Convolutions
             are computed in float32.
-        force_precision: of those in the gradient that drives HMC, likewise.
+        force_precision: of the matrix products in the gradient that drives HMC, one of
+            `precision.PRECISIONS`.
 
     Returns:
         A model with D = sum(latent_sizes).
@@ -150,7 +151,7 @@ def _perceptrons(image_shape, widths, activation, output):
 
 
 def _convolutions(image_shape, channels, activation, output):
-    """Likewise, of convolutions."""
+    """The convolutions of the encoder of x, and the decoder."""
     if len(image_shape) < 2 or not channels:
         raise ValueError(
             f"network='convolution': images {image_shape} with widths={channels} "

@@ -21,7 +21,7 @@ from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
 from experiments.system.files import damaged, read_json, timestamp, write_json
 
-VERSION = 7  # of config.json, results.json and variant.json
+VERSION = 7  # config.json, results.json and variant.json have it
 
 
 def read(path: Path, *names: str) -> dict:

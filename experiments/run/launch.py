@@ -95,7 +95,7 @@ def _loaded(settings, dataset):
 @plots.optional()
 def _draw_learning_curves(workdir):
     rows = read_metrics(workdir / "metrics.jsonl") if devices.is_first() else []
-    if rows:  # none where the file of a finished run was removed
+    if rows:  # a finished run's file may be gone
         plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
 
 

@@ -25,7 +25,7 @@ from experiments.system.errors import ConfigError
 
 flatten = schema.flatten
 FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
-_WIDEST = 10**7  # of a layer
+_WIDEST = 10**7  # no layer is wider
 # A run keeps the values that these have when it begins, where its optimizer has them.
 _KEPT = {
     "b1": Range(0, 1),
@@ -44,7 +44,7 @@ _DERIVED = {
     "first_step_size": "of HMC in training",
     "step_size_rule": "a `StepSizeRule`",
     "optimizer": "theta's keyword arguments of `optimizers.make`",
-    "phi_optimizer": "likewise phi's",
+    "phi_optimizer": "phi's keyword arguments of `optimizers.make`",
     "learning_rates": "theta's and phi's of each replicate",
     "sharding": "of data and replicate; None: the machine decides",
     "evaluation": "an `Evaluation`",

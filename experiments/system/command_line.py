@@ -16,7 +16,7 @@ from experiments.system import devices, files
 from experiments.system.errors import Ended, InputError, Stopped
 from experiments.system.progress import end_of_line
 
-_ENDING = threading.Lock()  # of who ends at a full disk: never released
+_ENDING = threading.Lock()  # who ends at a full disk keeps it
 _DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
 _is_given = False  # whether the command line has --config
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -69,7 +69,7 @@ def _define_config(default):
         "~/.cache/ais_jax/xla",
         "Folder of JAX's persistent compilation cache; empty for none.",
     )
-    for name in ("config", "compile_cache"):  # so that --help lists them
+    for name in ("config", "compile_cache"):  # --help lists them then
         flag = flags.FLAGS[name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
@@ -98,7 +98,7 @@ def overrides():
 
 def _guarded(main):
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    for name in ("absl", "asyncio"):  # orbax's, whose errors are raised as well
+    for name in ("absl", "asyncio"):  # orbax raises what it logs here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("experiments").setLevel(logging.INFO)
     warnings.formatwarning = _warning_line
@@ -156,7 +156,7 @@ def _parse(argv):
     try:
         return flags.FLAGS([_in_place(argument) for argument in argv])
     except SystemExit:
-        sys.exit(0)  # after --help
+        sys.exit(0)  # --help has been printed
     except (AttributeError, KeyError) as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
         return _fail(f"unknown config setting {reason}", 2)
@@ -184,7 +184,7 @@ def _in_place(argument):
 
 def _fail(message, status):
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-    if any(line.startswith("Traceback") for line in lines):  # of a config file
+    if any(line.startswith("Traceback") for line in lines):  # a config file raised it
         lines = [re.sub(r"^[\w.]+: ", "", lines[-1])]
     devices.print_error(" ".join(lines))
     if "jax" in sys.modules:

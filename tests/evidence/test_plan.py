@@ -276,3 +276,12 @@ def test_examples_may_be_numpy_arrays():
 
     plan = tuning.tune_examples(jax.random.key(0), path, xs, num_temperatures=4)
     assert jnp.all(jnp.isfinite(plan.step_sizes))
+
+
+def test_a_path_takes_no_data_and_a_function_needs_them():
+    path, _ = normal_in_units(1.0, 0.5)
+    key, xs = jax.random.key(0), jnp.zeros((2, 1))
+    with pytest.raises(ValueError, match="data is given and path takes none"):
+        evaluation.estimate_log_z(key, path, xs)
+    with pytest.raises(ValueError, match="is a function: give xs"):
+        tuning.tune(key, lambda x: path, num_temperatures=3)

@@ -1,5 +1,6 @@
 """Trained runs as objects, as starts, on other data, with models of one's own."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -80,6 +81,12 @@ def test_a_run_has_its_config_history_and_results(run, workdir):
         assert row["gap"] == part["bidirectional"]["gap"][-1]
     assert list(run.history["step"]) == [3, 6]
     assert len(run.history["elbo"].iloc[-1]) == 2
+
+
+def test_a_run_that_is_not_evaluated_says_how(run, tmp_path):
+    other = dataclasses.replace(run, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"not evaluated: .* --mode=evaluate"):
+        _ = other.results
 
 
 def test_samples_codes_and_reconstructions_are_the_models(run):

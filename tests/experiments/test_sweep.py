@@ -77,7 +77,7 @@ def test_every_variant_follows_the_released_protocol(both):
         assert adam == variant.settings.phi_optimizer
         assert variant.settings.learning_rates == ((1e-3, 1e-3),)
         assert not config.model.data_mean_bias
-        assert config.model.widths == ((200, 200),)
+        assert variant.settings.model["widths"] == ((200, 200),)
         assert config.evaluation.preset == "paper"
         if variant.row.method != "dreg":
             assert config.estimator.preconditioner == "unit"

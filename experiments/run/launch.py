@@ -129,7 +129,7 @@ def _names(settings):
 
 
 def _check_given(settings, dataset, model):
-    """Refuses a data set, or a model, that is given and not asked for, or not given."""
+    """Refuses an argument that the config does not ask for, and one that is missing."""
     for name, said, given in (
         ("dataset", settings.dataset, dataset),
         ("model.factory", settings.factory, model),

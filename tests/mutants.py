@@ -164,8 +164,8 @@ MUTANTS = {
     ),
     "keys_that_do_not_depend_on_t": Mutant(
         "ais_jax/evidence/refine.py",
-        "jax.random.fold_in(jax.random.fold_in(key, num), len(chunks))",
-        "jax.random.fold_in(key, len(chunks))",
+        "places = np.int32(num), np.int32(number)",
+        "places = np.int32(0), np.int32(number)",
         f"{EVIDENCE}/test_refine.py -k frozen_chains",
     ),
     "the_pilots_key_for_the_estimate": Mutant(

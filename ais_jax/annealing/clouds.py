@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from ais_jax.annealing.path import AnnealingPath, Point, log_ratio
@@ -100,7 +101,8 @@ def choose(uniform: Scalar, log_w: Float[Array, "P"]) -> Int[Array, ""]:
         return jnp.zeros((), jnp.int32)
     largest = jnp.nanmax(log_w)
     log_w = jnp.where(jnp.isfinite(largest), log_w - largest, 0.0)
-    ends = jnp.cumsum(jnp.where(jnp.isnan(log_w), 0.0, jnp.exp(log_w)))
+    w = jnp.where(jnp.isnan(log_w), 0.0, jnp.exp(log_w))
+    ends = jnp.sum(jnp.where(np.tri(len(w), dtype=bool), w, 0.0), axis=1)
     place = jnp.sum(ends <= uniform * ends[-1])
     return jnp.minimum(place, len(log_w) - 1).astype(jnp.int32)
 

@@ -67,7 +67,9 @@ def leapfrog(
     # The half kicks at the ends come from gradients that the points already hold, so
     # only the L - 1 inner positions and the end are evaluated.
     momentum = momentum + scaled_back(0.5 * kick, grad_log_density(point, beta))
-    z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (point.z, momentum))
+    z = point.z
+    if num_leapfrog > 1:
+        z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (z, momentum))
     point = evaluate(path, z + scaled(kick, momentum))
     return point, momentum + scaled_back(0.5 * kick, grad_log_density(point, beta))
 

@@ -218,8 +218,8 @@ def run(
             t + 1,
             chains._replace(clouds=clouds),
             memory,
-            accept_probs.at[t].set(accept_prob),
-            increments.at[t].set(increment),
+            put(accept_probs, t, accept_prob),
+            put(increments, t, increment),
         )
 
     state = jnp.zeros((), jnp.int32), chains, memory, zeros, zeros
@@ -232,6 +232,11 @@ def finish(
     """The last increment of the weights: (chains, a point of each, the increments)."""
     _, uniform = _keys(chains.keys, num_moves)
     return _reweight(chains, delta, uniform, None, sign)
+
+
+def put(rows: Float[Array, "N ..."], i: ScalarLike, row: Array) -> Array:
+    """The rows with another i-th one; a scatter would compile more slowly."""
+    return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
 
 
 def _first(xs):
@@ -267,7 +272,7 @@ def _reweight(chains, delta, uniform, resample_below, sign):
 
     def take(points, index):
         flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), points)
-        return jax.tree.map(lambda a: a[index], flat)
+        return jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), flat)
 
     points = chains.clouds.points
     if size == 1 and resample_below is None:

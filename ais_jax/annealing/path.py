@@ -34,10 +34,12 @@ class Coordinates(NamedTuple):
     Attributes:
         constrain: the parameters at a position.
         unconstrain: the position of parameters.
+        report: the parameters and what is derived from them, or None.
     """
 
     constrain: Callable[[PyTree], PyTree]
     unconstrain: Callable[[PyTree], PyTree]
+    report: Callable[[PyTree], PyTree] | None = None
 
 
 class AnnealingPath(NamedTuple):
@@ -65,6 +67,25 @@ class AnnealingPath(NamedTuple):
     scale: Float[AnyArray, "D D"] | Float[AnyArray, "#D"] | ScalarLike = 1.0
     target_with_residuals: TargetWithResiduals | None = None
     coordinates: Coordinates | None = None
+
+
+class PathOfData(AnnealingPath):
+    """A path that a function of data gives: other data need no other program.
+
+    `_replace` makes a path that has lost both.
+    """
+
+    function: Callable[[PyTree], AnnealingPath] | None = None
+    data: PyTree = None
+
+    @classmethod
+    def of(
+        cls, function: Callable[[PyTree], AnnealingPath], data: PyTree
+    ) -> "PathOfData":
+        """The path of these data."""
+        path = cls(*function(data))
+        path.function, path.data = function, data
+        return path
 
 
 class Point(NamedTuple):

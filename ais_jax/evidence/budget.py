@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -15,7 +13,15 @@ from ais_jax.checks import check_count
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit
 from ais_jax.evidence.pilot import Pilot
-from ais_jax.evidence.sampler import Programs, Steering
+from ais_jax.evidence.sampler import (
+    NEAR_PILOT,
+    PILOT,
+    SEGMENT,
+    Programs,
+    Steering,
+    end_pass,
+    frozen_moves,
+)
 from ais_jax.types import PRNGKey
 
 FEWEST_TEMPERATURES = 64
@@ -192,24 +198,25 @@ def find(
     Args:
         meter: counts.
         task: the path.
-        key: of the pilot.
+        key: of the call.
         found: by the first pass, where that is made already.
         can_refit: whether the first pass is enough where the path is long, since a base
             will be fitted to it.
     """
     pilot, num, i = (None, 0, 0) if found is None else (found.pilot, found.num, 1)
     while True:
-        chains = task.programs.begin(task.x, jax.random.fold_in(key, i))
         if pilot is None:
-            pilot = task.programs.blank(task.x, chains)
-        memory = task.programs.prepare(task.x, pilot, chains)
+            pilot = task.programs.blank(task.x)
+        part = PILOT if task.base is None else NEAR_PILOT
+        places = np.int32(i), np.int32(0)
+        chains, memory = task.programs.begin(task.x, key, part, places, pilot)
         steering = steer(pilot, is_pilot=True, is_first=i == 0)
         advanced = task.programs.advance(task.x, chains, memory, steering)
         done = int(advanced.memory.i)
         meter.pay(f"pilot{task.name}", done * (pilots.MOVES if i == 0 else 1))
         num = num or int(np.clip(2 * done, 8, 64))
-        pilot, error, length = task.programs.end_pass(
-            advanced.memory, pilot, steering.is_first, jnp.int32(num)
+        pilot, error, length = end_pass(
+            advanced.memory, pilot, steering.is_first, np.int32(num)
         )
         found = Found(pilot, num, float(length), advanced.chains.clouds)
         is_long = can_refit and i == 0 and found.length > LONG
@@ -228,12 +235,14 @@ def steer(
     first: int = 0,
 ) -> Steering:
     """`Steering` of numbers of the host."""
+    most = len(pilot.density) * pilots.MOVES
     return Steering(
-        jnp.asarray(is_pilot),
-        jnp.asarray(is_first),
+        np.bool_(is_pilot),
+        np.bool_(is_first),
         pilot,
-        jnp.int32(num),
-        jnp.int32(first),
+        frozen_moves(pilot, np.int32(num), np.int32(first)),
+        np.int32(first),
+        np.int32(most if is_pilot else min(num - first, SEGMENT)),
     )
 
 

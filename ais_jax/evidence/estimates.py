@@ -1,6 +1,5 @@
 """What an estimate of log Z says: its numbers, and what its numbers cannot tell."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
+from ais_jax.checks import check_count
 from ais_jax.evidence.plan import Plan
+from ais_jax.evidence.reports import LARGEST_K, SMALLEST_ESS, report, table, warnings_of
 from ais_jax.numerics import (
     effective_sample_size,
     log_mean_exp,
@@ -16,14 +17,7 @@ from ais_jax.numerics import (
     pareto_k,
     relative_weights,
 )
-from ais_jax.types import AnyArray, Scalar, is_traced
-
-LARGEST_K = 0.7  # of the Pareto shape (Vehtari et al., 2024)
-SMALLEST_ESS = 25.0  # for the delta method; half of K for fewer than 50 chains
-LARGEST_SKEW = 0.7  # of log weights (`right_skew`)
-LARGEST_SHIFT = 2.0  # standard errors that log Z may move by where T is doubled
-SMALLEST_ACCEPTANCE = 0.2
-LARGEST_ACCEPTANCE = 0.99
+from ais_jax.types import AnyArray, PRNGKey, Scalar, is_traced
 
 
 class Summary(NamedTuple):
@@ -44,6 +38,19 @@ class Summary(NamedTuple):
     standard_error: Scalar
     ess: Scalar
     pareto_k: Scalar
+
+
+class Draws(NamedTuple):
+    """Draws from the target, of equal weights.
+
+    Attributes:
+        z: the user's parameters, each with a leading axis of draws.
+        ess: so many independent draws give a mean as well. Autocorrelations would
+            tell more: they do not see that chains are repeated.
+    """
+
+    z: PyTree[Float[np.ndarray, "N ..."]]
+    ess: float
 
 
 class LogNormalizer(NamedTuple):
@@ -94,15 +101,40 @@ class LogNormalizer(NamedTuple):
         if is_traced(self):
             return repr(self)
         if np.ndim(self.log_z) == 0:
-            return "\n".join(_report(self))
+            return report(self)
         num = len(self.log_z)
         parts = [jax.tree.map(lambda a, i=i: a[i], self) for i in range(num)]
-        return "\n".join(f"[{i}] {part}" for i, part in enumerate(parts))
+        return table(parts)
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the weights of one estimate support a standard error."""
+        num = np.size(self.log_w)
+        is_few = not self.ess >= min(SMALLEST_ESS, num / 2)
+        return not is_few and (num < 25 or bool(self.pareto_k <= LARGEST_K))
+
+    def draws(self, key: PRNGKey, num: int) -> Draws:
+        """Draws from the target: ends of the chains of one estimate, by their weights.
+
+        Args:
+            key: of the draws.
+            num: how many. A chain may be drawn more than once, so that they are worth
+                fewer, `Draws.ess`.
+
+        Raises:
+            ValueError: where no chain has a positive weight.
+        """
+        check_count("num", num)
+        if not self.ess > 0.0:
+            raise ValueError("no chain has a positive weight, so nothing can be drawn")
+        index = np.asarray(jax.random.categorical(key, self.log_w, shape=(num,)))
+        z = jax.tree.map(lambda a: np.asarray(a)[index], self.z)
+        return Draws(z, float(1.0 / (1.0 / self.ess + 1.0 / num)))
 
     @property
     def warnings(self) -> list[str]:
         """What is wrong with one estimate, each with what to do; read on the host."""
-        return [text for is_so, text in _warnings(self) if is_so]
+        return warnings_of(self)
 
 
 class Bounds(NamedTuple):
@@ -128,25 +160,6 @@ class Bounds(NamedTuple):
             f"{self.lower:.3f} (+- {self.lower_error:.3f}) < log Z < "
             f"{self.upper:.3f} (+- {self.upper_error:.3f}), in expectation"
         )
-
-
-def right_skew(log_w: Float[np.ndarray, "K"]) -> float:
-    """Skewness of the log weights but for their left tail, whose chains are lost.
-
-    The left is cut at three times the spread of the right. Where log weights lean to
-    the right, the largest weights are rare, few chains see them, and log Z is too low.
-    It is 0 for fewer than 25 live chains, and where all are within 0.1 nats.
-    """
-    live = log_w[np.isfinite(log_w)].astype(float)
-    if len(live) < 25:
-        return 0.0
-    away = live - np.median(live)
-    spread = math.sqrt(np.mean(np.square(away[away > 0.0]))) if np.any(away > 0) else 0
-    if spread < 0.05:
-        return 0.0
-    away = np.maximum(away, -3.0 * spread)
-    away -= away.mean()
-    return float(np.mean(away**3) / np.mean(away**2) ** 1.5)
 
 
 def summarize(log_w: Float[Array, "K"]) -> Summary:
@@ -191,97 +204,6 @@ def _error_of_one(log_w):
     variance = squares / jnp.maximum(num - 1, 1).astype(log_w.dtype)
     error = jnp.maximum(jnp.sqrt(variance), 0.5 * variance)
     return jnp.where(num > 1, error, jnp.inf)
-
-
-def _report(result):
-    num = np.size(result.log_w)
-    num_zero = int(np.sum(np.isneginf(result.log_w)))
-    lines = [
-        f"log Z = {result.log_z:.4g} +- {result.standard_error:.2g} nats"
-        if abs(result.log_z) < 1.0
-        else f"log Z = {result.log_z:.3f} +- {result.standard_error:.2g} nats",
-        f"  effective sample size {result.ess:.1f} of {num} chains, "
-        + (f"Pareto k {result.pareto_k:.2f}" if num >= 25 else "too few for Pareto k"),
-    ]
-    if np.size(result.accept_prob):
-        low, high = np.min(result.accept_prob), np.max(result.accept_prob)
-        lines.append(f"  acceptance {low:.2f} to {high:.2f} over the moves")
-    if np.isfinite(result.wanted_error):
-        lines.append(
-            f"  wanted +- {result.wanted_error:.2g} with {num} chains of "
-            f"{len(result.increment_variance)} temperatures, {result.num_moves:,} moves"
-        )
-    if num_zero:
-        lines.append(f"  {num_zero} of {num} chains of zero weight")
-    return lines + [f"  warning: {text}" for text in result.warnings]
-
-
-def _warnings(result):
-    """(whether it holds, the warning) for each of them."""
-    num, ess = np.size(result.log_w), float(result.ess)
-    num_nan, resolution = int(result.num_nan), float(result.resolution)
-    accept = np.asarray(result.accept_prob)
-    low, high = (accept.min(), accept.max()) if accept.size else (0.65, 0.65)
-    dtype, is_empty = result.log_w.dtype, ess == 0.0
-    return [
-        (
-            is_empty,
-            "no chain has a positive weight, so log Z is not estimated: use a base "
-            "that lies within the target's support",
-        ),
-        (
-            result.standard_error > result.wanted_error,
-            f"the error wanted, {float(result.wanted_error):.2g}, was not reached: "
-            "raise max_moves, or use a base nearer to the target",
-        ),
-        (
-            num_nan > 0,
-            f"{num_nan} of {num} chains met a density of NaN or +inf and weigh zero: "
-            "return -inf where the density is zero",
-        ),
-        (
-            int(result.num_outside) > 0,
-            f"{int(result.num_outside)} of {num} chains met places where the base's "
-            "density is zero and the target's is not, so log Z is that of a part of "
-            "the target: use a base whose support covers it",
-        ),
-        (
-            float(result.shift) > LARGEST_SHIFT,
-            f"log Z moved by {float(result.shift):.1f} standard errors when the "
-            "temperatures were doubled: raise max_moves",
-        ),
-        (
-            not is_empty and right_skew(np.asarray(result.log_w)) > LARGEST_SKEW,
-            "the log weights lean to the right, so large weights are rare and log Z is "
-            "probably too low: use more temperatures, or a base nearer to the target",
-        ),
-        (num == 1, "one chain says nothing of its own error: use more chains"),
-        (
-            not is_empty and ess < min(SMALLEST_ESS, num / 2),
-            f"an effective sample size of {ess:.1f} supports no standard error, and "
-            "log Z is probably too low: use more temperatures or a better base",
-        ),
-        (
-            not is_empty and num >= 25 and not result.pareto_k <= LARGEST_K,
-            f"a Pareto k of {float(result.pareto_k):.2f}, above {LARGEST_K}, supports "
-            "no standard error: use more temperatures or a base of heavier tails",
-        ),
-        (
-            resolution > max(1e-3, 0.5 * float(result.standard_error)),
-            f"{dtype} resolves log densities as large as these to {resolution:.2g} "
-            "nats: use jax_enable_x64 or subtract a constant from the log density",
-        ),
-        (
-            low < SMALLEST_ACCEPTANCE,
-            f"moves are accepted with probability {low:.2f} at some temperature: "
-            "raise num_rounds of the pilot, or num_temperatures",
-        ),
-        (
-            high > LARGEST_ACCEPTANCE,
-            f"moves are accepted with probability {high:.2f} at some temperature, so "
-            "they may be too short to mix: raise first_step_size or num_rounds",
-        ),
-    ]
 
 
 def mean_over(

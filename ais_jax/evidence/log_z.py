@@ -48,7 +48,7 @@ from ais_jax.evidence.plan import (
     tune,
 )
 from ais_jax.evidence.positions import check_like_draws, flatten, spacing_of_numbers
-from ais_jax.evidence.refine import search
+from ais_jax.evidence.refine import search, user_positions
 from ais_jax.evidence.sampler import as_function, fitted_paths, flat_paths, programs
 from ais_jax.numerics import log_mean_exp
 from ais_jax.types import PRNGKey, is_traced
@@ -111,7 +111,7 @@ def estimate_log_z(
         check_count("num_temperatures", num_temperatures)
     check_data("data", path, data)
     whole, (key, x) = _path_of(path, data), derivatives.constant((key, data))
-    flat, unflatten = flatten(key, whole)
+    flat = flatten(key, whole)[0]
     if is_traced((key, x)) or derivatives.closes_over_traced(key, _path_of(path, x)):
         num_temperatures = check_traced(error, num_temperatures)
         pilot_key, key = jax.random.split(key)
@@ -123,24 +123,24 @@ def estimate_log_z(
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(check_limits(limits, num_chains), num_chains, progress)
     if isinstance(path, AnnealingPath):
-        path, x = as_function(path), jnp.zeros(())
+        path, x = as_function(path)
     eps = spacing_of_numbers(key, whole)
     flat_fn = flat_paths(path, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
-    pilot_key, base_key, key = jax.random.split(key, 3)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
     task = Task(programs(flat_fn, *settings), x)
-    found = find(meter, task, pilot_key, can_refit=fit_base)
+    found = find(meter, task, key, can_refit=fit_base)
     if fit_base and found.length > LONG:
         base = fit_clouds(found.clouds)
         programs_near = programs(fitted_paths(flat_fn), *settings)
         near = Task(programs_near, (x, base), base)
-        nearer = find(meter, near, base_key)
+        nearer = find(meter, near, key)
         if nearer.length < SHORTER * found.length:
             task, found = near, nearer
         else:
-            found = find(meter, task, pilot_key, found)
+            found = find(meter, task, key, found)
     *_, result = search(meter, task, found, key, eps)
-    return _for_user(result, flat, unflatten)
+    log_z = derivatives.with_derivative(result.log_z, flat, result.z, result.log_w)
+    return result._replace(log_z=log_z, z=user_positions(task, result.z, num_chains))
 
 
 def log_normalizer(

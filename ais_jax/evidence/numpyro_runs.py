@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, Var
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 from numpyro import deterministic, handlers
 from numpyro.contrib.control_flow.scan import scan_wrapper
 
@@ -185,30 +185,46 @@ def check(draw: Callable[[PRNGKey], Sites]) -> Mapping[str, jax.ShapeDtypeStruct
     program, shapes = trace(jax.random.key(0))
     for name, is_drawn in zip(sorted(shapes), _depend(program.jaxpr), strict=True):
         _refuse({"name": name}, None if is_drawn else FIXED)
-    for name, reason in lost_draws(lambda key: _only(doubtful, positions(draw(key)))):
+    lost = (lambda key: _only(doubtful, positions(draw(key)))) if doubtful else None
+    for name, reason in lost_draws(lost) if lost else []:
         _refuse({"name": name}, f"has a prior of whose draws {reason}")
     return shapes
 
 
+def derived(sites: Sites) -> dict[str, PyTree]:
+    """The deterministic sites of a run, by name."""
+    return {
+        name: site["value"]
+        for name, site in sites.items()
+        if site["type"] == "deterministic" and MARK not in name
+    }
+
+
+def gaps(at: Callable[..., Sites], x: Values) -> dict[str, Scalar]:
+    """How far f(p) + f(1 - p) is from one, for the probabilities f(p) of data.
+
+    Args:
+        at: a run at positions.
+        x: the positions.
+    """
+    there = complements.probabilities(at(x))
+    back = complements.probabilities(at(x, is_complement=True))
+    return jax.tree.map(lambda p, q: jnp.max(jnp.abs(p + q - 1.0)), there, back)
+
+
 def mirrored(
-    at: Callable[..., Sites], shapes: Mapping[str, jax.ShapeDtypeStruct]
+    gaps: Callable[[Values], dict[str, Scalar]],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> list[str]:
     """The data whose probability f(p) has f(1 - p) = 1 - f(p), by site.
 
     Args:
-        at: a run at positions.
+        gaps: of positions, as `gaps`.
         shapes: of the positions.
 
     Returns:
         None of them within `jit`, where numbers are not known.
     """
-
-    @jax.jit
-    def gaps(x):
-        there = complements.probabilities(at(x))
-        back = complements.probabilities(at(x, is_complement=True))
-        return jax.tree.map(lambda p, q: jnp.max(jnp.abs(p + q - 1.0)), there, back)
-
     noise = np.random.default_rng(0)
     x = {name: noise.normal(size=a.shape).astype(a.dtype) for name, a in shapes.items()}
     known = {k: v for k, v in gaps(x).items() if not is_traced(v)}

@@ -5,15 +5,17 @@ later passes refine its schedule. Pilot chains are thrown away: an estimate depe
 them only through the frozen `Plan`.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from ais_jax.annealing.clouds import Cloud, Transition
-from ais_jax.annealing.loop import Guide, Moves, Paths, begin, run
-from ais_jax.annealing.path import log_ratio
+from ais_jax.annealing.loop import Guide, Moves, Paths, begin, put, run
+from ais_jax.annealing.path import AnnealingPath, log_ratio
 from ais_jax.evidence.mass_matrix import Covariance, blend, estimate, moments, to_scale
 from ais_jax.evidence.spacing import interpolate, mean_where, place, smooth, spread
 from ais_jax.types import PRNGKey, Scalar
@@ -87,15 +89,16 @@ class PilotProblem(NamedTuple):
     first_step_size: ScalarLike
 
 
-def initial_pilot(problem: PilotProblem, clouds: Cloud, num: int) -> Pilot:
-    """What is known before the first pass: that betas go from 0 to 1."""
-    now = _covariance(problem, clouds)
-    dtype = clouds.log_w.dtype
+def initial_pilot(mass_matrix: str, path: AnnealingPath, num: int) -> Pilot:
+    """What is known of a flat path before the first pass: betas go from 0 to 1."""
+    draw = jax.eval_shape(path.sample_base, jax.random.key(0))
+    z, weight = np.zeros((1, 1, *draw.shape), draw.dtype), np.ones((1, 1), draw.dtype)
+    now = jax.eval_shape(partial(estimate, mass_matrix), z, weight)
     return Pilot(
-        betas=jnp.ones((num + 1,), dtype).at[0].set(0.0),
-        log_steps=jnp.zeros((num + 1,), dtype),
-        density=jnp.ones((num,), dtype),
-        covariance=jax.tree.map(lambda a: jnp.zeros((num + 1, *a.shape), a.dtype), now),
+        betas=np.append(np.zeros(1, draw.dtype), np.ones(num, draw.dtype)),
+        log_steps=np.zeros(num + 1, draw.dtype),
+        density=np.ones(num, draw.dtype),
+        covariance=jax.tree.map(lambda a: np.zeros((num + 1, *a.shape), a.dtype), now),
     )
 
 
@@ -226,8 +229,8 @@ def find_pilot(
         return (i <= num_rounds) | is_far
 
     most = max(num, MOST_TEMPERATURES)
-    clouds = begin(problem.paths, key, problem.num_chains, problem.transition).clouds
-    first = initial_pilot(problem, clouds, most)
+    path = problem.paths.path_fn(jax.tree.map(lambda a: a[0], problem.paths.xs))
+    first = jax.tree.map(jnp.asarray, initial_pilot(problem.mass_matrix, path, most))
     state = jnp.zeros((), jnp.int32), first, jnp.array(jnp.inf)
     return jax.lax.while_loop(is_unfinished, a_pass, state)[1]
 
@@ -264,15 +267,14 @@ def length(pilot: Pilot) -> Scalar:
 
 def _record(track, i, after):
     """The track with what is known after its i-th interval."""
-
-    def put(j):
-        return lambda rows, row: rows.at[j].set(row)
-
+    at_end = partial(put, i=i + 1)
     return Pilot(
-        betas=put(i + 1)(track.betas, after.betas),
-        log_steps=put(i + 1)(track.log_steps, after.log_steps),
-        density=put(i)(track.density, after.density),
-        covariance=jax.tree.map(put(i + 1), track.covariance, after.covariance),
+        betas=at_end(track.betas, row=after.betas),
+        log_steps=at_end(track.log_steps, row=after.log_steps),
+        density=put(track.density, i, after.density),
+        covariance=jax.tree.map(
+            lambda rows, row: at_end(rows, row=row), track.covariance, after.covariance
+        ),
     )
 
 

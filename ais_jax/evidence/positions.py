@@ -56,7 +56,9 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
         return of_flat
 
     def to_user(z):
-        return _constrain(path, unflatten(z))
+        if path.coordinates is None or path.coordinates.report is None:
+            return _constrain(path, unflatten(z))
+        return path.coordinates.report(unflatten(z))
 
     size = sum(a.size for a in jax.tree.leaves(draw))
     target = path.target_with_residuals

@@ -13,18 +13,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, PyTree
 
 from ais_jax.evidence.budget import Found, Meter, Task, first_temperatures, steer
-from ais_jax.evidence.estimates import (
-    LARGEST_SHIFT,
-    LARGEST_SKEW,
-    LogNormalizer,
-    right_skew,
-    summarize,
-)
+from ais_jax.evidence.compiling import quickly
+from ais_jax.evidence.estimates import LogNormalizer, summarize
 from ais_jax.evidence.plan import Plan
-from ais_jax.evidence.sampler import SEGMENT
+from ais_jax.evidence.reports import LARGEST_SHIFT, LARGEST_SKEW, right_skew
+from ais_jax.evidence.sampler import CHAINS, SEGMENT
 from ais_jax.types import PRNGKey
 
 SMALLEST_SHARE = 0.3  # of the live chains that the ESS must be, or T is doubled
@@ -45,36 +41,39 @@ class Chunk(NamedTuple):
     plan: Plan
 
 
-def run_chunk(meter: Meter, task: Task, found: Found, num: int, key: PRNGKey) -> Chunk:
-    """K chains of T temperatures, a segment of moves after another."""
+def run_chunk(
+    meter: Meter, task: Task, found: Found, num: int, key: PRNGKey, number: int
+) -> Chunk:
+    """A chunk of K chains of T temperatures, a segment of moves after another."""
     programs, x, pilot = task.programs, task.x, found.pilot
-    chains = programs.begin(x, key)
-    memory = programs.prepare(x, pilot, chains)
+    places = np.int32(num), np.int32(number)
+    chains, memory = programs.begin(x, key, CHAINS, places, pilot)
     parts, first = [], 0
     while True:
         steering = steer(pilot, is_pilot=False, num=num, first=first)
         advanced = programs.advance(x, chains, memory, steering)
-        chains, size = advanced.chains, min(SEGMENT, num - 1 - first)
-        part = advanced.moves, advanced.accept_prob[:, 0], advanced.increments[:, 0]
+        chains, size = advanced.chains, min(SEGMENT, num - first)
+        part = steering.moves, advanced.accept_prob[:, 0], advanced.increments[:, 0]
         parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], part))
-        meter.pay(f"chains at T = {num}{task.name}", size)
+        meter.pay(f"chains at T = {num}{task.name}", min(size, num - 1 - first))
         first += SEGMENT
-        if first >= num - 1:
+        if first >= num:
             break
     moves, accept_prob, increments = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-    ends, points, last = jax.device_get(advanced.ends)
-    betas = np.concatenate([[0.0], moves.betas, [1.0]]).astype(np.float32)
-    scale = np.ones(()) if moves.scale is None else moves.scale
-    values = np.stack([points.log_target[0], points.log_base[0]])
+    ends = jax.tree.map(lambda a: a[0], jax.device_get(chains._replace(keys=())))
+    points = jax.tree.map(lambda a: a[:, 0], ends.clouds.points)
+    betas = np.append(np.zeros(1, moves.betas.dtype), moves.betas)
+    scale = np.ones(()) if moves.scale is None else moves.scale[:-1]
+    values = np.stack([points.log_target, points.log_base])
     return Chunk(
-        log_w=(ends.log_w + ends.lost)[0],
-        z=points.z[0],
-        accept_prob=accept_prob,
-        increments=np.concatenate([increments, last]),
-        is_unsound=ends.is_unsound[0],
-        is_outside=ends.is_outside[0],
+        log_w=ends.log_w + ends.lost,
+        z=points.z,
+        accept_prob=accept_prob[:-1],
+        increments=increments,
+        is_unsound=ends.is_unsound,
+        is_outside=ends.is_outside,
         largest=float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0)),
-        plan=Plan(betas, moves.step_sizes, scale, task.base),
+        plan=Plan(betas, moves.step_sizes[:-1], scale, task.base),
     )
 
 
@@ -101,8 +100,7 @@ def search(
     meter.expect(num * (3 if is_confirming else 1))
     while True:
         while len(chunks) < wanted:
-            chunk_key = jax.random.fold_in(jax.random.fold_in(key, num), len(chunks))
-            chunks.append(run_chunk(meter, task, found, num, chunk_key))
+            chunks.append(run_chunk(meter, task, found, num, key, len(chunks)))
         result = merge(chunks, meter, eps, before)
         meter.latest = float(result.log_z), float(result.standard_error)
         yield result
@@ -124,6 +122,13 @@ def search(
         else:
             return
         meter.expect(num * (wanted - len(chunks)))
+
+
+def user_positions(task: Task, z: Float[np.ndarray, "N D"], num_chains: int) -> PyTree:
+    """Flat positions in the user's coordinates, K at a time as all is compiled."""
+    blocks = np.split(z, len(z) // num_chains)
+    found = [jax.device_get(task.programs.to_user(task.x, block)) for block in blocks]
+    return jax.tree.map(lambda *a: np.concatenate(a), *found)
 
 
 def merge(
@@ -181,9 +186,13 @@ def is_rough_result(result: LogNormalizer) -> bool:
 def _disagreement(log_w):
     """Half the distance of the halves, where their errors do not explain it; else 0."""
     num = len(log_w) // 2
-    one, two = (_summarize(half) for half in (log_w[:num], log_w[-num:]))
-    distance = abs(float(one.log_z - two.log_z))
-    error = math.hypot(float(one.standard_error), float(two.standard_error))
+    w = np.exp(log_w - max(log_w.max(), np.finfo(log_w.dtype).min), dtype=float)
+    halves = w[:num], w[-num:]
+    if not all(half.any() for half in halves):
+        return 0.0
+    distance = abs(np.log(halves[0].mean() / halves[1].mean()))
+    errors = [half.std() / half.mean() for half in halves]
+    error = math.hypot(*errors) / math.sqrt(num)
     return 0.5 * distance if distance > DISAGREEMENT * error else 0.0
 
 
@@ -196,4 +205,4 @@ def _more(result, num_chunks, error):
     return max(1, math.ceil(1.05 * needed) - num_chunks)
 
 
-_summarize = jax.jit(summarize)
+_summarize = quickly(summarize)

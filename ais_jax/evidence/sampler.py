@@ -1,4 +1,4 @@
-"""Pilot and chains of one path as one compiled program.
+"""Pilot and chains of one path, whose moves are compiled once.
 
 The number of temperatures, of passes and of moves is data: chains advance by at most
 `SEGMENT` moves in a call, and what steers them, a pilot or a frozen schedule, is data
@@ -6,24 +6,28 @@ too. So a move is compiled once, whatever the temperatures become.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.loop import Chains, Guide, Moves, Paths, begin, finish, run
-from ais_jax.annealing.path import AnnealingPath, Point
+from ais_jax.annealing.clouds import Transition, as_cloud, of_points
+from ais_jax.annealing.loop import Chains, Guide, Moves, Paths, begin, run
+from ais_jax.annealing.path import AnnealingPath, Coordinates, PathOfData
+from ais_jax.annealing.trajectory import TrajectoryInfo
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
+from ais_jax.evidence.compiling import options, quickly
 from ais_jax.evidence.pilot import Pilot, PilotMemory, PilotProblem
-from ais_jax.evidence.positions import flatten
+from ais_jax.evidence.positions import flatten, ravel
 from ais_jax.evidence.spacing import place_at
+from ais_jax.types import Scalar
 
 SEGMENT = 256  # moves of one call
 KEPT = 8  # compiled programs, the latest used
+PILOT, NEAR_PILOT, CHAINS = range(3)  # parts of a call, each with a key of its own
 
 
 class Steering(NamedTuple):
@@ -33,15 +37,17 @@ class Steering(NamedTuple):
         is_pilot: whether the pilot steers, or the frozen schedule read off it.
         is_first: whether it is the pilot's first pass.
         pilot: of the last pass.
-        num_temperatures: T of the frozen schedule.
+        moves: of the frozen schedule, by `frozen_moves`.
         first: the number of the first move.
+        num_moves: how many.
     """
 
     is_pilot: Bool[Array, ""]
     is_first: Bool[Array, ""]
     pilot: Pilot
-    num_temperatures: Int[Array, ""]
+    moves: Moves
     first: Int[Array, ""]
+    num_moves: Int[Array, ""]
 
 
 class Advanced(NamedTuple):
@@ -50,38 +56,31 @@ class Advanced(NamedTuple):
     Attributes:
         chains: of one example.
         memory: of the pilot.
-        moves: of the frozen schedule.
-        accept_prob: of each of them.
+        accept_prob: of each move.
         increments: of the log weights.
-        ends: the chains after the last increment, a point of each, and the increments;
-            they mean something after the last move alone.
     """
 
     chains: Chains
     memory: PilotMemory
-    moves: Moves
     accept_prob: Float[Array, "S 1 K"]
     increments: Float[Array, "S 1 K"]
-    ends: tuple[Chains, Point, Float[Array, "1 K"]]
 
 
 class Programs(NamedTuple):
     """The compiled functions of a path, each of its data x first.
 
     Attributes:
-        begin: (x, key) -> `Chains` at draws from the base.
-        blank: (x, chains) -> the `Pilot` before its first pass.
-        prepare: (x, pilot, chains) -> the memory of a pass.
+        blank: x -> the `Pilot` before its first pass.
+        begin: (x, key, part, places, pilot) -> `Chains` at draws from the base, by the
+            key of a part with numbers folded into it, and the memory of a pass.
         advance: (x, chains, memory, steering) -> `Advanced`.
-        end_pass: (memory, pilot, is_first, num) -> (the `Pilot` at num temperatures of
-            the next pass, the acceptance's distance from its target, path length).
+        to_user: (x, z) -> K positions in the user's coordinates.
     """
 
-    begin: Callable[..., Chains]
     blank: Callable[..., Pilot]
-    prepare: Callable[..., PilotMemory]
+    begin: Callable[..., tuple[Chains, PilotMemory]]
     advance: Callable[..., Advanced]
-    end_pass: Callable[..., tuple]
+    to_user: Callable[..., PyTree]
 
 
 @lru_cache(maxsize=KEPT)
@@ -99,62 +98,71 @@ def programs(
         paths = Paths(path_fn, xs)
         return PilotProblem(paths, num_chains, transition, target, mass_matrix, 1.0)
 
-    def start(x, key):
-        return begin(problem(x).paths, key, num_chains, transition)
+    def start(x, key, part, places, pilot):
+        key = reduce(jax.random.fold_in, places, jax.random.split(key, 3)[part])
+        chains = begin(problem(x).paths, key, num_chains, transition)
+        return chains, pilots.begin_pass(problem(x), pilot, chains.clouds)
 
-    def blank(x, chains):
-        most = pilots.MOST_TEMPERATURES
-        return pilots.initial_pilot(problem(x), chains.clouds, most)
+    def blank(x):
+        return pilots.initial_pilot(mass_matrix, path_fn(x), pilots.MOST_TEMPERATURES)
 
-    def prepare(x, pilot, chains):
-        return pilots.begin_pass(problem(x), pilot, chains.clouds)
+    def advance(x, *args):
+        return _advance(problem(x), *args)
 
     return Programs(
-        jax.jit(start),
-        jax.jit(blank),
-        jax.jit(prepare),
-        jax.jit(lambda x, *args: _advance(problem(x), *args)),
-        jax.jit(_end_pass),
+        blank,
+        quickly(start),
+        jax.jit(advance, compiler_options=options(1)),
+        quickly(lambda x, z: jax.vmap(path_fn(x).coordinates.constrain)(z)),
     )
 
 
 def _advance(problem, chains, memory, steering):
     """Advances chains by a pass of the pilot, or by moves of a frozen schedule."""
-    is_pilot, pilot = steering.is_pilot, steering.pilot
-    moves, last = _moves(steering)
-    most = len(pilot.density) * pilots.MOVES
-    left = steering.num_temperatures - 1 - steering.first
-    num_moves = jnp.where(is_pilot, most, jnp.clip(left, 0, SEGMENT))
-    chains, memory, accept_prob, increments = run(
+    advanced = run(
         problem.paths,
         chains,
-        _guide(problem, steering, moves),
+        _guide(problem, steering),
         memory,
-        num_moves,
-        problem.transition,
+        steering.num_moves,
+        partial(_move_or_stay, problem.transition),
         most_moves=SEGMENT,
         first=steering.first,
-        resample_below=jnp.where(is_pilot, 2.0, 0.0),
+        resample_below=jnp.where(steering.is_pilot, 2.0, 0.0),
     )
-    ends = finish(chains, last, steering.first + num_moves)
-    return Advanced(chains, memory, moves, accept_prob, increments, ends)
+    return Advanced(*advanced)
 
 
-def _moves(steering):
-    """The next moves of the frozen schedule, and the increment after its last."""
-    pilot, num = steering.pilot, steering.num_temperatures
-    whole = num.astype(pilot.betas.dtype)
-    at = jnp.minimum(steering.first + jnp.arange(SEGMENT + 1), num)
-    betas = place_at(pilot.betas, pilot.density, at.astype(whole.dtype) / whole)
+def _move_or_stay(transition, key, path, point, beta, step_size):
+    """A move; or the point alone for a step size of zero, after the last increment."""
+
+    def move():
+        moved, info = transition(key, path, point, beta, step_size)
+        return as_cloud(moved), TrajectoryInfo(info.accept_prob)
+
+    def stay():
+        size = len(shapes[0].log_w)
+        points = jax.tree.map(lambda a: jnp.broadcast_to(a, (size, *a.shape)), point)
+        return of_points(points, size), TrajectoryInfo(jnp.ones_like(point.log_target))
+
+    shapes = jax.eval_shape(move)
+    return jax.lax.cond(step_size > 0.0, move, stay)
+
+
+@quickly
+def frozen_moves(pilot: Pilot, num: Int[Array, ""], first: Int[Array, ""]) -> Moves:
+    """A segment of a schedule of `num` temperatures; at the last no move is made."""
+    at = jnp.minimum(first + jnp.arange(SEGMENT + 1), num)
+    shares = at.astype(pilot.betas.dtype) / num.astype(pilot.betas.dtype)
+    betas = place_at(pilot.betas, pilot.density, shares)
     then = pilots.move_to(pilot, betas[1:])
-    last = place_at(pilot.betas, pilot.density, jnp.stack([whole - 1.0, whole]) / whole)
-    steps, scale = jnp.exp(then.log_steps), pilots.scales(then.covariance)
-    return Moves(jnp.diff(betas), betas[1:], steps, scale), last[1] - last[0]
+    steps = jnp.where(at[1:] < num, jnp.exp(then.log_steps), 0.0)
+    return Moves(jnp.diff(betas), betas[1:], steps, pilots.scales(then.covariance))
 
 
-def _guide(problem, steering, moves):
+def _guide(problem, steering):
     """The pilot's, or that of the frozen moves."""
-    is_pilot = steering.is_pilot
+    is_pilot, moves = steering.is_pilot, steering.moves
     pilot = pilots.guide(problem, steering.pilot, steering.is_first)
 
     def row(memory, t, clouds):
@@ -171,7 +179,16 @@ def _guide(problem, steering, moves):
     return Guide(row, learn, lambda memory: is_pilot & pilot.is_done(memory))
 
 
-def _end_pass(memory, pilot, is_first, num):
+@quickly
+def end_pass(
+    memory: PilotMemory, pilot: Pilot, is_first: Bool[Array, ""], num: Int[Array, ""]
+) -> tuple[Pilot, Scalar, Scalar]:
+    """Ends a pass of the pilot.
+
+    Returns:
+        (the pilot at num temperatures of the next pass, the acceptance's distance from
+        its target, the path's length).
+    """
     new, error = pilots.end_pass(memory, pilot, is_first)
     at = jnp.minimum(jnp.arange(len(new.betas)), num).astype(new.betas.dtype)
     at = at / num.astype(at.dtype)
@@ -179,12 +196,16 @@ def _end_pass(memory, pilot, is_first, num):
     return pilots.move_to(new, betas), error, pilots.length(new)
 
 
-def as_function(path: AnnealingPath) -> Callable[[PyTree], AnnealingPath]:
-    """A path as a function of no data, the same one for the same path."""
+def as_function(
+    path: AnnealingPath,
+) -> tuple[Callable[[PyTree], AnnealingPath], PyTree]:
+    """A path as a function and its data; the same function for the same path."""
+    if isinstance(path, PathOfData) and path.function is not None:
+        return path.function, path.data
     try:
-        return _constant(path)
+        return _constant(path), jnp.zeros(())
     except TypeError:  # a scale that is an array has no hash
-        return lambda _: path
+        return lambda _: path, jnp.zeros(())
 
 
 @lru_cache(maxsize=KEPT)
@@ -196,9 +217,17 @@ def _constant(path):
 def flat_paths(
     path_fn: Callable[[PyTree], AnnealingPath], is_typed: bool
 ) -> Callable[[PyTree], AnnealingPath]:
-    """The function of flat paths, for keys of `jax.random.key` or older ones."""
+    """The function of flat paths, for keys of `jax.random.key` or older ones.
+
+    Their coordinates are the user's.
+    """
     key = jax.random.key(0) if is_typed else jax.random.PRNGKey(0)
-    return lambda x: flatten(key, path_fn(x))[0]
+
+    def flat_path(x):
+        flat, to_user = flatten(key, path_fn(x))
+        return flat._replace(coordinates=Coordinates(to_user, ravel))
+
+    return flat_path
 
 
 @lru_cache(maxsize=KEPT)

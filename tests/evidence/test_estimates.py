@@ -91,7 +91,7 @@ def test_a_report_has_the_numbers_and_no_warning_where_none_is_due():
     ("log_target", "message"),
     [
         (lambda z: jnp.where(z[0] > 99.0, 0.0, -jnp.inf), "base that lies within"),
-        (lambda z: -5e3 * jnp.sum((z - 1.0) ** 2), "more temperatures"),
+        (lambda z: -5e3 * jnp.sum((z - 1.0) ** 2), "raise num_temperatures"),
         (lambda z: 1e7 - 0.5 * jnp.sum(z**2), "jax_enable_x64"),
     ],
     ids=["outside", "narrow", "large"],
@@ -100,6 +100,18 @@ def test_a_report_warns_and_says_what_to_do(log_target, message):
     result = run(log_target)
     assert any(message in text for text in result.warnings)
     assert message in str(result)
+
+
+def test_an_error_without_support_is_not_told_as_a_number():
+    result = run(lambda z: -5e3 * jnp.sum((z - 1.0) ** 2))
+    assert "its error not estimated" in str(result)
+    assert not result.is_supported
+
+
+def test_nothing_is_drawn_of_chains_without_weight():
+    result = run(lambda z: jnp.where(z[0] > 99.0, 0.0, -jnp.inf))
+    with pytest.raises(ValueError, match="no chain has a positive weight"):
+        result.draws(jax.random.key(0), 10)
 
 
 def test_the_error_is_never_below_the_resolution():
@@ -116,9 +128,10 @@ def test_results_pickle_and_cross_jit_and_vmap():
         return log_z.log_normalizer(key, path, PLAN, 30)
 
     batch = jax.vmap(estimate)(keys)
-    assert [line[:3] for line in str(batch).splitlines() if line[0] == "["] == [
-        f"[{i}]" for i in range(3)
-    ]
+    header, *rows = str(batch).splitlines()
+    assert header.split() == ["log", "Z", "+-", "ESS", "Pareto", "k", "warnings"]
+    for i, row in enumerate(rows[:3]):
+        assert row.split()[:2] == [f"[{i}]", f"{batch.log_z[i]:.4g}"]
     again = pickle.loads(pickle.dumps(batch))
     jax.tree.map(np.testing.assert_array_equal, batch, again)
 

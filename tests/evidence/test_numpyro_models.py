@@ -15,6 +15,7 @@ from scipy import integrate, special, stats
 
 from ais_jax.evidence import log_z, numpyro_models, positions
 from ais_jax.evidence.plan import Plan
+from tests.compilations import compilations
 
 PLAN = Plan(jnp.linspace(0.0, 1.0, 17) ** 2, jnp.full((15,), 0.3))
 Y = np.array([0.3, 1.4, 0.8])
@@ -171,6 +172,48 @@ def test_three_lines_give_the_evidence_of_a_regression():
     result = log_z.estimate_log_z(jax.random.key(0), path, num_temperatures=60)
     assert abs(result.log_z - of_regression()) < 4.0 * result.standard_error
     assert result.standard_error < 0.2 and result.z["w"].shape == (100, 2)
+
+
+def trend(x, y, group, has_slope=True):
+    """The size of the plate is read from the data, where group is given."""
+    mean = numpyro.sample("start", dist.Normal(0.0, 1.0))
+    if has_slope:
+        mean = mean + x * numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    if group is not None:
+        with numpyro.plate("groups", int(np.max(group)) + 1):
+            mean = mean + numpyro.sample("effects", dist.Normal(0.0, 1.0))[group]
+    numpyro.deterministic("first", (mean + 0.0 * x)[0])
+    numpyro.sample("y", dist.Normal(mean, 0.5), obs=y)
+
+
+def test_other_data_of_the_same_shapes_compile_nothing():
+    settings = {"num_chains": 25, "num_temperatures": 4}
+
+    def count(*args, **options):
+        before = compilations()
+        path = numpyro_models.from_numpyro(trend, *args, **options)
+        result = log_z.estimate_log_z(jax.random.key(0), path, **settings)
+        return compilations() - before, result
+
+    line = np.array([0.0, 1.0, 2.0])
+    assert count(line, Y, None)[0] > 0
+    num, result = count(line + 1.0, Y - 1.0, None)
+    assert num == 0
+    np.testing.assert_allclose(
+        result.z["first"], result.z["start"] + result.z["slope"], rtol=1e-4
+    )
+    assert count(line, Y, None, has_slope=False)[0] > 0
+    assert count(line, Y, np.array([0, 1, 1]))[1].z["effects"].shape == (25, 2)
+
+
+def test_draws_have_the_mean_and_the_effective_size_that_they_say():
+    path = numpyro_models.from_numpyro(beta_binomial)
+    result = log_z.log_normalizer(jax.random.key(0), path, PLAN, 500)
+    draws = result.draws(jax.random.key(1), 2000)
+    assert draws.z["p"].shape == (2000,)
+    assert 300 < draws.ess < min(500, result.ess)
+    error = np.std(draws.z["p"]) / np.sqrt(draws.ess)
+    assert abs(np.mean(draws.z["p"]) - 9.0 / 15.0) < 4.0 * error
 
 
 def test_draws_come_back_as_the_models_parameters():

@@ -8,9 +8,7 @@ digits in a few minutes. The argument after the colon:
 
     omniglot, mnist   that data set alone
     digits            the digits, a small model, 15 epochs, a quick evaluation
-    matched           every model gets the same number of gradient evaluations
 
-Several are joined by commas (`configs/table2.py:digits,matched`).
 `python -m experiments.report` puts the results beside the paper's numbers.
 """
 
@@ -66,8 +64,6 @@ def protocol(table, datasets):
     config.estimator = ConfigDict()  # of AIS and MH-HMC; L = 5 in both tables
     config.estimator.preconditioner = "unit"
 
-    config.matched_cost = False  # same gradient evaluations for all, by their epochs
-    config.matched_reference = "ais-K1-T11"  # the row that is trained num_epochs
     return config
 
 
@@ -76,12 +72,10 @@ def restricted(config, structure):
     for part in filter(None, structure.split(",")):
         if part in ("omniglot", "mnist"):
             config.datasets = (part,)
-        elif part == "matched":
-            config.matched_cost = True
         elif part == "digits":
             _digits(config)
         else:
-            known = ["digits", "matched", "mnist", "omniglot"]
+            known = ["digits", "mnist", "omniglot"]
             near = difflib.get_close_matches(part, known, n=1, cutoff=0.0)[0]
             raise ValueError(
                 f"{part!r} after the colon is unknown: did you mean {near!r}? "

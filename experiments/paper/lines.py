@@ -100,16 +100,11 @@ def departures(run):
         return ""
     ours = flatten(run.results["config"])
     theirs = flatten(resolve(variants.protocol_config(*matched)).saved)
-    differ = [
+    return "; ".join(
         f"{name} {ours[name]} for {theirs[name]}"
         for name in sorted(ours.keys() & theirs.keys())
         if ours[name] != theirs[name] and not name.startswith(NEUTRAL)
-    ]
-    cost = (run.variant or {}).get("matched_cost")
-    if cost:
-        differ = [text for text in differ if not text.startswith("num_epochs ")]
-        differ.append(f"gradient evaluations as many as {cost['reference']}'s")
-    return "; ".join(differ)
+    )
 
 
 def _datasets(table, lines):

@@ -43,10 +43,9 @@ def expand(config):
 
 
 def variant(config, row):
-    """A row's `Variant`, its epochs matched to the reference's cost where asked for."""
+    """A row's `Variant`."""
     run = run_config(config, row)
-    matched = _match_cost(config, row, run) if config.matched_cost else None
-    return counted(_name(config, row), row, run, _identity(config, row, matched))
+    return counted(_name(config, row), row, run, _identity(config, row))
 
 
 def counted(name: str, row: Row | None, config: ConfigDict, identity: dict) -> Variant:
@@ -62,11 +61,10 @@ def gradient_evaluations(settings: Settings) -> int:
     return settings.num_epochs * _evaluations_per_epoch(settings)
 
 
-def match(config: ConfigDict, budget: int) -> float:
-    """Sets a run's epochs by its gradient evaluations; returns their ratio to it."""
+def match(config: ConfigDict, budget: int) -> None:
+    """Sets a run's epochs by its gradient evaluations."""
     each = _evaluations_per_epoch(resolve(config))
     config.num_epochs = max(1, round(budget / each))
-    return config.num_epochs * each / budget
 
 
 def _steps_per_epoch(settings):
@@ -83,7 +81,7 @@ def _evaluations_per_epoch(settings):
 
 
 def run_config(config: ConfigDict, row: Row) -> ConfigDict:
-    """The config of one row's run, before its cost is matched."""
+    """The config of one row's run."""
     run = default.get_config(row.method)
     shared = config.to_dict()
     preconditioner = shared.pop("estimator")["preconditioner"]
@@ -131,8 +129,6 @@ def _check(config):
     choices = [("table", config.table, tables.TABLES)]
     choices += [("reading", config.reading, tables.READINGS)]
     choices += [("datasets", dataset, _DATASETS) for dataset in config.datasets]
-    references = {row.name.split("-", 1)[1] for row in tables.PAPER}
-    choices += [("matched_reference", config.matched_reference, references)]
     for name, value, known in choices:
         if value not in known:
             raise InputError(unknown_name(name, str(value), [str(k) for k in known]))
@@ -140,29 +136,13 @@ def _check(config):
         raise InputError(f"datasets={config.datasets}: name each data set once")
 
 
-def _match_cost(config, row, run):
-    """Sets the run's epochs so that it costs what the reference does."""
-    reference = next(
-        r for r in tables.PAPER if r.name.endswith(f"-{config.matched_reference}")
-    )
-    theirs = run_config(config, reference._replace(dataset=row.dataset))
-    budget = gradient_evaluations(resolve(theirs))
-    return {
-        "reference": config.matched_reference,
-        "gradient_evaluations": budget,
-        "ratio": match(run, budget),
-    }
-
-
 def _name(config, row):
     """The row's name, with what else makes it another model."""
-    name = row.name
-    if row.printed_temperatures and config.reading == "released":
-        name += "-released"
-    return name + ("-matched" if config.matched_cost else "")
+    is_other = row.printed_temperatures and config.reading == "released"
+    return row.name + "-released" * bool(is_other)
 
 
-def _identity(config, row, matched):
+def _identity(config, row):
     """What variant.json says of a variant."""
     return {
         "table": config.table,
@@ -170,5 +150,4 @@ def _identity(config, row, matched):
         "reading": config.reading if row.printed_temperatures else None,
         "num_moves": tables.num_moves(row, config.reading),
         "paper_log_p": tables.PAPER.get(row),
-        "matched_cost": matched,
     }

@@ -148,7 +148,9 @@ def test_work_goes_by_the_root_of_the_cost_and_fills_the_slots():
     work = share.num_temperatures * share.num_replicates
     assert np.mean(cost / (8 * work)) <= 0.05
     assert np.all(work[:4] >= 16 * work[4:].max())
-    assert share.num_replicates[0] > 1 and np.all(share.num_replicates[4:] == 1)
+    share = allocation.allocate(np.full(5, 4.0), 8, 0.001, 2**14)
+    work = share.num_temperatures * share.num_replicates
+    assert np.all(share.num_replicates > 8) and np.all(work >= 500)
     slots = allocation.slots_of(share, np.arange(4))
     assert slots.shape[1] % allocation.SLOTS == 0
     assert len({tuple(slot) for slot in slots.T}) == slots.shape[1]

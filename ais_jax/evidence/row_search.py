@@ -161,8 +161,9 @@ class Search:
         share = Share(*np.ones((2, rows.max() + 1), int))
         ladder, slots = self.first, allocation.slots_of(share, rows)
         for i in range(MOST_ROUNDS):
-            work = self._work(f"pilot {i} {name}", ladder, KNOTS, start)
-            chains = self._chains(f"pilot {i}", work, slots, load)
+            stage = f"pilot {name} {i}" + f" start {start}" * bool(start)
+            work = self._work(stage, ladder, KNOTS, start)
+            chains = self._chains(stage, work, slots, load)
             ladder, error = learned(ladder, chains, TARGET, self.rule.is_placed)
             if i + 1 >= FEWEST_ROUNDS and error < LARGEST_ERROR:
                 break

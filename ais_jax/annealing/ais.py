@@ -251,8 +251,13 @@ def _end_at_base(keys, path, result, delta, size):
     keys = jax.vmap(jax.random.fold_in, (0, None))(
         keys, result.increments.shape[-1] + 1
     )
+
+    def draw(key):
+        draws = jax.vmap(path.sample_base)(chain_keys(key, size - 1))
+        return jax.vmap(lambda z: evaluate(path, z))(draws)
+
     chains = result.point, result.log_w
-    log_w, last, faults = weigh_at_base(keys, path, chains, delta, size)
+    log_w, last, faults = weigh_at_base(chains, jax.vmap(draw)(keys), delta)
     before = result.increments[:, 1:] if size > 1 else result.increments[:, :-1]
     return result._replace(
         log_w=log_w,

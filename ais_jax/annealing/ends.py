@@ -7,9 +7,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ais_jax.annealing.clouds import Cloud, of_points, weigh
 from ais_jax.annealing.loop import add_increment
-from ais_jax.annealing.path import AnnealingPath, evaluate
-from ais_jax.batching import chain_keys
-from ais_jax.types import PRNGKeys
+from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 
 
 def first_clouds(
@@ -34,28 +32,24 @@ def first_clouds(
 
 
 def weigh_at_base(
-    keys: PRNGKeys, path: AnnealingPath, chains: tuple, delta: ScalarLike, size: int
+    chains: tuple[Point, Float[Array, "K"]], fresh: Point, delta: ScalarLike
 ) -> tuple:
     """The last increment of K reverse chains, whose clouds have fresh draws besides.
 
     Args:
-        keys: of the chains, used for nothing else.
-        path: whose base the draws are from.
         chains: (a point of each, their log weights).
+        fresh: draws from the base of each chain, with leading axes of K and P - 1.
         delta: step of the inverse temperature; 0 leaves the weights as they are.
-        size: of the clouds.
 
     Returns:
         (log weights, increments, (is_unsound, is_outside)).
     """
 
-    def one(key, point, log_w):
-        draws = jax.vmap(path.sample_base)(chain_keys(key, size - 1))
-        fresh = jax.vmap(lambda z: evaluate(path, z))(draws)
+    def one(point, log_w, fresh):
         points = jax.tree.map(lambda a, b: jnp.append(a[None], b, 0), point, fresh)
-        weighed = weigh(of_points(points, size), delta)
+        weighed = weigh(of_points(points, len(points.log_target)), delta)
         increment = -weighed.increment[0] - weighed.increment[1]
         faults = weighed.is_unsound, weighed.is_outside
         return add_increment(log_w, increment)[0], increment, faults
 
-    return jax.vmap(one)(keys, *chains)
+    return jax.vmap(one)(*chains, fresh)

@@ -135,7 +135,7 @@ class Search:
             error = error or wanted_error(log_p)
             share = self._share(cost, error)
         moves = np.sum(share.num_temperatures * share.num_replicates)
-        self._expect(int(moves) * (1 + is_paired))
+        self._expect(int(moves) * (1 + is_paired * self.rule.num_chains))
         return self._count(name, share, start, load, is_paired, error)
 
     def _expect(self, moves):
@@ -209,10 +209,10 @@ class Search:
         for s, num in sorted(set(zip(start.tolist(), share.num_temperatures.tolist()))):
             rows = every[(start == s) & (share.num_temperatures == num)]
             slots = allocation.slots_of(share, rows)
-            both = []
-            for way in ("", " reverse")[: 1 + is_paired]:
+            both, ways = [], (("", num), (" reverse", self._reverse(num)))
+            for way, length in ways[: 1 + is_paired]:
                 stage = f"{name}{way} T={num}" + f" start {s}" * bool(s)
-                work = self._work(stage, self.ladders[s], num, s, bool(way))
+                work = self._work(stage, self.ladders[s], length, s, bool(way))
                 both.append(self._chains(stage, work, slots, load))
             parts.append((slots[0], both))
         forward = [(rows, both[0]) for rows, both in parts]
@@ -227,6 +227,17 @@ class Search:
             reverse = moments(_join([(rows, both[1]) for rows, both in parts], every))
         found = moments(_join(forward, every))
         return Estimate(found, reverse, accept, share, start, error, forward)
+
+    def _reverse(self, num):
+        """T of reverse chains, for T of forward ones.
+
+        The K chains of a pair start from one draw, so that their mean is about as
+        biased as one chain, and takes as many times more temperatures.
+        """
+        if self.rule.num_temperatures is not None:
+            return num
+        longer = num * self.rule.num_chains
+        return max(num, min(longer, self.rule.most_temperatures))
 
     def _work(self, stage, ladder, num, start, is_reverse=False):
         key = jax.random.fold_in(self.key, _number_of(stage))

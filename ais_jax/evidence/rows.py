@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ais_jax.annealing.ais import first_clouds, weigh_at_base
-from ais_jax.annealing.clouds import Transition
+from ais_jax.annealing.clouds import Cloud, Transition
+from ais_jax.annealing.ends import first_clouds, weigh_at_base
 from ais_jax.annealing.loop import Guide, Moves, Paths, cloud_size, finish, run, start
 from ais_jax.annealing.path import AnnealingPath, log_ratio
 from ais_jax.batching import chain_keys
@@ -110,14 +110,19 @@ def row_chains(
     """
     path = _one_of([each(params, x) for each in starts], work.start)
     key = jax.random.fold_in(jax.random.fold_in(work.key, row), replicate)
-    base_key, key, end_key = jax.random.split(key, 3)
+    base_key, key = jax.random.split(key)
     keys, size = chain_keys(key, num_chains), cloud_size(path, key, transition)
 
     def draw(key):
         return jax.vmap(path.sample_base)(chain_keys(key, size))
 
     z0 = jax.vmap(draw)(chain_keys(base_key, num_chains))
-    clouds = first_clouds(path, jnp.where(work.is_reverse, z, z0), size)
+    ends = jnp.broadcast_to(z, (num_chains, 1, len(z)))
+    both = first_clouds(path, jnp.concatenate([z0, ends], axis=1), size + 1).points
+    draws, target = (jax.tree.map(take, both) for take in (_but_last, _last))
+    points = jax.tree.map(lambda a, b: jnp.where(work.is_reverse, a, b), target, draws)
+    even = jnp.full(points.log_target.shape, -jnp.log(1.0 * size))
+    clouds = Cloud(points, even)
     guide, num = _guide(work, size), work.num_temperatures - 1
     sign = jnp.where(work.is_reverse, -1.0, 1.0)
     zeros = jnp.zeros((4, KNOTS + 1))
@@ -135,7 +140,8 @@ def row_chains(
     chains, points, _ = finish(chains, last, num, sign)
     ends = jax.tree.map(lambda a: a[0], (points, chains.log_w + chains.lost))
     delta = jnp.where(work.is_reverse, beta_at(work, 1), 0.0)
-    log_w, *_ = weigh_at_base(chain_keys(end_key, num_chains), path, ends, delta, size)
+    fresh = jax.tree.map(lambda a: a[0, :, 1:], draws)
+    log_w, *_ = weigh_at_base(ends, fresh, delta)
     return RowChains(log_w, ends[0].z, *sums)
 
 
@@ -203,6 +209,14 @@ def _smooth(values):
     return np.convolve(values, window, "same") / np.convolve(
         np.ones_like(values), window, "same"
     )
+
+
+def _but_last(a):
+    return a[:, :, :-1]
+
+
+def _last(a):
+    return a[:, :, -1:]
 
 
 def _one_of(paths, index):

@@ -77,6 +77,6 @@ def _check_finite(part, indices, stage):
         name, row = place
         raise NonFiniteResult(
             f"{name} of example {np.ravel(indices[row])[0]} is not finite ({stage}): "
-            "nothing is reported. Evaluate with evaluation.preconditioner=unit, or an earlier "
-            "checkpoint."
+            "nothing is reported. Evaluate with evaluation.preconditioner=unit, or an "
+            "earlier checkpoint."
         )

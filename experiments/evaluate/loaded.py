@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ais_jax.evidence.row_estimates import as_result, posterior_draws
+from configs import presets
 from experiments.data.dataset import Dataset
 from experiments.evaluate.evaluator import Evaluator
 from experiments.run.run import Run, as_key
@@ -43,7 +44,8 @@ class LoadedRun(Run):
 
     def _estimate(self, x, error, seed, with_ends=False):
         rows = np.asarray(self._rows(x))
-        asked = {"error": error, "seed": seed, "num_examples": 0}
+        asked = presets.EVALUATION["default"] | {"num_temperatures": None}
+        asked |= {"error": error, "seed": seed, "num_examples": 0}
         settings = self.settings.evaluation._replace(**asked)
         evaluator = Evaluator(self, Dataset.from_arrays(rows, rows, name="x"), settings)
         search = evaluator.search(self.params, with_ends=with_ends)

@@ -114,12 +114,12 @@ def test_structures_restrict():
 def test_scale_overrides_the_protocol():
     config = table1.get_config("omniglot")
     config.scale.update(
-        {"num_epochs": 100, "preset": "quick", "num_examples": 1000, "batch_size": 64}
+        {"num_epochs": 100, "preset": "default", "num_examples": 1000, "batch_size": 64}
     )
     for variant in variants.expand(config):
         run = variant.config
         assert (run.num_epochs, run.evaluation.num_examples) == (100, 1000)
-        assert run.evaluation.preset == "quick"
+        assert run.evaluation.preset == "default"
         assert run.batch_size == (20 if variant.row.method == "dreg" else 64)
         assert variant.identity["scale"]["num_epochs"] == 100
 
@@ -182,7 +182,7 @@ def test_an_unknown_variant_names_the_nearest():
         ("datasets", ("omniglt",), "mean 'omniglot'"),
         ("datasets", (), "datasets"),
         ("matched_reference", "ais-K2-T5", "mean 'ais-K"),
-        ("scale.preset", "quik", "mean 'quick'"),
+        ("scale.preset", "papr", "mean 'paper'"),
         ("scale.num_epochs", 0, "scale.num_epochs=0"),
         ("scale.batch_size", 100000, "training images"),
     ],

@@ -13,8 +13,12 @@ from ais_jax.annealing.hmc import HMCInfo, hmc_step
 from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.proposals import WeightedSamples, annealed, importance, resample
 from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
+from ais_jax.evidence.arviz_objects import to_arviz
 from ais_jax.evidence.bounded import bounded
+from ais_jax.evidence.bridge import BridgeEstimate
+from ais_jax.evidence.comparison import Comparison, compare
 from ais_jax.evidence.estimates import Bounds, LogNormalizer
+from ais_jax.evidence.from_draws import log_z_from_draws
 from ais_jax.evidence.log_z import (
     bidirectional_bounds,
     estimate_log_z,
@@ -23,6 +27,7 @@ from ais_jax.evidence.log_z import (
 )
 from ais_jax.evidence.numpyro_models import from_numpyro
 from ais_jax.evidence.plan import Plan, resample_plan, tune, tune_examples
+from ais_jax.evidence.pymc_models import from_pymc
 from ais_jax.evidence.row_estimates import Gap, LogLikelihood
 
 if TYPE_CHECKING:
@@ -66,6 +71,8 @@ __all__ = [
     "AISResult",
     "AnnealingPath",
     "Bounds",
+    "BridgeEstimate",
+    "Comparison",
     "Distribution",
     "Estimator",
     "Gap",
@@ -82,12 +89,14 @@ __all__ = [
     "bernoulli_model",
     "bidirectional_bounds",
     "bounded",
+    "compare",
     "epochs",
     "estimate_log_z",
     "estimators",
     "evaluate",
     "from_decoder",
     "from_numpyro",
+    "from_pymc",
     "hmc_step",
     "importance",
     "importance_log_weights",
@@ -95,6 +104,7 @@ __all__ = [
     "likelihoods",
     "log_likelihood",
     "log_normalizer",
+    "log_z_from_draws",
     "optimizers",
     "posterior_path",
     "prior_path",
@@ -104,13 +114,14 @@ __all__ = [
     "schedules",
     "sharding",
     "step_sizes",
+    "to_arviz",
     "training",
     "trajectory_step",
     "tune",
     "tune_examples",
     "wide_path",
 ]
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:

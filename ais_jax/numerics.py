@@ -4,7 +4,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, Float, Real
+
+from ais_jax.types import AnyArray
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -21,7 +23,7 @@ _bernoulli_terms.defjvps(
 
 
 def bernoulli_log_prob(
-    logits: Float[ArrayLike, "*#batch X"], x: Real[ArrayLike, "*#batch X"]
+    logits: Float[AnyArray, "*#batch X"], x: Real[AnyArray, "*#batch X"]
 ) -> Float[Array, "..."]:
     """Log-probability of independent Bernoulli variables, summed.
 
@@ -39,9 +41,9 @@ def bernoulli_log_prob(
 
 
 def normal_log_prob(
-    z: Float[ArrayLike, "*#batch"],
-    mean: Float[ArrayLike, "*#batch"],
-    scale: Float[ArrayLike, "*#batch"],
+    z: Float[AnyArray, "*#batch"],
+    mean: Float[AnyArray, "*#batch"] | float,
+    scale: Float[AnyArray, "*#batch"] | float,
 ) -> Float[Array, "..."]:
     """Log-density of a diagonal normal distribution, summed over the last axis.
 
@@ -57,18 +59,18 @@ def normal_log_prob(
     return jnp.sum(terms, axis=-1)
 
 
-def standard_normal_log_prob(z: Float[ArrayLike, "*batch D"]) -> Float[Array, "*batch"]:
+def standard_normal_log_prob(z: Float[AnyArray, "*batch D"]) -> Float[Array, "*batch"]:
     """Log-density of N(0, I), summed over the last axis, nats."""
     return jnp.sum(-0.5 * jnp.square(z) - 0.5 * LOG_2PI, axis=-1)
 
 
-def log_mean_exp(log_w: Float[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
+def log_mean_exp(log_w: Float[AnyArray, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Log of the mean of exp(log_w) along an axis."""
     return jax.nn.logsumexp(log_w, axis=axis) - math.log(log_w.shape[axis])
 
 
 def effective_sample_size(
-    log_w: Float[ArrayLike, "..."], axis: int = -1
+    log_w: Float[AnyArray, "..."], axis: int = -1
 ) -> Float[Array, "..."]:
     """Effective sample size (sum w)^2 / sum w^2 of K weights, between 1 and K.
 
@@ -86,7 +88,7 @@ def effective_sample_size(
 
 
 def relative_weights(
-    log_w: Float[ArrayLike, "..."], axis: int = -1
+    log_w: Float[AnyArray, "..."], axis: int = -1
 ) -> Float[Array, "..."]:
     """Weights as shares of the largest one along an axis."""
     largest = jnp.max(log_w, axis=axis, keepdims=True)
@@ -94,7 +96,7 @@ def relative_weights(
 
 
 def log_mean_exp_error(
-    log_w: Float[ArrayLike, "..."], axis: int = -1
+    log_w: Float[AnyArray, "..."], axis: int = -1
 ) -> Float[Array, "..."]:
     """Standard error of `log_mean_exp` by the delta method.
 
@@ -119,7 +121,7 @@ def log_mean_exp_error(
     return jnp.where(mean > 0.0, error / jnp.where(mean > 0.0, mean, 1.0), jnp.inf)
 
 
-def pareto_k(log_w: Float[ArrayLike, "K"]) -> Float[Array, ""]:
+def pareto_k(log_w: Float[AnyArray, "K"]) -> Float[Array, ""]:
     """Shape of the generalized Pareto distribution of the largest weights.
 
     Above 0.5 the variance of the weights does not exist, and above 0.7 their mean
@@ -164,7 +166,7 @@ def _pareto_shape(x):
 
 
 def two_sum(
-    total: Float[ArrayLike, "..."], term: Float[ArrayLike, "..."]
+    total: Float[Array, "..."], term: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Adds without loss: returns the rounded sum and the rounding error (Knuth).
 

@@ -5,6 +5,7 @@ B examples, K chains or samples, M moves, T temperatures, D latents, X pixels.
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Key, PRNGKeyArray, PyTree, ScalarLike, UInt32
 
 Array = jax.Array
@@ -31,4 +32,4 @@ __all__ = [
 
 def is_traced(tree: PyTree) -> bool:
     """Whether an array of a pytree is traced, so that its values are not known."""
-    return any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(tree))
+    return any(isinstance(a, Tracer) for a in jax.tree.leaves(tree))

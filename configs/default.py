@@ -31,11 +31,15 @@ class Range(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting: its default or its type, a line of help, and what it may be."""
+    """A setting: its default or its type, a line of help, and what it may be.
+
+    Where the default is a type, `example` is a value.
+    """
 
     default: Any
     help: str
     allowed: Range | tuple[str, ...] | None = None
+    example: Any = None
 
     @property
     def kind(self):
@@ -61,9 +65,13 @@ _SECTIONS = {
     "model": {
         "factory": Setting("", "your model, package.module:function"),
         "likelihood": Setting("bernoulli", "or another of `likelihoods.LIKELIHOODS`"),
-        "network": Setting("perceptron", "or convolution, whose widths are channels"),
+        "network": Setting("perceptron", "or convolution"),
         "latent_sizes": Setting((50,), "of each stochastic layer, from the pixels up"),
-        "widths": Setting(((200, 200),), "of each layer's perceptron"),
+        "widths": Setting(
+            tuple,
+            "of each layer's network; None: ((200, 200),), or channels ((32, 64),)",
+            example=((200, 200),),
+        ),
         "activation": Setting("tanh", "or another of flax.linen"),
         "data_mean_bias": Setting(True, "the decoder starts at the mean image"),
         "precision": Setting("float32", "of matrix products"),
@@ -108,7 +116,9 @@ _SECTIONS = {
     },
     "sharding": {
         "data": Setting(int, "devices of a batch; CPU: cores, else 1", Range(1)),
-        "replicate": Setting(int, "devices of the replicates; likewise", Range(1)),
+        "replicate": Setting(
+            int, "devices of the replicates; CPU: cores, else 1", Range(1)
+        ),
     },
     "evaluation": {
         "preset": Setting("default", "or paper, the authors'", (*presets.EVALUATION,)),

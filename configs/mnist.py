@@ -2,10 +2,10 @@
 
     python -m experiments.main --config=configs/mnist.py --config.data_dir=DIR
 
-With --config.num_epochs=41 it gave test log p(x) = -84.53 +- 0.18 nats over two seeds
-on the first 1,000 test images (bidirectional gaps 0.04 and 0.25) after 51 min of
-training and 1.0e8 gradient evaluations a seed, and the first seed -84.41 +- 0.12 over
-all (docs/gradients.md); the default 50 epochs were not run.
+trains `best` for 41 epochs, as many gradient evaluations as 60 epochs of `ais`. It gave
+test log p(x) = -84.41 +- 0.12 nats over all 10,000 test images, estimated from 1,000
+random ones by 4 chains, L = 4 and T = 1,000 (gap 0.22). Two seeds gave -84.53 +- 0.18
+on the first 1,000. Training took 51 min on two CPU cores.
 """
 
 from configs import default
@@ -15,6 +15,6 @@ def get_config(estimator="best"):
     """Returns the config for "best" or, by the argument, an estimator."""
     config = default.get_config(estimator)
     config.dataset = "mnist"
-    config.num_epochs = 50
+    config.num_epochs = 41 if estimator == "best" else 60
     config.optimizer.schedule = "cosine"
     return config

@@ -17,7 +17,6 @@ Several are joined by commas (`configs/table2.py:digits,matched`).
 import difflib
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from configs import default
 
@@ -69,13 +68,6 @@ def protocol(table, datasets):
 
     config.matched_cost = False  # same gradient evaluations for all, by their epochs
     config.matched_reference = "ais-K1-T11"  # the row that is trained num_epochs
-
-    config.scale = ConfigDict()  # for smaller machines; None: as the protocol says
-    config.scale.num_epochs = placeholder(int)
-    config.scale.batch_size = placeholder(int)
-    config.scale.dreg_batch_size = placeholder(int)
-    config.scale.num_examples = placeholder(int)  # test images
-    config.scale.preset = placeholder(str)  # of the evaluation
     return config
 
 

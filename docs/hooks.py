@@ -24,6 +24,11 @@ machine. An estimator has those of `estimator` that it reads.
 | name | default | what it is | what it may be |
 |---|---|---|---|
 """
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
+BREAK = re.compile(
+    r" (?=[±=<] ?[-\d])|(?<=[±=<]) (?=[-\d])|(?<=\d) (?=(?:s|ms|h|min|MiB|GiB|nats)\b)"
+)
+EXPONENT = re.compile(r"(?<=\de-)(?=\d)")
 CELL = re.compile(r"^# %%(?P<kind> \[markdown\])?[^\n]*\n", re.MULTILINE)
 
 
@@ -69,7 +74,18 @@ def on_page_markdown(markdown, page, config, files):
     def image(match):
         return match[1] + (target(match[2]) or match[2]) + match[3]
 
+    markdown = ROW.sub(lambda row: unbroken(row[0]), markdown)
     return IMAGE.sub(image, LINK.sub(link, markdown))
+
+
+def unbroken(row):
+    """A table's row whose numbers keep their exponent, error and unit on one line."""
+    text, *rest = row.split("`", 1)
+    text = EXPONENT.sub("\u2060", BREAK.sub("\u00a0", text))
+    if not rest:
+        return text
+    code, _, after = rest[0].partition("`")  # code is to be copied: left as it is
+    return f"{text}`{code}`{unbroken(after)}"
 
 
 def outside_pictures(docs):

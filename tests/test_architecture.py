@@ -25,6 +25,13 @@ NEEDS_FLAX = {"models", "training"}  # these alone import Flax and Optax
 LIBRARIES = {"jax", "numpy", "jaxtyping"}
 FLAX = {"flax", "optax"}
 NUMPYRO = {"complements", "numpyro_runs", "priors"}  # imported where they are called
+OF_EXTRAS = {  # what files import within functions
+    "arviz_objects": {"arviz", "arviz_base"},
+    "budget": {"time"},
+    "row_search": {"time"},
+    "comparison": {"matplotlib", "pandas"},
+    "pymc_models": {"pymc", "pytensor"},
+}
 STANDARD = {
     "collections",
     "copy",
@@ -80,8 +87,7 @@ def test_the_ground_imports_itself_alone():
 def test_only_the_libraries_of_a_plain_install_are_needed(source):
     roots = {name.split(".")[0] for name in imported(source)}
     extras = {"numpyro"} if source.stem in NUMPYRO else set()
-    if source.stem in ("budget", "row_search"):  # of seconds
-        extras = extras | {"time"}
+    extras = extras | OF_EXTRAS.get(source.stem, set())
     if source.parent.name in NEEDS_FLAX:
         extras = extras | FLAX
     assert roots <= LIBRARIES | STANDARD | {"ais_jax"} | extras
@@ -103,9 +109,9 @@ def test_the_library_neither_prints_nor_opens(source):
     assert not names & {"print", "open", "input", "exec", "eval"}
 
 
-def test_gradients_are_stopped_in_the_estimators_and_their_losses_only():
+def test_gradients_are_stopped_where_derivatives_are_defined_only():
     stopping = [s.stem for s in SOURCES if "stop_gradient" in s.read_text()]
-    assert stopping == ["estimators", "losses"]
+    assert stopping == ["derivatives", "estimators", "losses"]
 
 
 def test_no_module_imports_itself_through_others():

@@ -1,28 +1,28 @@
-"""The library works where the extra `experiments` is not installed."""
+"""What is installed works elsewhere, and the library without its extras."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
+
+import ais_jax
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = re.search(
     r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
 )[1]
-HIDDEN = (  # what the library's requirements do not bring by themselves, and the rest
-    *("PIL", "array_record", "importlib_resources", "matplotlib", "ml_collections"),
-    *("pandas", "pooch", "sklearn", "tabulate", "tensorboardX", "tensorflow_datasets"),
-    *(
-        "tqdm",
-        "benchmarks",
-        "configs",
-        "experiments",
-        "beartype",
-        "blackjax",
-        "numpyro",
-    ),
-)
+NOT_REQUIRED = """
+    PIL array_record importlib_resources matplotlib ml_collections pandas pooch sklearn
+    tabulate tensorboardX tensorflow_datasets tqdm beartype blackjax numpyro
+    benchmarks configs experiments
+"""  # what the library's requirements do not bring, and the checkout's other folders
+HIDDEN = NOT_REQUIRED.split()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 HIDE = f"""
 import sys
 
@@ -68,7 +68,7 @@ def test_what_is_hidden_cannot_be_imported(tmp_path):
         f"    print(error.name)\n"
         for name in HIDDEN
     )
-    assert run_hidden(code, tmp_path).stdout.split() == list(HIDDEN)
+    assert run_hidden(code, tmp_path).stdout.split() == HIDDEN
 
 
 def test_log_z_needs_neither_flax_nor_optax(tmp_path):
@@ -78,3 +78,41 @@ from ais_jax import estimate_log_z, from_numpyro
 print(sorted({"flax", "optax", "numpyro"} & sys.modules.keys()))
 """
     assert run_hidden(code, tmp_path).stdout == "[]\n"
+
+
+def test_programs_and_configs_are_installed_and_start_from_any_folder(tmp_path):
+    """From a copy of the packages that are installed; a bad setting of a config."""
+    built, elsewhere = tmp_path / "built", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    chosen = PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    for file in ROOT.glob("*/**/*.py"):
+        place = file.relative_to(ROOT)
+        if any(fnmatch(".".join(place.parts[:-1]), pattern) for pattern in chosen):
+            (built / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, built / place)
+    environment = {**os.environ, "PYTHONPATH": str(built)}
+    program = ["-m", "experiments.main", "--config=configs/digits.py"]
+    for arguments, said in (
+        (["-c", "from experiments import load_run; load_run('r')"], "holds no run"),
+        ([*program, "--config.num_epochs=0"], "num_epochs=0"),
+    ):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert said in done.stderr.splitlines()[-1]
+
+
+def test_extras_ask_for_extras_that_there_are():
+    extras = PROJECT["optional-dependencies"]
+    wanted = [re.fullmatch(r"ais_jax\[(.+)\]", r) for rs in extras.values() for r in rs]
+    names = {name for match in wanted if match for name in match[1].split(",")}
+    assert names and names <= extras.keys()
+
+
+def test_the_citation_names_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {ais_jax.__version__}\n" in citation

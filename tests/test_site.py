@@ -95,3 +95,18 @@ def test_pictures_outside_the_documents_are_copied(site):
     for page in site.rglob("*.html"):
         for source in re.findall(r'<img[^>]* src="([^"]+)"', page.read_text()):
             assert (page.parent / source).exists(), f"{page.name}: {source}"
+
+
+def test_a_number_in_a_table_keeps_its_error_and_its_exponent(site):
+    page = html.unescape((site / "gradients.html").read_text())
+    assert "<td>-117.69\u00a0±\u00a00.12</td>" in page
+    assert "rate 3e-\u20603</td>" in page
+    assert (
+        "<code>--config.num_epochs=100</code>"
+        in (site / "experiments.html").read_text()
+    )
+
+
+def test_the_search_works_without_a_server(site):
+    assert (site / "search" / "search_index.js").read_text().startswith("var __index")
+    assert "js/iframe-worker.js" in (site / "index.html").read_text()

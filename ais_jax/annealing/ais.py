@@ -198,8 +198,8 @@ def anneal_both_ways(
         scale: of the path at each move, or None.
     """
     size, num = z0.shape[1], betas.shape[0] - 2
-    inner = jax.tree.map(lambda a: a[:num], (step_sizes, scale))
-    ways = _forward(betas, *inner), _backward(betas, *inner, size)
+    steps, scale = jax.tree.map(lambda a: a[:num], (step_sizes, scale))
+    ways = _forward(betas, steps, scale), _backward(betas, steps, scale, size)
     clouds = [first_clouds(path, z, size) for z in (z0, z_target)]
     stacked = (
         jax.tree.map(lambda *a: jnp.stack(a), *ways),

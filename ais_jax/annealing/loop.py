@@ -13,6 +13,7 @@ sampling (Eq. 7) is the case of a cloud of one point. Waste-free sequential Mont
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -260,7 +261,7 @@ def _reweight(chains, delta, uniform, resample_below, sign):
     index = index + size * jnp.arange(shares.shape[1])[None]
     if resample_below is not None:
         old = chains.log_w + chains.lost
-        resample = jax.vmap(lambda *args: pooled(*args, resample_below))
+        resample = jax.vmap(partial(pooled, resample_below=resample_below))
         index, log_w, lost = resample(uniform[:, 0], old, shares, index, log_w, lost)
         ancestor = jnp.take_along_axis(ancestor, index // size, axis=1)
 
@@ -280,7 +281,7 @@ def _reweight(chains, delta, uniform, resample_below, sign):
         is_unsound=chains.is_unsound | weighed.is_unsound,
         is_outside=chains.is_outside | weighed.is_outside,
     )
-    return chains, points, sign * sum(weighed.increment)
+    return chains, points, jnp.multiply(sign, jnp.add(*weighed.increment))
 
 
 def add_increment(

@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from ais_jax.types import PRNGKey, Scalar
+from ais_jax.types import AnyArray, PRNGKey, Scalar
+
+Position = PyTree[Float[Array, "..."]]
+"""f32[D]; of a path that is not flattened yet, any pytree."""
 
 TargetWithResiduals = Callable[
     [Float[Array, "D"]], tuple[Scalar, Float[Array, "D"], PyTree]
@@ -56,10 +59,10 @@ class AnnealingPath(NamedTuple):
             give and take parameters.
     """
 
-    sample_base: Callable[[PRNGKey], Float[Array, "D"]]
-    log_base: Callable[[Float[Array, "D"]], Scalar]
-    log_target: Callable[[Float[Array, "D"]], Scalar]
-    scale: Float[ArrayLike, "D D"] | Float[ArrayLike, "#D"] | ScalarLike = 1.0
+    sample_base: Callable[[PRNGKey], Position]
+    log_base: Callable[[Position], Scalar]
+    log_target: Callable[[Position], Scalar]
+    scale: Float[AnyArray, "D D"] | Float[AnyArray, "#D"] | ScalarLike = 1.0
     target_with_residuals: TargetWithResiduals | None = None
     coordinates: Coordinates | None = None
 
@@ -117,7 +120,7 @@ def without_residuals(path: AnnealingPath) -> AnnealingPath:
 
 
 def mix(
-    beta: ScalarLike, base: Float[ArrayLike, "*D"], target: Float[ArrayLike, "*D"]
+    beta: ScalarLike, base: Float[Array, "*D"], target: Float[Array, "*D"]
 ) -> Float[Array, "*D"]:
     """The path's mixture of the endpoints' values: (1 - beta) base + beta target.
 
@@ -154,13 +157,15 @@ def log_ratio(point: Point) -> Float[Array, "*K"]:
     return point.log_target - point.log_base
 
 
-def scaled(scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]) -> Float[Array, "D"]:
+def scaled(
+    scale: Float[AnyArray, "*S"] | ScalarLike, v: Float[Array, "D"]
+) -> Float[Array, "D"]:
     """A vector of the path's units in those of the position: scale * v, or S v."""
     return jnp.matmul(scale, v) if jnp.ndim(scale) == 2 else jnp.multiply(scale, v)
 
 
 def scaled_back(
-    scale: Float[ArrayLike, "*S"], v: Float[Array, "D"]
+    scale: Float[AnyArray, "*S"] | ScalarLike, v: Float[Array, "D"]
 ) -> Float[Array, "D"]:
     """A gradient in the position in the path's units: scale * v, or S' v."""
     return jnp.matmul(v, scale) if jnp.ndim(scale) == 2 else jnp.multiply(scale, v)

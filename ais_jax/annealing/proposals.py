@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ais_jax.annealing.ais import anneal_chains
 from ais_jax.annealing.clouds import Transition
@@ -15,7 +15,7 @@ from ais_jax.annealing.path import AnnealingPath, evaluate, without_residuals
 from ais_jax.annealing.smc import check_share
 from ais_jax.batching import chain_keys
 from ais_jax.checks import lookup
-from ais_jax.types import PRNGKey
+from ais_jax.types import AnyArray, PRNGKey
 
 AVERAGES = ("end", "points")
 WEIGHTINGS = ("importance", "uniform")
@@ -60,7 +60,7 @@ def importance(num_samples: int) -> Proposal:
 
 
 def annealed(
-    betas: Float[ArrayLike, "T_plus_1"],
+    betas: Float[AnyArray, "T_plus_1"],
     transition: Transition,
     num_samples: int,
     weighting: str = "importance",
@@ -72,7 +72,7 @@ def annealed(
     Args:
         betas: rising from 0 to 1; each 1 after the first is a further move on the
             target, which leaves the weight as it is.
-        transition: as for `ais.anneal`.
+        transition: makes the moves, such as `hmc_step` with its `num_leapfrog` bound.
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
         average: a chain's samples: 'end', where it ends, or 'points', those of its last

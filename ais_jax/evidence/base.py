@@ -5,6 +5,7 @@ so that estimates from it stay unbiased, and the prior's share keeps every regio
 the fit has lost: weights are at most 1 / share times what they are from the prior.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -52,40 +53,55 @@ def fit_clouds(clouds: Cloud) -> BaseFit:
     return fit(z.reshape(-1, z.shape[-1]), jnp.exp(clouds.log_w).ravel())
 
 
-def with_base(path: AnnealingPath, base: BaseFit) -> AnnealingPath:
-    """A path from the mixture of a fitted Student t and the path's own base."""
+def student_path(
+    base: BaseFit, log_target: Callable[[Float[Array, "D"]], Scalar]
+) -> AnnealingPath:
+    """A path from a Student t with the location and scale of a fit."""
+    size = len(base.mean)
     is_full = base.scale.ndim == 2
     diagonal = jnp.diagonal(base.scale) if is_full else base.scale
-    size = len(base.mean)
     constant = (
         gammaln(0.5 * (DEGREES + size))
         - gammaln(0.5 * DEGREES)
         - 0.5 * size * jnp.log(DEGREES * jnp.pi)
         - jnp.sum(jnp.log(diagonal))
     )
-    eye = jnp.eye(size, dtype=base.mean.dtype)
     inverse = None
     if is_full:
+        eye = jnp.eye(size, dtype=base.mean.dtype)
         inverse = jax.scipy.linalg.solve_triangular(base.scale, eye, lower=True)
 
-    def sample_base(key):
-        which_key, prior_key, normal_key, gamma_key = jax.random.split(key, 4)
+    def sample(key):
+        normal_key, gamma_key = jax.random.split(key)
         normal = jax.random.normal(normal_key, (size,), base.mean.dtype)
         half = jnp.asarray(0.5 * DEGREES, base.mean.dtype)
         chi2 = 2.0 * jax.random.gamma(gamma_key, half)
         u = normal * jnp.sqrt(DEGREES / chi2)
-        z = base.mean + (base.scale @ u if is_full else base.scale * u)
-        is_prior = jax.random.uniform(which_key) < SHARE
-        return jnp.where(is_prior, path.sample_base(prior_key), z)
+        return base.mean + (base.scale @ u if is_full else base.scale * u)
 
-    def log_fit(z: Float[Array, "D"]) -> Scalar:
+    def log_prob(z: Float[Array, "D"]) -> Scalar:
         away = z - base.mean
         u = away / base.scale if inverse is None else inverse @ away
         square = jnp.sum(jnp.square(u)) / DEGREES
         return constant - 0.5 * (DEGREES + size) * jnp.log1p(square)
 
+    return AnnealingPath(sample, log_prob, log_target)
+
+
+def with_base(
+    path: AnnealingPath, base: BaseFit, share: float = SHARE
+) -> AnnealingPath:
+    """A path from a fitted Student t, mixed with a share of the path's own base."""
+    fitted = student_path(base, path.log_target)
+
+    def sample_base(key):
+        which_key, prior_key, fit_key = jax.random.split(key, 3)
+        is_prior = jax.random.uniform(which_key) < share
+        draws = path.sample_base(prior_key), fitted.sample_base(fit_key)
+        return jnp.where(is_prior, *draws)
+
     def log_base(z):
-        both = jnp.log(SHARE) + path.log_base(z), jnp.log1p(-SHARE) + log_fit(z)
-        return jnp.logaddexp(*both)
+        prior = jnp.log(share) + path.log_base(z)
+        return jnp.logaddexp(prior, jnp.log1p(-share) + fitted.log_base(z))
 
     return path._replace(sample_base=sample_base, log_base=log_base)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ais_jax.annealing.path import AnnealingPath, Coordinates
+from ais_jax.types import is_traced
 
 NUM_LOOKS = 256
 """Draws that are looked at, where floating-point numbers may not hold them."""
@@ -19,15 +20,18 @@ class Bijection(Protocol):
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The bounded parameter of an unbounded one."""
+        ...
 
     @property
     def inv(self) -> "Bijection":
         """The map back."""
+        ...
 
     def log_abs_det_jacobian(
         self, x: Float[Array, "..."], y: Float[Array, "..."]
     ) -> Float[Array, "..."]:
         """Log of the volume of y that a unit volume of x has."""
+        ...
 
 
 def bounded(path: AnnealingPath, bijections: PyTree) -> AnnealingPath:
@@ -130,7 +134,7 @@ def lost_draws(sample: Callable[[Any], PyTree]) -> list[tuple[str, str]]:
             f"{x.dtype}: change it, or use jax_enable_x64",
         )
         for place, x in draws
-        if not isinstance(x, jax.core.Tracer) and _share_lost(np.asarray(x)) > 0.02
+        if not is_traced(x) and _share_lost(np.asarray(x)) > 0.02
     ]
 
 

@@ -92,8 +92,8 @@ def check_limits(limits: Limits, num_chains: int) -> Limits:
     return limits
 
 
-def check_traced(error: float | None, num_temperatures: int | None) -> None:
-    """Refuses what the host would have to decide, under `jit` or `vmap`.
+def check_traced(error: float | None, num_temperatures: int | None) -> int:
+    """The number of temperatures, of traced arrays, for which the host decides nothing.
 
     Raises:
         ValueError: for a wanted error, or for temperatures that are left open.
@@ -101,8 +101,10 @@ def check_traced(error: float | None, num_temperatures: int | None) -> None:
     if error is not None or num_temperatures is None:
         raise ValueError(
             f"error={error} and num_temperatures={num_temperatures}: under jit or vmap "
-            "give num_temperatures and no error"
+            "give num_temperatures and no error; so too where path closes over arrays "
+            "that are differentiated, or give these as data"
         )
+    return num_temperatures
 
 
 class Task(NamedTuple):

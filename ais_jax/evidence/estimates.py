@@ -16,7 +16,7 @@ from ais_jax.numerics import (
     pareto_k,
     relative_weights,
 )
-from ais_jax.types import Scalar
+from ais_jax.types import AnyArray, Scalar, is_traced
 
 LARGEST_K = 0.7  # of the Pareto shape (Vehtari et al., 2024)
 SMALLEST_ESS = 25.0  # for the delta method; half of K for fewer than 50 chains
@@ -76,22 +76,22 @@ class LogNormalizer(NamedTuple):
     log_z: Scalar
     standard_error: Scalar
     ess: Scalar
-    log_w: Float[Array, "K"]
-    z: PyTree[Float[Array, "K ..."]]
-    accept_prob: Float[Array, "M"]
-    increment_variance: Float[Array, "T"]
+    log_w: Float[AnyArray, "K"]
+    z: PyTree[Float[AnyArray, "K ..."]]
+    accept_prob: Float[AnyArray, "M"]
+    increment_variance: Float[AnyArray, "T"]
     pareto_k: Scalar
-    resolution: Scalar
-    num_nan: Int[Array, ""]
-    num_outside: Int[Array, ""]
+    resolution: Float[AnyArray, ""]
+    num_nan: Int[AnyArray, ""]
+    num_outside: Int[AnyArray, ""]
     num_moves: ScalarLike = 0
     wanted_error: ScalarLike = float("inf")
-    shift: ScalarLike = 0.0
+    shift: float | np.floating | Scalar = 0.0
     plan: Plan | None = None
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+        if is_traced(self):
             return repr(self)
         if np.ndim(self.log_z) == 0:
             return "\n".join(_report(self))

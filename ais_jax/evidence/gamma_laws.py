@@ -46,7 +46,7 @@ def of_gammas(
     slope: ArrayLike = 1.0,
 ) -> Law:
     """The law of shift + slope log(A / B) of gamma variates A and B, or of A alone."""
-    a, slope = jnp.asarray(a, float), jnp.asarray(slope, float)
+    a, shift, slope = (jnp.asarray(v, float) for v in (a, shift, slope))
     b = None if b is None else jnp.asarray(b, float)
 
     def sample(key, batch):

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.ais import AISResult, anneal_both_ways, anneal_chains
+from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.loop import cloud_size
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
-from ais_jax.batching import chain_keys
 from ais_jax.checks import check_count, lookup
+from ais_jax.evidence import derivatives
 from ais_jax.evidence.base import fit_clouds
+from ais_jax.evidence.both_ways import anneal_from_both_ends, starts
 from ais_jax.evidence.budget import (
     LONG,
     SHORTER,
@@ -41,6 +41,7 @@ from ais_jax.evidence.plan import (
     DEFAULT_TARGET,
     DEFAULT_TRANSITION,
     Plan,
+    check_data,
     check_plan,
     from_base_of,
     scale_of_moves,
@@ -97,7 +98,9 @@ def estimate_log_z(
         max_seconds: after which no further run is begun.
         progress: called after every few hundred moves, for instance `print`.
 
-    Under `jit` or `vmap` it is one run of K chains and needs `num_temperatures`.
+    Its `log_z` has the derivative in data: the weighted mean of that of the target.
+    Under `jit` or `vmap`, or for a derivative in what path closes over, it is one run
+    of K chains and needs `num_temperatures`.
 
     Raises:
         ValueError: naming the argument that cannot be, before anything is run.
@@ -106,26 +109,23 @@ def estimate_log_z(
     lookup("mass_matrix", mass_matrix, MASS_MATRICES)
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
-    if is_traced((key, data)):
-        check_traced(error, num_temperatures)
-        path = path if data is None else path(data)
+    check_data("data", path, data)
+    whole, (key, x) = _path_of(path, data), derivatives.constant((key, data))
+    flat, unflatten = flatten(key, whole)
+    if is_traced((key, x)) or derivatives.closes_over_traced(key, _path_of(path, x)):
+        num_temperatures = check_traced(error, num_temperatures)
         pilot_key, key = jax.random.split(key)
-        plan = tune(
-            pilot_key,
-            path,
-            num_temperatures=num_temperatures,
-            transition=transition,
-            mass_matrix=mass_matrix,
-        )
-        return log_normalizer(key, path, plan, num_chains, transition)
+        settings = {"transition": transition, "mass_matrix": mass_matrix}
+        plan = tune(pilot_key, whole, num_temperatures=num_temperatures, **settings)
+        return log_normalizer(key, whole, plan, num_chains, transition)
     if num_temperatures is None and error is None:
         error = DEFAULT_ERROR
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(check_limits(limits, num_chains), num_chains, progress)
-    path_fn, x = (as_function(path), jnp.zeros(())) if data is None else (path, data)
-    user_path = path_fn(x)
-    unflatten, eps = flatten(key, user_path)[1], spacing_of_numbers(key, user_path)
-    flat_fn = flat_paths(path_fn, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    if isinstance(path, AnnealingPath):
+        path, x = as_function(path), jnp.zeros(())
+    eps = spacing_of_numbers(key, whole)
+    flat_fn = flat_paths(path, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
     pilot_key, base_key, key = jax.random.split(key, 3)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
     task = Task(programs(flat_fn, *settings), x)
@@ -140,7 +140,7 @@ def estimate_log_z(
         else:
             found = find(meter, task, pilot_key, found)
     *_, result = search(meter, task, found, key, eps)
-    return result._replace(z=jax.vmap(unflatten)(result.z))
+    return _for_user(result, flat, unflatten)
 
 
 def log_normalizer(
@@ -154,7 +154,8 @@ def log_normalizer(
     """Estimates log Z by K annealed chains of a frozen plan (Eq. 7).
 
     Chain k depends on the key and on k alone, so adding chains leaves the others as
-    they are; not so where they are resampled.
+    they are; not so where they are resampled. Of the results `log_z` alone has a
+    derivative in what the path closes over, the weighted mean of log_target's.
 
     Args:
         key: not the one that made the plan.
@@ -180,9 +181,10 @@ def log_normalizer(
     def run(key, plan):
         flat = from_base_of(plan, path)
         chains = _forward(key, flat, plan, num_chains, transition, resample_below)
-        return _log_normalizer(chains, plan, resample_below > 0.0, unflatten, eps)
+        return _log_normalizer(chains, plan, resample_below > 0.0, eps)
 
-    return run(key, check_plan(plan))
+    result = derivatives.stopped(run, key, check_plan(plan))
+    return _for_user(result, path, unflatten)
 
 
 def bidirectional_bounds(
@@ -222,18 +224,12 @@ def bidirectional_bounds(
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, z_target, plan):
         flat = from_base_of(plan, path)
-        forward_key, reverse_key = jax.random.split(key)
-        z0, keys = _starts(forward_key, flat, num_chains, transition)
-        keys = jnp.stack([keys, chain_keys(reverse_key, num_chains)])
         ends = jnp.broadcast_to(z_target, (num_chains, *z_target.shape))
-        scale = scale_of_moves(plan)
-        both = anneal_both_ways(
-            keys, flat, z0, ends, plan.betas, plan.step_sizes, transition, scale
-        )
+        both = anneal_from_both_ends(key, flat, ends, plan, transition)
         low, high = (summarize(way.log_w) for way in both)
         return Bounds(low.log_z, -high.log_z, low.standard_error, high.standard_error)
 
-    return run(key, z_target, plan)
+    return derivatives.refused("bidirectional_bounds", run, key, z_target, plan)
 
 
 def importance_log_weights(
@@ -261,20 +257,13 @@ def importance_log_weights(
     return jax.lax.map(log_weight, indices, batch_size=min(block_size, num_samples))
 
 
-def _starts(key, path, num_chains, transition):
-    """Draws from the base for K chains, and the keys of the chains that start there."""
-    size = cloud_size(path, key, transition)
-    keys = jax.vmap(jax.random.split)(chain_keys(key, num_chains))
-
-    def draw(key):
-        return jax.vmap(path.sample_base)(chain_keys(key, size))
-
-    return jax.vmap(draw)(keys[:, 0]), keys[:, 1]
+def _path_of(path, data):
+    return path if isinstance(path, AnnealingPath) else path(data)
 
 
 def _forward(key, path, plan, num_chains, transition, resample_below):
     """K chains from the base."""
-    z0, keys = _starts(key, path, num_chains, transition)
+    z0, keys = starts(key, path, num_chains, transition)
     return anneal_chains(
         keys,
         path,
@@ -287,8 +276,15 @@ def _forward(key, path, plan, num_chains, transition, resample_below):
     )
 
 
-def _log_normalizer(result: AISResult, plan, is_resampled, unflatten, eps):
-    """What K chains say, an `AISResult` with a leading axis of K."""
+def _for_user(result, path, unflatten):
+    """A result whose log Z has its derivative, and whose positions the user's shape."""
+    log_z = derivatives.with_derivative(result.log_z, path, result.z, result.log_w)
+    z = derivatives.stopped(jax.jit(jax.vmap(unflatten)), result.z)
+    return result._replace(log_z=log_z, z=z)
+
+
+def _log_normalizer(result: AISResult, plan, is_resampled, eps):
+    """What K chains say, an `AISResult` with a leading axis of K, positions flat."""
     independent = result.log_w
     if is_resampled:
         independent = ancestor_log_weights(result.log_w, result.ancestor)
@@ -300,7 +296,7 @@ def _log_normalizer(result: AISResult, plan, is_resampled, unflatten, eps):
         standard_error=jnp.hypot(summary.standard_error, resolution),
         ess=summary.ess,
         log_w=result.log_w,
-        z=jax.vmap(unflatten)(result.point.z),
+        z=result.point.z,
         accept_prob=mean_over(is_live, result.accept_prob),
         increment_variance=variance_over(is_live, result.increments),
         pareto_k=summary.pareto_k,

@@ -39,6 +39,13 @@ def estimate(
     """
     if lookup("mass_matrix", mass_matrix, MASS_MATRICES) == "unit":
         return None
+    return moments(z, weight, is_dense=mass_matrix == "dense")
+
+
+def moments(
+    z: Float[Array, "E N D"], weight: Float[Array, "E N"], *, is_dense: bool
+) -> Covariance:
+    """`estimate` with correlations or without."""
     weight = weight[..., None].astype(z.dtype)
     num = jnp.sum(weight, axis=1, keepdims=True)
     z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
@@ -50,7 +57,7 @@ def estimate(
     sd = jnp.sqrt(jnp.sum(weight * jnp.square(u), axis=(0, 1)) / free)
     sd = jnp.maximum(sd, 1e-6)
     log_sd = jnp.log(sd) + jnp.log(largest)
-    if mass_matrix == "diagonal":
+    if not is_dense:
         return Covariance(log_sd, None)
     u = u / sd[None, None]
     products = jnp.einsum("en,end,enf->df", weight[..., 0], u, u) / free

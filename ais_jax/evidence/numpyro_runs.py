@@ -14,7 +14,7 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from ais_jax.evidence import complements, priors
 from ais_jax.evidence.bounded import lost_draws
 from ais_jax.evidence.priors import Prior, Site
-from ais_jax.types import PRNGKey, Scalar
+from ais_jax.types import PRNGKey, Scalar, is_traced
 
 MARK = "|unbounded|"
 """Begins the names under which a run keeps its positions."""
@@ -97,10 +97,12 @@ def run(
             prior = priors.prior_of(site)
             x = place(site, prior)
         except NotImplementedError:
-            _refuse(site, IMPROPER)
+            raise _refusal(site, IMPROPER) from None
         _refuse(site, None if jnp.shape(x) == prior.shape else LOOP_IN_LOOP)
-        # A site of its own, because nothing else leaves the loops of NumPyro.
-        deterministic(MARK + site["name"], (x, prior.log_prob(x)))
+        # A site of its own, because nothing else leaves the loops of NumPyro. It keeps
+        # any pytree, where its annotation names an array.
+        kept: Any = x, prior.log_prob(x)
+        deterministic(MARK + site["name"], kept)
         return prior.complement(x) if is_complement else prior.constrain(x)
 
     placed = Forwards(handlers.seed(model, key), substitute_fn=value_of)
@@ -124,7 +126,8 @@ def place_at_value(y: Values) -> Place:
 
 def _at_step(site, values):
     """The site's value, or its part at the step of the `scan` that the site is in."""
-    value, step = values[site["name"]], site["infer"].get("_scan_current_index")
+    value = jnp.asarray(values[site["name"]])
+    step = site["infer"].get("_scan_current_index")
     return value if step is None else value[step]
 
 
@@ -135,7 +138,8 @@ def positions(sites: Sites) -> Positions:
 
 def log_prior(sites: Sites) -> Scalar:
     """Of all parameters of a run, in unbounded coordinates, nats."""
-    return sum(jnp.sum(log_prob) for _, log_prob in _kept(sites).values())
+    terms = [jnp.sum(log_prob) for _, log_prob in _kept(sites).values()]
+    return jnp.asarray(sum(terms))
 
 
 def log_likelihood(sites: Sites, others: Sites, mirrored: Sequence[str]) -> Scalar:
@@ -207,7 +211,7 @@ def mirrored(
 
     noise = np.random.default_rng(0)
     x = {name: noise.normal(size=a.shape).astype(a.dtype) for name, a in shapes.items()}
-    known = {k: v for k, v in gaps(x).items() if not isinstance(v, jax.core.Tracer)}
+    known = {k: v for k, v in gaps(x).items() if not is_traced(v)}
     return [name for name, gap in known.items() if gap < 1e-5]
 
 
@@ -223,7 +227,11 @@ def _check_sites(sites):
 
 def _refuse(site, reason):
     if reason is not None:
-        raise ValueError(f"site {site['name']!r} of the model {reason}")
+        raise _refusal(site, reason)
+
+
+def _refusal(site, reason):
+    return ValueError(f"site {site['name']!r} of the model {reason}")
 
 
 def _reason_against(site, names):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 from ais_jax.annealing.clouds import Cloud, Transition
 from ais_jax.annealing.loop import Guide, Moves, Paths, begin, run
 from ais_jax.annealing.path import log_ratio
-from ais_jax.evidence.mass_matrix import Covariance, blend, estimate, to_scale
+from ais_jax.evidence.mass_matrix import Covariance, blend, estimate, moments, to_scale
 from ais_jax.evidence.spacing import interpolate, mean_where, place, smooth, spread
 from ais_jax.types import PRNGKey, Scalar
 
@@ -207,17 +207,16 @@ def find_pilot(
     num_rounds: int,
 ) -> Pilot:
     """A pilot of `num` temperatures: tempered once, then refined in rounds."""
+    given = None
     if fixed is not None:
-        places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
-        fixed = interpolate(*places, fixed)
+        at, places = jnp.linspace(0.0, 1.0, num + 1), jnp.linspace(0.0, 1.0, len(fixed))
+        given = interpolate(at, places, fixed)
 
     def a_pass(state):
         i, pilot, _ = state
         pass_key = jax.random.fold_in(key, i)
         pilot, error = pilot_pass(pass_key, problem, pilot, i == 0)
-        betas = fixed
-        if fixed is None:
-            betas = place(pilot.betas, pilot.density, num)
+        betas = place(pilot.betas, pilot.density, num) if given is None else given
         not_needed = jnp.ones((len(pilot.betas) - len(betas),), betas.dtype)
         return i + 1, move_to(pilot, jnp.append(betas, not_needed)), error
 
@@ -239,9 +238,9 @@ def scales(
     """The `scale` of a path at some temperatures, or None for the path's units."""
     if covariance is None:
         return None
-    if which is not None:
-        covariance = jax.tree.map(lambda a: a[which], covariance)
-    return to_scale(covariance)
+    if which is None:
+        return to_scale(covariance)
+    return to_scale(jax.tree.map(lambda a: a[which], covariance))
 
 
 def move_to(pilot: Pilot, betas: Float[Array, "T_plus_1"]) -> Pilot:
@@ -324,5 +323,5 @@ def _log_unit(problem, clouds):
     if jnp.ndim(scale) == 2:
         return jnp.zeros(())
     flat = z.reshape(len(z), -1, z.shape[-1])
-    log_sd = estimate("diagonal", flat, jnp.ones(flat.shape[:-1])).log_sd
+    log_sd = moments(flat, jnp.ones(flat.shape[:-1]), is_dense=False).log_sd
     return jnp.min(log_sd - jnp.log(jnp.asarray(scale)))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree, ScalarLike
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from ais_jax.annealing import schedules
 from ais_jax.annealing.clouds import Transition
@@ -21,10 +21,11 @@ from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
+from ais_jax.evidence.derivatives import stopped
 from ais_jax.evidence.mass_matrix import MASS_MATRICES
 from ais_jax.evidence.positions import flatten
 from ais_jax.evidence.spacing import interpolate, place
-from ais_jax.types import PRNGKey, is_traced
+from ais_jax.types import AnyArray, PRNGKey, is_traced
 
 DEFAULT_JITTER = 0.5  # so that no trajectory always returns to its start
 DEFAULT_TRANSITION = partial(trajectory_step, num_leapfrog=10, jitter=DEFAULT_JITTER)
@@ -37,7 +38,7 @@ NUM_ROUNDS = 4
 MOST_ROUNDS = 4  # times as many where the acceptance is not there yet
 LARGEST_ERROR = 0.15  # of the acceptance where the rounds end
 
-Schedule = str | Float[ArrayLike, "T_plus_1"] | Sequence
+Schedule = str | Float[AnyArray, "T_plus_1"] | Sequence
 
 
 class Plan(NamedTuple):
@@ -54,9 +55,9 @@ class Plan(NamedTuple):
             base (`base.with_base`), or None.
     """
 
-    betas: Float[Array, "T_plus_1"]
-    step_sizes: Float[Array, "T_minus_1"]
-    scale: Float[Array, "..."] | ScalarLike = 1.0
+    betas: Float[AnyArray, "T_plus_1"]
+    step_sizes: Float[AnyArray, "T_minus_1"]
+    scale: Float[AnyArray, "..."] | ScalarLike = 1.0
     base: BaseFit | None = None
 
 
@@ -85,11 +86,11 @@ def tune(
     Raises:
         ValueError: as `tune_examples`.
     """
-    is_one = xs is None
+    check_data("xs", path, xs)
     return tune_examples(
         key,
-        (lambda _: path) if is_one else path,
-        jnp.zeros((1,)) if is_one else xs,
+        (lambda _: path) if isinstance(path, AnnealingPath) else path,
+        jnp.zeros((1,)) if xs is None else xs,
         num_temperatures=num_temperatures,
         num_chains=num_chains,
         mass_matrix=mass_matrix,
@@ -173,7 +174,17 @@ def tune_examples(
         pilot = pilots.find_pilot(key, problem, fixed, num, num_rounds)
         return make_plan(pilot, num_temperatures, fixed)
 
-    return run(key, xs)
+    return stopped(run, key, xs)
+
+
+def check_data(
+    name: str, path: AnnealingPath | Callable[[PyTree], AnnealingPath], data: PyTree
+) -> None:
+    """Refuses a path that is given data, and a function of data without them."""
+    if isinstance(path, AnnealingPath) and data is not None:
+        raise ValueError(f"{name} is given and path takes none: give a function of it")
+    if not isinstance(path, AnnealingPath) and data is None:
+        raise ValueError(f"path={path} is a function: give {name}, which it takes")
 
 
 def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
@@ -185,15 +196,15 @@ def resample_plan(plan: Plan, num_temperatures: int) -> Plan:
     check_count("num_temperatures", num_temperatures)
     num = plan.betas.shape[0] - 1
     at = jnp.linspace(0.0, num, num_temperatures + 1)
-    betas = jnp.interp(at, jnp.arange(num + 1.0), plan.betas)
+    old = jnp.asarray(plan.betas)
+    betas = jnp.interp(at, jnp.arange(num + 1.0), old)
     if num_temperatures == 1 or num == 1:
         steps = jnp.full((num_temperatures - 1,), UNKNOWN_STEP_SIZE)
         return Plan(betas, steps, base=plan.base)
-    inner = betas[1:-1], plan.betas[1:-1]
+    inner = betas[1:-1], old[1:-1]
     log_steps = interpolate(*inner, jnp.log(plan.step_sizes))
-    scale = plan.scale
-    if jnp.ndim(scale) > 0:
-        scale = interpolate(*inner, scale)
+    scale = scale_of_moves(plan)
+    scale = plan.scale if scale is None else interpolate(*inner, scale)
     return Plan(betas, jnp.exp(log_steps), scale, plan.base)
 
 
@@ -243,7 +254,8 @@ def from_base_of(plan: Plan, path: AnnealingPath) -> AnnealingPath:
 
 def scale_of_moves(plan: Plan) -> Float[Array, "..."] | None:
     """The plan's scales as `ais.anneal` takes them."""
-    return None if jnp.ndim(plan.scale) == 0 else plan.scale
+    scale = jnp.asarray(plan.scale)
+    return None if scale.ndim == 0 else scale
 
 
 def _check_step_sizes(step_sizes):

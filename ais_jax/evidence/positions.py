@@ -122,7 +122,7 @@ def _check_draw(draw):
 def _check_density(name, function, draw):
     value = jax.eval_shape(function, draw)
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         text = f"{dtype}{list(shape)}" if shape is not None else str(value)
         raise ValueError(
             f"path.{name} returned {text} for one position: it must return one "

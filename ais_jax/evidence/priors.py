@@ -19,7 +19,7 @@ from numpyro.distributions import (
 )
 
 from ais_jax.evidence.gamma_laws import FAMILIES, Law, balance, sticks
-from ais_jax.types import PRNGKey
+from ais_jax.types import PRNGKey, is_traced
 
 Site = dict[str, Any]
 """What NumPyro's handlers know of one `numpyro.sample` or other primitive."""
@@ -75,10 +75,11 @@ def prior_of(site: Site) -> Prior:
     )
 
 
-def family(fn: Distribution) -> Distribution:
+def family(fn: Distribution) -> Any:
     """A distribution without what repeats it or makes its batches events.
 
-    Its parameters broadcast against values of the whole from the right.
+    Its parameters, which `Distribution` does not name, broadcast against values of the
+    whole from the right.
     """
     while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
         fn = fn.base_dist
@@ -88,9 +89,8 @@ def family(fn: Distribution) -> Distribution:
 def parts(fn: Distribution) -> list[Distribution]:
     """A distribution and those that it is made of, from the outermost inwards."""
     found = [fn]
-    while isinstance(getattr(fn, "base_dist", None), Distribution):
-        fn = fn.base_dist
-        found.append(fn)
+    while isinstance(inner := getattr(found[-1], "base_dist", None), Distribution):
+        found.append(inner)
     return found
 
 
@@ -112,7 +112,7 @@ def reason_against(site: Site) -> str | None:
 
 
 def _is_finite(value):
-    return isinstance(value, jax.core.Tracer) or bool(np.all(np.isfinite(value)))
+    return is_traced(value) or bool(np.all(np.isfinite(value)))
 
 
 def _name(fn):
@@ -169,12 +169,12 @@ def _law_by_value(leaf: Distribution) -> Law:
         volume = jnp.sum(bijection.log_abs_det_jacobian(x, y))
         return jnp.sum(leaf.log_prob(y)) + volume
 
-    def sample(key, batch):
-        return unconstrain(leaf.expand(batch).sample(key))
+    def draw(key, batch):
+        return jnp.asarray(leaf.expand(batch).sample(key))
 
     if _is_real(leaf.support):
-        return Law(lambda key, batch: leaf.expand(batch).sample(key), leaf.log_prob)
-    return Law(sample, log_prob)
+        return Law(draw, lambda x: jnp.asarray(leaf.log_prob(x)))
+    return Law(lambda key, batch: unconstrain(draw(key, batch)), log_prob)
 
 
 def _coordinates(support: Any) -> tuple[Callable, Callable]:

@@ -50,14 +50,17 @@ def run_chunk(meter: Meter, task: Task, found: Found, num: int, key: PRNGKey) ->
     programs, x, pilot = task.programs, task.x, found.pilot
     chains = programs.begin(x, key)
     memory = programs.prepare(x, pilot, chains)
-    parts = []
-    for first in range(0, max(num - 1, 1), SEGMENT):
+    parts, first = [], 0
+    while True:
         steering = steer(pilot, is_pilot=False, num=num, first=first)
         advanced = programs.advance(x, chains, memory, steering)
         chains, size = advanced.chains, min(SEGMENT, num - 1 - first)
         part = advanced.moves, advanced.accept_prob[:, 0], advanced.increments[:, 0]
         parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], part))
         meter.pay(f"chains at T = {num}{task.name}", size)
+        first += SEGMENT
+        if first >= num - 1:
+            break
     moves, accept_prob, increments = jax.tree.map(lambda *a: np.concatenate(a), *parts)
     ends, points, last = jax.device_get(advanced.ends)
     betas = np.concatenate([[0.0], moves.betas, [1.0]]).astype(np.float32)
@@ -170,7 +173,7 @@ def is_rough_result(result: LogNormalizer) -> bool:
     return bool(
         result.ess < SMALLEST_SHARE * num_live
         or _disagreement(result.log_w) > 0.0
-        or right_skew(result.log_w) > LARGEST_SKEW
+        or right_skew(np.asarray(result.log_w)) > LARGEST_SKEW
         or result.shift > LARGEST_SHIFT
     )
 

@@ -124,7 +124,8 @@ def prior_path(
         theta: parameters of the generative model.
         phi: parameters of the inference model; read for its scale alone.
         x: the example.
-        hmc_scale: as for `posterior_path`.
+        hmc_scale: 'unit' for HMC of unit mass, or 'encoder' for HMC in units of the
+            encoder's standard deviations.
 
     Returns:
         A path whose normalising constant is p(x).
@@ -151,7 +152,8 @@ def wide_path(
         theta: parameters of the generative model.
         phi: parameters of the inference model.
         x: the example.
-        hmc_scale: as for `posterior_path`.
+        hmc_scale: 'unit' for HMC of unit mass, or 'encoder' for HMC in units of the
+            encoder's standard deviations.
 
     Returns:
         A path whose normalising constant is p(x).

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
 from ais_jax.numerics import bernoulli_log_prob, normal_log_prob
+from ais_jax.types import AnyArray, is_traced
 
 LEVELS = 255  # of an 8-bit image above 0
 SMALLEST_SCALE = 0.01  # of the normal: constant pixels would have infinite density
@@ -47,7 +48,7 @@ class Likelihood(NamedTuple):
     sample: Callable[..., Float[Array, "X"]]
     mean: Callable[[Float[Array, "X"]], Float[Array, "X"]]
     start: Callable[[np.ndarray], Start]
-    encoder_input: Callable[[Array], Array]
+    encoder_input: Callable[[AnyArray], Array]
 
 
 def bernoulli() -> Likelihood:
@@ -183,7 +184,7 @@ def data_mean_bias(
     References:
         Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016 (code).
     """
-    if not isinstance(images, jax.core.Tracer):
+    if not is_traced(images):
         low, high = jnp.min(images), jnp.max(images)
         if not 0 <= low <= high <= 1:
             raise ValueError(

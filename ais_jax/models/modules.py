@@ -81,7 +81,7 @@ class OutputNet(nn.Module):
 
 
 class ConvolutionalOutputNet(nn.Module):
-    """Transposed convolutions that give a likelihood's output: as `OutputNet`.
+    """Transposed convolutions that give a likelihood's output, for each value.
 
     Attributes:
         image_shape: [H, W, C], whose product is X.

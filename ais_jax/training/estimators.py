@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from ais_jax.annealing import proposals, schedules
 from ais_jax.annealing.hmc import hmc_step
@@ -29,7 +29,7 @@ from ais_jax.training.losses import (
     stl_loss,
     theta_gradient,
 )
-from ais_jax.types import Params, Scalar
+from ais_jax.types import AnyArray, Params, Scalar
 
 
 class Estimator(NamedTuple):
@@ -39,18 +39,18 @@ class Estimator(NamedTuple):
         sample: (key, theta, phi, x, step_sizes) -> `WeightedSamples` of one example,
             without gradient.
         theta_gradient: (theta, x, samples, block_size) -> (loss, its gradient), summed
-            over a batch and its samples, so many examples at a time; minus the gradient
-            is Eq. 8.
+            over a batch and its samples. `block_size` examples are computed at a time.
+            Minus the gradient is Eq. 8.
         phi_gradient: (phi, theta, keys, x, block_size) -> ((loss, elbo), the loss's
-            gradient), likewise.
+            gradient), summed over a batch, `block_size` examples at a time.
         num_samples: K.
         num_points: N, the weighted points that enter theta's gradient: K, or more
             where points of trajectories are averaged.
         num_phi_samples: draws of q for each example in `phi_gradient`.
         num_moves: M, the length of the step sizes.
         gradient_evaluations: passes forward and backward through log p(x, z) that one
-            example costs a training step, those of the N points for theta's gradient
-            and of the draws for phi's counted in.
+            example costs a training step. It counts the N points of theta's gradient
+            and the draws of phi's.
     """
 
     sample: Callable[..., WeightedSamples]
@@ -98,7 +98,7 @@ def ais(
     num_samples: int = 1,
     num_temperatures: int = 5,
     num_leapfrog: int = 5,
-    schedule: str | Float[ArrayLike, "T_plus_1"] | Sequence = "linear",
+    schedule: str | Float[AnyArray, "T_plus_1"] | Sequence = "linear",
     final_moves: int = 1,
     weighting: str = "importance",
     hmc_scale: str = "unit",
@@ -117,13 +117,15 @@ def ais(
         schedule: a name in `schedules.SCHEDULES`, or betas from 0 to 1.
         final_moves: moves at beta_T = 1, after the last weight; 1 in the paper.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
-        hmc_scale: 'unit' or 'encoder', as for `models.posterior_path`.
+        hmc_scale: 'unit' for HMC of unit mass, as in the paper, or 'encoder' for HMC
+            in units of the encoder's standard deviations.
         average: which points enter theta's gradient: 'end', where a chain ends, as in
             the paper; 'points', all those of its last move, along trajectories, as then
             all its moves are (`trajectory`).
         phi_loss: a name in `losses.PHI_LOSSES`.
         num_phi_samples: draws of q for phi's loss.
-        resample_below: as for `proposals.annealed`.
+        resample_below: the chains are resampled where their effective sample size falls
+            below this share of K; 0 leaves them independent.
 
     Returns:
         An estimator with T - 1 + final_moves moves.

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-TFDS = "tfds:"  # before the name of a data set of tensorflow-datasets
+TFDS = "tfds:"  # what follows is a name of tensorflow-datasets
 _TFDS = ("tensorflow_datasets", "array_record", "importlib_resources")
 
 
@@ -62,7 +62,7 @@ CATALOGUE = {
     ),
 }
 STUDY_SOURCE = "IWAE study's split"
-STUDY_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"  # of its chardata.mat
+STUDY_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"  # its chardata.mat has it
 # A rebuild of the study's file from the 105x105 originals, known by its arrays
 # (`dataset.digest`): a .mat file's header holds a date, so its md5 is no identity.
 REBUILT_DIGEST = "dfaa8628627647c6"

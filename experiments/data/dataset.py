@@ -11,7 +11,7 @@ import numpy as np
 from experiments.system.errors import DataError
 
 GIVEN = "given"  # the name of a data set that Python gives
-TEST_SHARE = 0.1  # of the images of one array
+TEST_SHARE = 0.1  # this share of one array is for tests
 SPLIT_SEED = 0
 _WHITE = {"uint8": 255, "uint16": 65535}  # type of whole numbers -> its intensity 1
 

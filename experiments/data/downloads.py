@@ -31,7 +31,7 @@ def find(name: str, root: Path) -> dict[str, Path]:
     paths = {}
     for file in CATALOGUE[name].files.values():
         places = (root / name / file, root / file)
-        if name in ("fashion_mnist", "kmnist"):  # whose files are called as MNIST's
+        if name in ("fashion_mnist", "kmnist"):  # their files have MNIST's names
             places = places[:1]
         ends = ("", ".gz") if file.endswith(".amat") else ("",)
         for path in [p.with_name(p.name + end) for end in ends for p in places]:
@@ -103,7 +103,7 @@ def read_chardata(root: Path) -> tuple[dict[str, np.ndarray], str]:
 def _check_expansion(content):
     """Refuses compressed parts that expand to more than the largest known matrix."""
     order = "<" if content[126:128] == b"IM" else ">"
-    start = 128  # of an element, after the header
+    start = 128  # the first element follows the header
     while start + 8 <= len(content):
         kind, size = struct.unpack_from(f"{order}II", content, start)
         start += 8
@@ -135,7 +135,7 @@ def _download_chardata(root):
         path = pooch.retrieve(
             url, f"md5:{STUDY_MD5}", "chardata.mat", folder, None, fetch
         )
-    except (OSError, ValueError) as error:  # of the network, of the digest
+    except (OSError, ValueError) as error:  # no network, or another digest
         raise DataError(
             f"data set 'omniglot': {url} could not be downloaded ({error}); not used.\n"
             f"  Try again, or put a copy into {root / 'omniglot'}."

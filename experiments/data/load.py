@@ -121,7 +121,7 @@ def _check_pixels(name, arrays):
         shape = (len(x), CATALOGUE[name].num_pixels)
         if not len(x) or x.shape != shape or x.dtype != np.float32:
             raise DataError(f"{name}: {split} is {x.dtype}{list(x.shape)}, no images")
-        if not (x.min() >= 0.0 and x.max() <= 1.0):  # nan too
+        if not (x.min() >= 0.0 and x.max() <= 1.0):  # nan is refused too
             raise DataError(
                 f"{name}: {split} has pixels from {x.min()} to {x.max()}: intensities "
                 "lie in [0, 1]; divide levels 0 to 255 by 255"

@@ -65,7 +65,7 @@ def load(name: str, root: Path) -> Dataset:
             for split in ("train", "validation", "test")
             if split in builder.info.splits
         }
-    except Exception as error:  # of any builder's code
+    except Exception as error:  # a builder may raise anything
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"dataset=tfds:{name}: tensorflow-datasets cannot read or prepare it in "

@@ -17,7 +17,7 @@ _SPLITS = {  # word in the name of an array or folder -> split
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "valid"),
 }
-_LABELS = {"y", "label", "labels", "target", "targets"}  # in names of arrays
+_LABELS = {"y", "label", "labels", "target", "targets"}  # arrays so named are left out
 
 
 def is_path(name: str) -> bool:
@@ -109,7 +109,9 @@ def _read_folder(name, path):
     files = _files_by_split(name, path)
     images = {split: [_pixels(f) for f in each] for split, each in files.items()}
     _check_alike(name, files, images)
-    if len({image.ndim for image in chain(*images.values())}) > 1:  # grey and colour
+    if (
+        len({image.ndim for image in chain(*images.values())}) > 1
+    ):  # some are grey, others not
         for each in images.values():
             each[:] = [x if x.ndim == 3 else np.stack([x] * 3, -1) for x in each]
     return {split: np.stack(each) for split, each in images.items()}
@@ -149,7 +151,7 @@ def _pixels(file):
         alpha = 255
         if image.mode[-1] in "Aa" or "transparency" in image.info:
             alpha, _ = image.convert("RGBA").getchannel("A").getextrema()
-        if not image.mode.startswith(("I", "F")):  # these have more than 8 bits
+        if not image.mode.startswith(("I", "F")):  # those have more than 8 bits
             image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is no image that can be read: {error}") from error

@@ -94,7 +94,7 @@ def evaluate_named(config, decoder, weights, workdir):
 
     Names such as `Dense_0/kernel` in the file become nested dicts.
     """
-    decode = factory.load("decoder", decoder)
+    decode = factory.load("decoder", decoder, weights)
     arrays = files.read_arrays(Path(weights))
     if arrays is None:
         raise DataError(f"weights={weights}: there is no .npz file that can be read")

@@ -59,7 +59,7 @@ def changed(run: ConfigDict, changes: dict, where: str) -> ConfigDict:
     """A copy of a run's config with some settings changed, said `where`."""
     run = run.copy_and_resolve_references()
     try:
-        with run.unlocked():  # for what the dicts of optimizers do not have yet
+        with run.unlocked():  # an optimizer's dict may gain names
             run.update(changes)
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: {error.args[0]}") from error

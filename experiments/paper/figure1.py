@@ -173,7 +173,7 @@ def plot(config, rows, draws, path):
 def _plot_density(axes, row, z, correlation):
     """A histogram of the draws under contours of the target."""
     shades = {"q_IS": "Blues", "q_AIS": "Oranges"}.get(row.name, "Greys")
-    top = 0.75 / math.pi / math.sqrt(1.0 - correlation**2)  # 1.5 times the target's
+    top = 0.75 / math.pi / math.sqrt(1.0 - correlation**2)  # 1.5 times its peak
     grid = np.linspace(-3.2, 3.2, 49)
     axes.hist2d(*z.T, grid, density=True, cmap=shades, vmin=0, vmax=top, cmin=1e-9)
     angle = np.linspace(0.0, 2.0 * np.pi, 200)

@@ -31,7 +31,7 @@ ESTIMATORS = (
 )
 EXACT = "mh_hmc-K1-T100+phi_loss=stl+num_phi_samples=256"
 ADAPTATION_STEPS = 50
-FASTER = {"grow": 1.1, "shrink": 0.9}  # of the step sizes: there are few steps
+FASTER = {"grow": 1.1, "shrink": 0.9}  # step sizes adapt in few steps
 
 
 def run(workdir, names=None, num_batches=100, overrides=None):

@@ -9,7 +9,7 @@ from experiments.paper.tables import PAPER, TABLES, Row, match, rows
 from experiments.run.settings import flatten, resolve
 
 _KEYS = list(Row._fields)
-COLUMNS = [  # of tables.csv; None where something was not measured
+COLUMNS = [  # those of tables.csv; None was not measured
     *("table", *_KEYS, "reading", "paper_log_p", "status"),
     *("log_p", "error_over_replicates", "error_over_images", "monte_carlo_error"),
     *("gap", "gap_error", "num_replicates", "num_images", "epochs", "steps"),

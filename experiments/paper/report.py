@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import plots
-from experiments.paper import differences
+from experiments.paper import differences, methods
 from experiments.paper.lines import arrange, line
 from experiments.paper.results import Run, pool
 from experiments.paper.tables import TITLES, label
@@ -61,7 +61,7 @@ def write(runs: list[Run], out: Path) -> list[dict]:
     prepare(out)
     out = Path(out)
     summary(runs).to_csv(out / "summary.csv", float_format="%.6g")
-    runs = pool(runs)
+    every, runs = runs, pool(runs)
     lines = [line(run) for run in runs]
     whole = arrange(lines)
     whole.to_csv(out / "tables.csv", index=False)
@@ -69,7 +69,7 @@ def write(runs: list[Run], out: Path) -> list[dict]:
     pairs = differences.markdown([(r.name, r.results) for r in runs if r.results])
     if pairs:
         text += _DIFFERENCES + pairs
-    names = _figures(runs, lines, out)
+    names = [*methods.draw(every, out), *_figures(runs, lines, out)]
     if names:
         text += "\n## Figures\n\n" + "\n".join(f"![{f}]({f})" for f in names) + "\n"
     write_text(out / "report.md", text)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
-from configs import default, presets, table1
+from configs import default, table1
 from experiments.data import load
 from experiments.paper import tables
 from experiments.paper.tables import Row
@@ -92,14 +92,8 @@ def run_config(config: ConfigDict, row: Row) -> ConfigDict:
     run.estimator.update(tables.estimator_settings(row, config.reading))
     if row.printed_temperatures:
         run.estimator.preconditioner = preconditioner
-    scale = config.scale
-    batch_size = "batch_size" if row.printed_temperatures else "dreg_batch_size"
-    run.batch_size = _first(scale[batch_size], config[batch_size])
-    run.num_epochs = _first(scale.num_epochs, config.num_epochs)
-    run.evaluation.preset = _first(scale.preset, config.evaluation.preset)
-    run.evaluation.num_examples = _first(
-        scale.num_examples, config.evaluation.num_examples
-    )
+    if not row.printed_temperatures:
+        run.batch_size = config.dreg_batch_size
     return run
 
 
@@ -137,16 +131,11 @@ def _check(config):
     choices = [("table", config.table, tables.TABLES)]
     choices += [("reading", config.reading, tables.READINGS)]
     choices += [("datasets", dataset, _DATASETS) for dataset in config.datasets]
-    if config.scale.preset is not None:
-        choices += [("scale.preset", config.scale.preset, presets.EVALUATION)]
     references = {row.name.split("-", 1)[1] for row in tables.PAPER}
     choices += [("matched_reference", config.matched_reference, references)]
     for name, value, known in choices:
         if value not in known:
             raise InputError(unknown_name(name, str(value), [str(k) for k in known]))
-    for name, value in config.scale.items():
-        if name != "preset" and value is not None and value < (name != "num_examples"):
-            raise InputError(f"scale.{name}={value}: use a whole number of at least 1")
     if len(set(config.datasets)) != len(config.datasets) or not config.datasets:
         raise InputError(f"datasets={config.datasets}: name each data set once")
 
@@ -182,10 +171,4 @@ def _identity(config, row, matched):
         "num_moves": tables.num_moves(row, config.reading),
         "paper_log_p": tables.PAPER.get(row),
         "matched_cost": matched,
-        "scale": config.scale.to_dict(),
     }
-
-
-def _first(value, other):
-    """The value, or the other where it is None."""
-    return other if value is None else value

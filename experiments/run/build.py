@@ -20,7 +20,7 @@ BLOCK_BYTES = (
     2_560_000  # of the widest activations of a block on a CPU: 816 rows of 784
 )
 SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
-ROWS_PER_CORE = 64  # chains at least; fewer do not pay for averaging the gradients
+ROWS_PER_CORE = 64  # fewer chains do not pay for averaging gradients
 AUTO = "auto"  # until `force.settle` a force's precision is then the model's own
 
 
@@ -204,7 +204,7 @@ def block_size(settings, data_size, num_chains):
         return None
     hidden = [width for layer in settings.model["widths"] for width in layer]
     widest = max(data_size, *hidden, *settings.model["latent_sizes"])
-    if settings.model["network"] == "convolution":  # of a fourth of the places
+    if settings.model["network"] == "convolution":  # they have a fourth of the places
         widest = max(widest, settings.model["widths"][0][0] * data_size // 4)
     rows = max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * widest))
     return max(1, rows // num_chains)

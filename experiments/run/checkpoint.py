@@ -230,7 +230,7 @@ def _reading(what: str) -> Iterator[None]:
         yield
     except Damaged:
         raise
-    except Exception as error:  # of any of its readers
+    except Exception as error:  # a reader may raise anything
         if is_lost_peer(error):
             raise
         raise Damaged(f"{what} cannot be read") from None

@@ -2,16 +2,19 @@
 
 import importlib
 import inspect
+import sys
+from pathlib import Path
 
 from ais_jax.models.latent import LatentVariableModel
 from experiments.data.dataset import GIVEN
 from experiments.system.errors import ConfigError
+from experiments.system.files import user_path
 
 
-def check(name):
+def check(name, dataset):
     """Refuses a model's factory that cannot be imported; "" and "given" are none."""
     if name not in ("", GIVEN):
-        load("model.factory", name)
+        load("model.factory", name, dataset)
 
 
 def build(name, image_shape, settings):
@@ -31,16 +34,25 @@ def build(name, image_shape, settings):
     return model
 
 
-def load(setting, name):
-    """The function called package.module:function."""
+def load(setting, name, *files):
+    """The function called package.module:function.
+
+    Its module is an installed one, or lies in the current folder or beside the files.
+    """
     module, _, function = name.partition(":")
+    _search(Path.cwd(), *(user_path(file).absolute().parent for file in files))
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{setting}={name!r}: {error}; give package.module:function of a module "
-            "that Python can import from here"
+            "that is installed, or lies here or beside the data"
         ) from error
     if not callable(found):
         raise ConfigError(f"{setting}={name!r} is no function")
     return found
+
+
+def _search(*folders):
+    """Lets Python look for modules in folders too, after all others."""
+    sys.path += [str(f) for f in dict.fromkeys(folders) if str(f) not in sys.path]

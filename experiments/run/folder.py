@@ -1,5 +1,6 @@
 """The folder of a run: its config, and where its results come from."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,13 +15,14 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
+from configs import presets
 from experiments.run import build
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
 from experiments.system.files import damaged, read_json, timestamp, write_json
 
-VERSION = 7  # of config.json, results.json and variant.json
+VERSION = 7  # config.json, results.json and variant.json have it
 
 
 def read(path: Path, *names: str) -> dict:
@@ -47,8 +49,13 @@ def default_workdir(settings):
         )
     path = os.path.abspath(os.path.expanduser(settings.dataset))
     dataset = re.sub(r"[^\w.-]", "_", Path(path).stem)
-    name = f"{timestamp()}-{dataset}-{settings.estimator['name']}"
-    return Path("runs") / name
+    return Path("runs") / f"{timestamp()}-{dataset}-{method(settings)}"
+
+
+def method(settings):
+    """The name that a config's argument has for the estimator."""
+    is_best = presets.BEST["estimator"].items() <= settings.estimator.items()
+    return "best" if is_best else settings.estimator["name"]
 
 
 def claim(workdir, settings, dataset, write=True):
@@ -136,11 +143,11 @@ def provenance():
     """Versions, commit and device, for results.json."""
     root = Path(ais_jax.__file__).parents[1]
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True)
-        commit = done.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
+    commit = None  # an installed copy may lie within a repository of something else
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if (root / ".git").exists():
+            done = subprocess.run(git, capture_output=True, text=True, check=True)
+            commit = done.stdout.strip()
     device = jax.devices()[0]
     return {
         "ais_jax": ais_jax.__version__,

@@ -67,7 +67,7 @@ def _paths(saved, both, workdir):
         for head, tree in zip(heads, both)
         for name, leaf in manifest.leaves_by_path(tree).items()
     }
-    lone = {  # of one replicate
+    lone = {  # the shapes of one replicate
         path: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
         for path, leaf in saved.items()
         if path.startswith(heads)

@@ -120,7 +120,13 @@ class Run:
         that of the mean log p(x) over chains, `gap` the bidirectional gap, and
         `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
-        content = folder.read(self.folder / "results.json", "replicates")
+        path = self.folder / "results.json"
+        if not path.exists():
+            raise ConfigError(
+                f"{self.folder} is not evaluated: run python -m experiments.main "
+                f"--mode=evaluate --workdir={self.folder}"
+            )
+        content = folder.read(path, "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
 
     def sample(self, key, num: int) -> np.ndarray:

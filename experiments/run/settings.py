@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ais_jax import optimizers
+from ais_jax.models.networks import WIDTHS
 from ais_jax.training.step_sizes import StepSizeRule
 from configs import presets
 from configs.default import SETTINGS, Range, get_config
@@ -25,7 +26,7 @@ from experiments.system.errors import ConfigError
 
 flatten = schema.flatten
 FREE = ("evaluation", "data_dir", "sharding", "training.checkpoint_seconds")
-_WIDEST = 10**7  # of a layer
+_WIDEST = 10**7  # no layer is wider
 # A run keeps the values that these have when it begins, where its optimizer has them.
 _KEPT = {
     "b1": Range(0, 1),
@@ -44,7 +45,7 @@ _DERIVED = {
     "first_step_size": "of HMC in training",
     "step_size_rule": "a `StepSizeRule`",
     "optimizer": "theta's keyword arguments of `optimizers.make`",
-    "phi_optimizer": "likewise phi's",
+    "phi_optimizer": "phi's keyword arguments of `optimizers.make`",
     "learning_rates": "theta's and phi's of each replicate",
     "sharding": "of data and replicate; None: the machine decides",
     "evaluation": "an `Evaluation`",
@@ -66,6 +67,8 @@ def resolve(config: ConfigDict) -> Settings:
     if "table" in config or "variants" in config:
         raise ConfigError("--config is for experiments.sweep: use that")
     values = schema.complete(config)
+    network = values["model"]["network"]
+    _fill(values["model"], {"widths": WIDTHS.get(network, WIDTHS["perceptron"])})
     _check(values)
     _fill(values["evaluation"], presets.EVALUATION[values["evaluation"]["preset"]])
     rates = _fill_optimizers(values["optimizer"], values["num_replicates"])
@@ -94,7 +97,7 @@ def resolve(config: ConfigDict) -> Settings:
 def _check_by_building(settings):
     """Gives the settings to what reads them, which refuses what it cannot use."""
     with _section("model"):
-        factory.check(settings.factory)
+        factory.check(settings.factory, settings.dataset)
         model = build.build_model(settings._replace(factory=""), (8, 8))
     with _section("estimator"):
         build.build_estimator(settings, model)

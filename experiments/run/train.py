@@ -19,7 +19,7 @@ from experiments.system.errors import Stopped
 from experiments.system.progress import Progress, log
 from experiments.system.signals import StopSignals
 
-LOW_ACCEPTANCE = 0.05  # mean acceptance of HMC that is warned of
+LOW_ACCEPTANCE = 0.05  # a lower mean acceptance of HMC is warned of
 
 
 def initial_state(setup):

@@ -16,7 +16,7 @@ from experiments.system import devices, files
 from experiments.system.errors import Ended, InputError, Stopped
 from experiments.system.progress import end_of_line
 
-_ENDING = threading.Lock()  # of who ends at a full disk: never released
+_ENDING = threading.Lock()  # who ends at a full disk keeps it
 _DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
 _is_given = False  # whether the command line has --config
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -69,7 +69,7 @@ def _define_config(default):
         "~/.cache/ais_jax/xla",
         "Folder of JAX's persistent compilation cache; empty for none.",
     )
-    for name in ("config", "compile_cache"):  # so that --help lists them
+    for name in ("config", "compile_cache"):  # --help lists them then
         flag = flags.FLAGS[name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
@@ -86,6 +86,8 @@ def load_config():
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"--config cannot be read: {reason}") from error
+    folder = Path(flags.FLAGS["config"].config_filename).absolute().parent
+    sys.path.append(str(folder))  # of modules that the config may name
     return flags.FLAGS.config
 
 
@@ -96,7 +98,7 @@ def overrides():
 
 def _guarded(main):
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    for name in ("absl", "asyncio"):  # orbax's, whose errors are raised as well
+    for name in ("absl", "asyncio"):  # orbax raises what it logs here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("experiments").setLevel(logging.INFO)
     warnings.formatwarning = _warning_line
@@ -152,9 +154,9 @@ def _end_at_full_disk():
 def _parse(argv):
     """Parses the flags; what a config file raises ends in one line too."""
     try:
-        return flags.FLAGS([_at_home(argument) for argument in argv])
+        return flags.FLAGS([_in_place(argument) for argument in argv])
     except SystemExit:
-        sys.exit(0)  # after --help
+        sys.exit(0)  # --help has been printed
     except (AttributeError, KeyError) as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
         return _fail(f"unknown config setting {reason}", 2)
@@ -164,19 +166,25 @@ def _parse(argv):
         return _fail(f"--config: {type(error).__name__}: {error}", 2)
 
 
-def _at_home(argument):
-    """A flag --NAME=~/PATH with its home folder, which a shell does not fill in there.
+def _in_place(argument):
+    """A flag whose file is found: ~ in its home, a config where it is installed.
 
-    Settings of a config are paths for those who read them.
+    A shell does not fill in a home folder after the =. Settings of a config are paths
+    for those who read them.
     """
     name, equals, value = argument.partition("=")
-    is_path = re.match(r"-(?!-?config\.)", name) and value.startswith("~")
-    return f"{name}{equals}{files.user_path(value)}" if is_path else argument
+    if re.fullmatch("--?config", name):
+        path = Path(value.partition(":")[0])
+        if path.parent == Path("configs") and not path.exists():
+            value = CONFIGS.parent / value
+    if re.match(r"-(?!-?config\.)", name) and str(value).startswith("~"):
+        value = files.user_path(value)
+    return f"{name}{equals}{value}"
 
 
 def _fail(message, status):
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-    if any(line.startswith("Traceback") for line in lines):  # of a config file
+    if any(line.startswith("Traceback") for line in lines):  # a config file raised it
         lines = [re.sub(r"^[\w.]+: ", "", lines[-1])]
     devices.print_error(" ".join(lines))
     if "jax" in sys.modules:

@@ -27,7 +27,7 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
     _check_processes(coordinator, num_processes, process_id)
     if coordinator is None:
         return
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
     given = () if coordinator == "auto" else (coordinator, num_processes, process_id)
     missing = (
         f"--coordinator={coordinator}: the processes did not all start within "
@@ -37,7 +37,7 @@ def start_processes(coordinator, num_processes, process_id, seconds=300):
     with _time_limit(seconds, missing):
         try:
             jax.distributed.initialize(*given, initialization_timeout=seconds + 60)
-        except Exception as error:  # of any cluster's detection
+        except Exception as error:  # detection may raise anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"--coordinator={coordinator}: JAX cannot start ({reason}): give the "
@@ -79,7 +79,7 @@ def use_cores(is_filled):
     if patience not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {patience}=1000000".strip()
     if is_filled(cores):
-        os.environ.setdefault("NPROC", "1")  # XLA's threads for each operation
+        os.environ.setdefault("NPROC", "1")  # one thread for each operation of XLA
 
 
 def num_cores():
@@ -93,7 +93,7 @@ def memory():
     """Bytes of memory of a device, or infinity where the system cannot tell."""
     import jax
 
-    limits = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
+    limits = jax.local_devices()[0].memory_stats() or {}  # a CPU gives None
     try:
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

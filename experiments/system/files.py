@@ -193,7 +193,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[bool]:
         yield False
         return
     except (OSError, NotImplementedError):
-        pass  # a file system without locks
+        pass  # this file system has no locks
     try:
         yield True
     finally:

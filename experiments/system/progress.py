@@ -5,7 +5,7 @@ import sys
 import time
 
 log = logging.getLogger("experiments")
-SECONDS = 15.0  # between two lines where there is no terminal
+SECONDS = 15.0  # pass between two lines where there is no terminal
 _shown = []  # the bars that stand on an open line
 
 

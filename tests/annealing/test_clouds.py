@@ -10,8 +10,8 @@ import pytest
 from ais_jax.annealing import loop
 from ais_jax.annealing.ais import anneal, reverse_anneal
 from ais_jax.annealing.clouds import Cloud, choose, of_points, weigh
-from ais_jax.annealing.path import AnnealingPath, evaluate
-from ais_jax.annealing.trajectory import trajectory_step
+from ais_jax.annealing.path import AnnealingPath, Point, evaluate
+from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
 from tests.targets import LOG_Z, mixture, ratio_and_error, skewed
 
 NUM_LEAPFROG = 4
@@ -80,6 +80,46 @@ def test_a_cloud_is_weighed_by_its_weighted_mean():
     shares = np.exp(np.float64(log_w)) * np.exp(0.3 * ratio)
     np.testing.assert_allclose(sum(weighed.increment), np.log(shares.sum()), rtol=1e-5)
     np.testing.assert_allclose(np.exp(weighed.shares), shares, rtol=1e-5)
+
+
+def cloud_of(log_base, log_target):
+    """A cloud of even weights whose points have these densities."""
+    nothing = jnp.zeros((len(log_base), 1))
+    log_base, log_target = jnp.array(log_base), jnp.array(log_target)
+    points = Point(nothing, log_base, log_target, nothing, nothing)
+    return of_points(points, len(log_base))
+
+
+@pytest.mark.parametrize("log_target", [[-jnp.inf], [-jnp.inf, jnp.nan]])
+def test_a_step_of_width_zero_leaves_weights_as_they_are(log_target):
+    cloud = cloud_of([-1.0] * len(log_target), log_target)
+    weighed = weigh(cloud, 0.0)
+    np.testing.assert_allclose(sum(weighed.increment), 0.0, atol=1e-6)
+    np.testing.assert_array_equal(weighed.shares, cloud.log_w)
+    assert sum(weigh(cloud, 0.1).increment) == -jnp.inf
+
+
+@pytest.mark.parametrize(("tail", "is_outside"), [(-5.0, True), (-61.0, False)])
+def test_a_base_misses_places_of_some_mass_alone(tail, is_outside):
+    cloud = cloud_of([-3.0, -jnp.inf], [-1.0, tail])
+    assert weigh(cloud, 0.1).is_outside == is_outside
+
+
+def test_a_fault_that_was_met_on_the_way_is_remembered():
+    """The base's draw has a density of NaN; every later place is sound."""
+    nan_at_two = lambda z: jnp.where(z[0] == 2.0, jnp.nan, -jnp.sum(z**2))
+    path = TARGETS["mixture"].path._replace(log_target=nan_at_two)
+
+    def leave(key, path, point, beta, step_size):
+        info = TrajectoryInfo(jnp.ones(()))
+        return evaluate(path, jnp.ones(1)), info
+
+    betas, steps = jnp.linspace(0.0, 1.0, 4), jnp.ones(2)
+    for start, is_unsound in ((2.0, True), (0.0, False)):
+        z = jnp.array([start])
+        result = anneal(jax.random.key(0), path, z, betas, steps, leave)
+        assert result.is_unsound == is_unsound
+        assert jnp.isneginf(result.log_w) == is_unsound
 
 
 def test_a_point_is_chosen_by_its_weight():

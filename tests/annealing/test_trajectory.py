@@ -82,6 +82,21 @@ def test_the_next_position_is_distributed_as_the_current_one(beta):
     assert pvalue(z, cdf) > 0.01
 
 
+def test_the_place_does_not_depend_on_the_jittered_step():
+    """Where nothing pulls, points on both sides tell the place in the middle."""
+    flat = AnnealingPath(PATH.sample_base, lambda z: 0.0 * z[0], lambda z: 0.0 * z[0])
+    move = partial(trajectory_step, num_leapfrog=2, jitter=0.9)
+
+    def one(key):
+        cloud, _ = move(key, flat, evaluate(flat, jnp.zeros(1)), 1.0, 1.0)
+        return cloud.points.z[:2, 0]
+
+    z = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 5000)))
+    length, is_between = np.abs(z[:, 0]), z[:, 0] * z[:, 1] < 0.0
+    assert abs(np.mean(is_between) - 1 / 3) < 0.03
+    assert stats.ks_2samp(length[is_between], length[~is_between]).pvalue > 0.01
+
+
 def test_weighted_points_have_the_means_of_the_density():
     _, means, _ = run(MOVE)
     assert np.abs(errors_off(means, exact_means(BETA))).max() < 4
@@ -214,6 +229,7 @@ def test_the_acceptance_falls_with_the_step():
         return jnp.mean(jax.jit(jax.vmap(one))(keys, z)[1].accept_prob)
 
     assert acceptance(1.5) < 0.8 < 0.97 < acceptance(0.1) <= 1.0
+    assert acceptance(50.0) < 0.01  # the current point is not counted
 
 
 def test_a_trajectory_costs_one_evaluation_a_step():

@@ -13,6 +13,8 @@ from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.evidence import log_z as evaluation
 from ais_jax.evidence import plan as tuning
+from ais_jax.evidence.mass_matrix import Covariance
+from ais_jax.evidence.pilot import Pilot
 from ais_jax.evidence.plan import Plan
 from tests import targets
 
@@ -193,6 +195,29 @@ def test_scales_of_a_plan_are_used_at_their_temperatures():
     np.testing.assert_allclose(by_factors.log_w, by_steps.log_w, rtol=1e-5)
 
 
+def test_moves_have_the_steps_and_scales_of_their_own_temperatures():
+    betas = jnp.linspace(0.0, 1.0, 9)
+    widths = Covariance(log_sd=-2.0 * betas[:, None], correlation=None)
+    plan = tuning.make_plan(Pilot(betas, -betas, jnp.ones(8), widths), 4, None)
+    np.testing.assert_allclose(plan.betas, jnp.linspace(0.0, 1.0, 5), atol=1e-6)
+    np.testing.assert_allclose(plan.step_sizes, np.exp(-plan.betas[1:-1]), rtol=1e-5)
+    found = plan.scale[:, 0]
+    np.testing.assert_allclose(found, np.exp(-2.0 * plan.betas[1:-1]), rtol=1e-5)
+
+
+def test_bounds_use_the_scales_of_a_plan():
+    """Of both directions: scales of one half are steps of half the size."""
+    path, _ = normal_in_units(1.0, 0.5)
+    plan = Plan(jnp.linspace(0.0, 1.0, 4), jnp.full((2,), 0.5))
+    args = jax.random.key(0), path, jnp.zeros(3)
+    halves = plan._replace(scale=jnp.full((2, 3), 0.5))
+    by_scale = evaluation.bidirectional_bounds(*args, halves, num_chains=3)
+    small = plan._replace(step_sizes=jnp.full((2,), 0.25))
+    by_steps = evaluation.bidirectional_bounds(*args, small, num_chains=3)
+    np.testing.assert_allclose(by_scale.lower, by_steps.lower, rtol=1e-5)
+    np.testing.assert_allclose(by_scale.upper, by_steps.upper, rtol=1e-5)
+
+
 # What is refused.
 
 
@@ -251,3 +276,12 @@ def test_examples_may_be_numpy_arrays():
 
     plan = tuning.tune_examples(jax.random.key(0), path, xs, num_temperatures=4)
     assert jnp.all(jnp.isfinite(plan.step_sizes))
+
+
+def test_a_path_takes_no_data_and_a_function_needs_them():
+    path, _ = normal_in_units(1.0, 0.5)
+    key, xs = jax.random.key(0), jnp.zeros((2, 1))
+    with pytest.raises(ValueError, match="data is given and path takes none"):
+        evaluation.estimate_log_z(key, path, xs)
+    with pytest.raises(ValueError, match="is a function: give xs"):
+        tuning.tune(key, lambda x: path, num_temperatures=3)

@@ -1,5 +1,6 @@
 """The search for log Z: it stops where the estimate stands, and says where not."""
 
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -8,14 +9,19 @@ import numpy as np
 import pytest
 from jax.scipy.stats import norm
 
+from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.path import AnnealingPath
+from ais_jax.evidence.budget import Found, Limits, Meter, first_temperatures
 from ais_jax.evidence.estimates import right_skew
 from ais_jax.evidence.log_z import estimate_log_z, log_normalizer
-from ais_jax.evidence.refine import is_rough_result
+from ais_jax.evidence.plan import Plan
+from ais_jax.evidence.refine import Chunk, is_rough_result, merge
+from ais_jax.evidence.sampler import SEGMENT
 from tests import targets
 
 KEY = jax.random.key(0)
 SETTINGS = {"num_chains": 50}
+HMC = partial(hmc_step, num_leapfrog=2)
 
 
 def normal(data):
@@ -94,6 +100,73 @@ def _count(event, *_, **__):
 
 
 jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def test_a_run_is_the_frozen_chains_of_its_plan_with_a_key_of_its_own():
+    """Longer than a segment of moves; chunk 0 of T has a key by T and by 0."""
+    num = SEGMENT + 30
+    settings = SETTINGS | {"num_temperatures": num, "transition": HMC}
+    result = estimate_log_z(KEY, normal, jnp.array(0.7), **settings)
+    key = jax.random.fold_in(jax.random.split(KEY, 3)[2], num)
+    key = jax.random.fold_in(key, 0)
+    again = log_normalizer(key, normal(0.7), result.plan, 50, HMC)
+    away = np.abs(result.log_w - again.log_w)
+    assert np.median(away) < 1e-3 < 0.01 < np.std(again.log_w)
+
+
+def test_every_move_is_counted():
+    """Of the pilot, of the base's fit and of fewer temperatures, by all chains."""
+    made = []
+
+    def counted(*args):
+        jax.debug.callback(lambda: made.append(1))
+        return HMC(*args)
+
+    result = estimate_log_z(
+        KEY, normal, jnp.array(0.1), error=0.3, num_chains=8, transition=counted
+    )
+    jax.effects_barrier()  # a call is counted once for all chains
+    assert result.num_moves == 8 * len(made)
+
+
+def chunk(log_w):
+    """Chains of these log weights, as `run_chunk` gives them."""
+    log_w = np.asarray(log_w, np.float32)
+    num = len(log_w)
+    ones, no = np.ones((1, num), np.float32), np.zeros(num, bool)
+    plan = Plan(np.array([0.0, 1.0], np.float32), np.zeros(0, np.float32))
+    return Chunk(log_w, ones.T, ones, ones, no, no, 1.0, plan)
+
+
+def meter(**limits):
+    limits = {"error": 0.1, "num_temperatures": None, "max_moves": 10**7} | limits
+    return Meter(Limits(**limits, max_seconds=np.inf), 50, None)
+
+
+def test_a_shift_is_told_in_the_errors_of_both_estimates():
+    log_w = 0.3 * np.random.default_rng(0).normal(size=200)
+    now = merge([chunk(log_w)], meter(), 1e-7, None)
+    error = now.standard_error
+    before = now._replace(log_z=now.log_z + 6.0 * error, standard_error=2.0 * error)
+    found = merge([chunk(log_w)], meter(), 1e-7, before).shift
+    assert found == pytest.approx(6.0 / np.sqrt(5.0), rel=1e-3)
+
+
+def test_halves_that_disagree_are_an_error_and_ask_for_more_temperatures():
+    noise = 0.1 * np.random.default_rng(0).normal(size=100)
+    one = merge([chunk(noise), chunk(noise[::-1])], meter(), 1e-7, None)
+    two = merge([chunk(noise), chunk(noise + 1.0)], meter(), 1e-7, None)
+    assert one.standard_error < 0.02 and not is_rough_result(one)
+    assert two.standard_error > 0.45 and is_rough_result(two)
+
+
+def test_temperatures_grow_with_the_square_of_the_paths_length():
+    def first(length, **limits):
+        return first_temperatures(meter(**limits), Found(None, 8, length, None))
+
+    assert first(40.0) == 4 * first(20.0) == 16 * first(10.0) == 3200
+    assert first(1.0) == 64
+    assert first(40.0, max_moves=50 * 4 * 100) == 100
 
 
 def test_a_far_target_gets_a_fitted_base():

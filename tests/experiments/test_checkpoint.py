@@ -1,5 +1,6 @@
 """Checkpoints: exact round trips, clear refusals, and survival of a killed process."""
 
+import json
 import os
 import random
 import shutil
@@ -288,6 +289,26 @@ def test_a_damaged_step_that_was_asked_for_is_an_error(saved_twice, tmp_path):
             checkpointer.restore(make_state(1), int(step))
         assert f"checkpoint {step} (its manifest cannot be read)" in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kept", ["leaves", "sha256"])
+def test_arrays_of_another_digest_are_damaged_though_they_can_be_read(
+    saved_twice, tmp_path, kept, caplog
+):
+    """A whole checkpoint of other values, which keeps a part of the old manifest."""
+    folder = Path(shutil.copytree(saved_twice, tmp_path / "run"))
+    old = folder / "9" / "_CHECKPOINT_METADATA"
+    before = json.loads(old.read_text())["custom_metadata"]
+    with Checkpointer(tmp_path / "other") as checkpointer:
+        checkpointer.save(9, make_state(8))
+    shutil.rmtree(folder / "9")
+    shutil.copytree(tmp_path / "other" / "9", folder / "9")
+    changed = json.loads(old.read_text())
+    changed["custom_metadata"]["sha256"] = before["sha256"]
+    if kept == "leaves":
+        changed["custom_metadata"]["leaves"] = before["leaves"]
+    old.write_text(json.dumps(changed))
+    assert _assert_sound_or_step_5(folder, caplog, read_only=True) == 5
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path):

@@ -380,10 +380,14 @@ def test_a_workdir_of_other_data_is_refused(uninterrupted, tmp_path):
         train_and_evaluate(make_config(), tmp_path, mode="train")
 
 
-def test_other_settings_of_the_evaluation_may_go_on(cache, uninterrupted, tmp_path):
+def test_other_settings_of_the_evaluation_may_go_on(
+    cache, uninterrupted, tmp_path, capsys
+):
     workdir = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     free = {"evaluation__num_chains": 9, "training__checkpoint_seconds": 5.0}
     assert train_and_evaluate(make_config(**free), workdir, mode="train") is None
+    said = capsys.readouterr().out
+    assert said.startswith(f"Trained: {workdir}") and said.endswith(f"={workdir}\n")
     assert_same_training(workdir, uninterrupted)
 
 
@@ -561,9 +565,10 @@ def test_the_launcher_starts_without_the_heavy_libraries():
     assert json.loads(done.stdout) == []
 
 
-def test_help_lists_the_flags():
+@pytest.mark.parametrize("arguments", [["--help"], []], ids=["help", "none"])
+def test_help_lists_the_flags(arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", "--help"],
+        [sys.executable, "-m", "experiments.main", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -572,6 +577,8 @@ def test_help_lists_the_flags():
         assert f"{flag}:" in done.stdout
     assert done.returncode == 0
     assert "train_and_evaluate|train|evaluate" in done.stdout
+    assert "best, ais, mh_hmc, dreg, iwae, stl or vae" in done.stdout
+    assert "configs/default.py" in done.stdout
     assert done.stderr == ""
 
 

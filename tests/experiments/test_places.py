@@ -13,8 +13,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+import ais_jax
+from configs import digits
 from experiments.data import load
+from experiments.run import factory, folder
 from experiments.run.folder import default_workdir
+from experiments.run.settings import resolve
 from experiments.system import command_line, devices, files, progress
 from experiments.system.errors import InputError
 from experiments.system.signals import SIGNALS, StopSignals
@@ -52,6 +56,12 @@ def test_a_new_folder_is_right_under_runs_whatever_the_data_set(
     assert first != second
 
 
+def test_a_new_folder_of_the_best_preset_says_so():
+    for name in ("best", "ais"):
+        settings = resolve(digits.get_config(name))
+        assert default_workdir(settings).name.endswith(f"-digits-{name}")
+
+
 def test_without_a_home_caches_are_here_and_other_paths_are_refused(homeless):
     with pytest.raises(InputError, match="~/runs: there is no home"):
         files.user_path("~/runs")
@@ -75,11 +85,41 @@ def test_without_a_home_caches_are_here_and_other_paths_are_refused(homeless):
 )
 def test_a_flag_knows_the_home_folder(monkeypatch, given, expected):
     monkeypatch.setenv("HOME", "/home/me")
-    assert command_line._at_home(given) == expected
+    assert command_line._in_place(given) == expected
+
+
+def test_a_config_that_is_not_here_is_the_installed_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = command_line._in_place("--config=configs/default.py:vae")
+    assert found == f"--config={ROOT}/configs/default.py:vae"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/default.py").touch()
+    mine = "--config=configs/default.py:vae"
+    assert command_line._in_place(mine) == mine
+
+
+@pytest.mark.parametrize("place", ["here", "data"])
+def test_a_factory_lies_here_or_beside_the_data(monkeypatch, tmp_path, place):
+    for name in ("here", "data"):
+        (tmp_path / name).mkdir()
+    module = f"factory_of_{place}"
+    (tmp_path / place / f"{module}.py").write_text("def make(image_shape): ...")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path / "here")
+    factory.check(f"{module}:make", str(tmp_path / "data/mine.npz"))
+    with pytest.raises(InputError, match="lies here or beside the data"):
+        factory.check("nowhere:make", str(tmp_path / "data/mine.npz"))
+
+
+def test_a_copy_within_another_repository_has_no_commit(monkeypatch):
+    assert folder.provenance()["commit"] or not (ROOT / ".git").exists()
+    monkeypatch.setattr(ais_jax, "__file__", str(ROOT / "docs/ais_jax/__init__.py"))
+    assert folder.provenance()["commit"] is None
 
 
 PROGRAM = """
 import sys, warnings
+from experiments.run.settings import resolve
 from experiments.system import command_line
 class Notebook:
     def write(self, text): pass

@@ -1,5 +1,6 @@
 """Trained runs as objects, as starts, on other data, with models of one's own."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from ais_jax.models import networks
 from configs import default
 from experiments.data.dataset import Dataset, in_units
 from experiments.evaluate import decoder, loaded
-from experiments.run import export, train
+from experiments.run import export, parameters, train
+from experiments.run.checkpoint import Checkpointer
 from experiments.run.folder import claim
 from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
@@ -81,6 +83,12 @@ def test_a_run_has_its_config_history_and_results(run, workdir):
     assert len(run.history["elbo"].iloc[-1]) == 2
 
 
+def test_a_run_that_is_not_evaluated_says_how(run, tmp_path):
+    other = dataclasses.replace(run, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"not evaluated: .* --mode=evaluate"):
+        _ = other.results
+
+
 def test_samples_codes_and_reconstructions_are_the_models(run):
     x = run.sample(0, 5)
     assert x.shape == (5, 4, 5) and set(np.unique(x)) <= {0.0, 1.0}
@@ -128,6 +136,26 @@ def test_log_likelihoods_agree_with_quadrature(run):
         exact = jax.nn.logsumexp(log_joint(image)) + area
         error = max(table["standard_error"][i], 0.02)
         assert abs(table["log_p"][i] - exact) < 5 * error
+
+
+def test_the_same_image_in_other_places_has_chains_of_its_own(run):
+    """Their numbers agree within their errors, and are not the same."""
+    x = np.repeat(np.round(run.sample(1, 1)), 6, axis=0)
+    table = run.log_likelihood(x)
+    assert table["log_p"].nunique() == 6
+    assert np.all(abs(table["log_p"].diff()[1:]) < 10 * table["standard_error"].max())
+
+
+def test_a_kept_average_of_theta_is_what_is_evaluated(tmp_path):
+    config, dataset = arrays_config(training__average_decay=0.9)
+    setup, _ = open_training(resolve(config), tmp_path, dataset=dataset)
+    state = train.initial_state(setup)
+    state = state.replace(average=jax.tree.map(lambda a: a + 1.0, state.average))
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        checkpointer.save(0, state)
+    _, found = parameters.read(tmp_path, setup.model, setup.mesh)
+    same = lambda a, b: np.testing.assert_array_equal(a[0], b)
+    jax.tree.map(same, (state.average, state.inference.params), found[0])
 
 
 @pytest.mark.slow

@@ -25,9 +25,9 @@ from experiments.system.files import read_json
 def tiny(structure="digits"):
     """A sweep of seconds: one epoch, eight units, few chains."""
     config = table1.get_config(structure)
-    config.scale.num_epochs = 1
-    config.scale.batch_size = config.scale.dreg_batch_size = 500
-    config.scale.num_examples = 10
+    config.num_epochs = 1
+    config.batch_size = config.dreg_batch_size = 500
+    config.evaluation.num_examples = 10
     config.model.latent_sizes, config.model.widths = (2,), ((8,),)
     config.evaluation.num_chains = 2
     config.evaluation.num_temperatures = 1
@@ -111,17 +111,15 @@ def test_structures_restrict():
         table1.get_config("omniglott")
 
 
-def test_scale_overrides_the_protocol():
+def test_settings_override_the_protocol():
     config = table1.get_config("omniglot")
-    config.scale.update(
-        {"num_epochs": 100, "preset": "default", "num_examples": 1000, "batch_size": 64}
-    )
+    config.update({"num_epochs": 100, "batch_size": 64})
+    config.evaluation.update({"preset": "default", "num_examples": 1000})
     for variant in variants.expand(config):
         run = variant.config
         assert (run.num_epochs, run.evaluation.num_examples) == (100, 1000)
         assert run.evaluation.preset == "default"
         assert run.batch_size == (20 if variant.row.method == "dreg" else 64)
-        assert variant.identity["scale"]["num_epochs"] == 100
 
 
 def test_cost_counts_steps_and_gradient_evaluations():
@@ -182,9 +180,9 @@ def test_an_unknown_variant_names_the_nearest():
         ("datasets", ("omniglt",), "mean 'omniglot'"),
         ("datasets", (), "datasets"),
         ("matched_reference", "ais-K2-T5", "mean 'ais-K"),
-        ("scale.preset", "papr", "mean 'paper'"),
-        ("scale.num_epochs", 0, "scale.num_epochs=0"),
-        ("scale.batch_size", 100000, "training images"),
+        ("evaluation.preset", "papr", "mean 'paper'"),
+        ("num_epochs", 0, "num_epochs=0"),
+        ("batch_size", 100000, "training images"),
     ],
 )
 def test_bad_settings_are_one_line(name, value, message):

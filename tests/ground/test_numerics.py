@@ -107,6 +107,25 @@ def test_log_mean_exp_error_of_one_weight_is_nan(wrap):
     assert jnp.all(jnp.isnan(error))
 
 
+@pytest.mark.parametrize(
+    ("spread", "num", "k"),
+    [
+        *((0.5, 30, 0.30867), (0.5, 100, 0.22143), (0.5, 1000, 0.10819)),
+        *((1.0, 30, 0.38343), (1.0, 1000, 0.29075), (2.0, 1000, 0.66650)),
+    ],
+)
+def test_pareto_k_is_arvizs(spread, num, k):
+    """Of log weights at normal quantiles; k by ArviZ 0.17.1, with a tail of this M."""
+    log_w = spread * stats.norm.ppf((np.arange(num) + 0.5) / num)
+    np.testing.assert_allclose(numerics.pareto_k(jnp.float32(log_w)), k, atol=1e-4)
+
+
+def test_pareto_k_of_few_or_of_no_weights_is_infinite():
+    assert numerics.pareto_k(jnp.zeros(24)) == jnp.inf
+    assert numerics.pareto_k(jnp.full(50, -jnp.inf)) == jnp.inf
+    assert numerics.pareto_k(jnp.zeros(50)) == 0.0
+
+
 def test_two_sum_loses_nothing_to_the_optimizer():
     total = 1e4 * jax.random.normal(jax.random.key(1), (1000,))
     term = jax.random.normal(jax.random.key(2), (1000,))

@@ -1,0 +1,91 @@
+"""A posterior's draws as flat positions, and whether their chains agree."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ais_jax.evidence.positions import ravel
+
+FEWEST = 20  # draws for each chain
+
+
+def read_draws(draws: Any, like: PyTree = None) -> PyTree[Float[np.ndarray, "C N ..."]]:
+    """Draws with axes of (chain, draw, ...), of a pytree or an ArviZ object.
+
+    Args:
+        draws: arrays; or an `InferenceData` or `DataTree` with the group posterior.
+        like: one draw; a dict of it says which variables are wanted.
+
+    Raises:
+        ValueError: naming what is missing, or the array that does not fit.
+    """
+    posterior = getattr(draws, "posterior", None)
+    if posterior is not None:
+        draws = {str(name): posterior[name].values for name in posterior.data_vars}
+    if isinstance(like, Mapping) and isinstance(draws, Mapping):
+        missing = sorted(set(like) - set(draws))
+        if missing:
+            raise ValueError(f"draws lack {', '.join(missing)}: the path has it")
+        draws = {name: draws[name] for name in like}
+    draws = jax.tree.map(np.asarray, draws)
+    shapes = {np.shape(a)[:2] for a in jax.tree.leaves(draws)}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(
+            f"draws have the leading axes {sorted(shapes)}: give every array the same "
+            "two, of chains and draws"
+        )
+    num = next(iter(shapes))[1]
+    if num < FEWEST:
+        raise ValueError(f"draws has {num} for each chain: give at least {FEWEST}")
+    for leaf in jax.tree.leaves(draws):
+        if not np.all(np.isfinite(leaf)):
+            raise ValueError("draws are not all finite: leave out what is not a draw")
+    return draws
+
+
+def check_shapes(draws: PyTree, like: PyTree) -> None:
+    """Refuses draws of another structure or shape than one position.
+
+    Raises:
+        ValueError: with both shapes.
+    """
+    ours = jax.tree.map(lambda a: np.shape(a)[2:], draws)
+    theirs = jax.tree.map(lambda a: a.shape, like)
+    if ours != theirs:
+        raise ValueError(
+            f"draws have the shapes {ours} after chains and draws, and the path's "
+            f"parameters {theirs}: give them the same"
+        )
+
+
+def flat_draws(
+    draws: PyTree[Float[np.ndarray, "C N ..."]],
+    unconstrain: Callable[[PyTree], PyTree] | None,
+) -> Float[Array, "C N D"]:
+    """Each draw as a flat position, after `unconstrain` where that is given."""
+
+    @jax.jit
+    def flat(draws):
+        return jax.lax.map(lambda z: ravel(unconstrain(z) if unconstrain else z), draws)
+
+    leaves = jax.tree.leaves(draws)
+    num = leaves[0].shape[:2]
+    merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), draws)
+    return flat(merged).reshape(*num, -1)
+
+
+def split_r_hat(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "D"]:
+    """The potential scale reduction of half chains; 1 where all of them agree.
+
+    References:
+        Gelman, Carlin, Stern, Dunson, Vehtari & Rubin, Bayesian Data Analysis, 3rd
+        edition, 2013, section 11.4.
+    """
+    half = x.shape[1] // 2
+    halves = np.concatenate([x[:, :half], x[:, -half:]]).astype(float)
+    within = halves.var(axis=1, ddof=1).mean(axis=0)
+    between = halves.mean(axis=1).var(axis=0, ddof=1)
+    return np.sqrt((half - 1) / half + between / np.maximum(within, 1e-300))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from ais_jax import estimators, schedules
+from ais_jax import estimators
 from ais_jax.models import evaluation, latent, precision
 from configs import default, presets
 from configs.default import SETTINGS, Range
@@ -383,7 +383,7 @@ def test_the_choices_of_a_setting_are_those_of_the_code():
     assert choices["model.force_precision"] == forces
     assert choices["evaluation.force_precision"] == forces
     assert choices["evaluation.start"] == evaluation.STARTS.keys()
-    assert choices["evaluation.schedule"] == {*schedules.SCHEDULES, "adaptive"}
+    assert choices["evaluation.schedule"] == {"linear", "adaptive"}
     assert choices["evaluation.preconditioner"] == presets.STEP_SIZES.keys()
     assert choices["estimator.preconditioner"] == set(latent.HMC_SCALES)
 

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ais_jax.types import AnyArray
+
 SMOOTHING = 5  # temperatures over which a pilot's numbers are averaged
 SMALLEST_SHARE = 0.1  # of the mean density, kept everywhere: spreads are noisy
 SMALLEST_DENSITY = 1e-6  # where the base is the target and nothing spreads
@@ -44,15 +46,15 @@ def spread(ratios: Float[Array, "P K *N"]) -> Float[Array, "*N"]:
 
 
 def place(
-    betas: Float[Array, "N_plus_1"], density: Float[Array, "N"], num: int
+    betas: Float[AnyArray, "N_plus_1"], density: Float[AnyArray, "N"], num: int
 ) -> Float[Array, "T_plus_1"]:
     """Betas of `num` intervals, each holding an equal share of the density."""
     return place_at(betas, density, jnp.linspace(0.0, 1.0, num + 1))
 
 
 def place_at(
-    betas: Float[Array, "N_plus_1"],
-    density: Float[Array, "N"],
+    betas: Float[AnyArray, "N_plus_1"],
+    density: Float[AnyArray, "N"],
     shares: Float[Array, "S"],
 ) -> Float[Array, "S"]:
     """The betas below which are these shares of the density.
@@ -67,7 +69,7 @@ def place_at(
 
 
 def interpolate(
-    x: Float[Array, "T"], places: Float[Array, "N"], rows: Float[Array, "N ..."]
+    x: Float[Array, "T"], places: Float[AnyArray, "N"], rows: Float[AnyArray, "N ..."]
 ) -> Float[Array, "T ..."]:
     """Rows that stand at rising places, interpolated linearly to others."""
     right = jnp.sum(places[None] < x[:, None], axis=1)  # a searchsorted compiles slowly
@@ -92,7 +94,7 @@ def mean_where(
 
 
 def smooth(
-    values: Float[Array, "N ..."], width: int = SMOOTHING
+    values: Float[AnyArray, "N ..."], width: int = SMOOTHING
 ) -> Float[Array, "N ..."]:
     """Moving average over the first axis that shortens its window at the ends."""
     num = values.shape[0]

@@ -92,6 +92,6 @@ def _digits(config):
     config.model.latent_sizes = (10,)
     config.model.widths = ((100, 100),)
     config.optimizer.learning_rate = (3e-3,)
-    config.evaluation.preset = "quick"
+    config.evaluation.preset = "default"
     config.evaluation.num_examples = 200
     config.evaluation.num_simulated = 50

@@ -21,7 +21,7 @@ from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
 from ais_jax.evidence.compiling import options, quickly
 from ais_jax.evidence.pilot import Pilot, PilotMemory, PilotProblem
-from ais_jax.evidence.positions import constrained, flatten, ravel
+from ais_jax.evidence.positions import constrain, flatten, ravel
 from ais_jax.evidence.spacing import place_at
 from ais_jax.types import AnyArray, Scalar
 
@@ -113,7 +113,7 @@ def programs(
         blank,
         quickly(start),
         jax.jit(advance, compiler_options=options(1)),
-        quickly(lambda x, z: jax.vmap(partial(constrained, path_fn(x)))(z)),
+        quickly(lambda x, z: jax.vmap(partial(constrain, path_fn(x)))(z)),
     )
 
 

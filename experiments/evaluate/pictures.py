@@ -29,8 +29,7 @@ def draw(run, evaluator, part):
     )
     _draw_traversals(run, shown, codes[0], folder / "traversals.png")
     if gap := part.get("bidirectional"):
-        names = ("num_temperatures", "lower", "gap", "gap_error")
-        plots.bounds(*(gap[name] for name in names), folder / "bounds.png")
+        plots.gaps(gap["per_example_gap"], folder / "bounds.png")
     _to_tensorboard(folder, run.folder / "tensorboard", run.step)
 
 

@@ -28,6 +28,7 @@ _PER_MOVE = {
 }
 _SCORES = {"elbo": "ELBO (training images)", "test_log_p": "test log p(x)"}
 _GREY = 0.5
+BARS = "bars: ±1 standard error"
 
 Rows = Sequence[Mapping[str, Any]]
 PathLike = str | os.PathLike[str]
@@ -123,32 +124,19 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
     )
 
 
-def bounds(num_temperatures, lower, gap, gap_se, path: PathLike) -> None:
-    """Plots bounds on the mean log p(x), in nats, [N] each.
+def gaps(per_pair, path: PathLike) -> None:
+    """Plots the gap between both bounds on log p(x) of each simulated pair, nats [N].
 
-    Upper ones lie a gap above. The bars are the gap's standard errors, paired over the
-    images, which differ far more among themselves.
+    The gaps rise from left to right; few that stand out make a mean that is large.
     """
-    upper = np.asarray(lower) + np.asarray(gap)
-    series = {
-        "upper bound (reverse AIS)": (num_temperatures, upper, gap_se),
-        "lower bound (forward AIS)": (num_temperatures, lower, None),
-    }
-    labels = {"xlabel": "number of temperatures", "ylabel": r"$\log p(x)$ (nats)"}
-    labels["title"] = "mean log p(x) of images simulated by the model"
-    bars = "bars: ±1 standard error of the gap"
-    line_plot(series, path, **labels, logx=True, bars=bars)
+    rising = np.sort(np.asarray(per_pair, float))
+    series = {"upper less lower bound": (np.arange(1, len(rising) + 1), rising, None)}
+    labels = {"xlabel": "images simulated by the model", "ylabel": "gap (nats)"}
+    line_plot(series, path, **labels, title="bounds on log p(x) of simulated images")
 
 
 def line_plot(
-    series,
-    path: PathLike,
-    *,
-    xlabel: str,
-    ylabel: str,
-    logx=False,
-    title: str = "",
-    bars="bars: ±1 standard error",
+    series, path: PathLike, *, xlabel: str, ylabel: str, logx=False, title: str = ""
 ) -> None:
     """Plots named curves (x, y, y_se or None); the legend says what `bars` are.
 
@@ -168,7 +156,7 @@ def line_plot(
     axes.set_title(title, fontsize=9)
     has_bars = any(y_se is not None for _, _, y_se in series.values())
     outside = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
-    figure.legend(title=bars if has_bars else None, frameon=False, **outside)
+    figure.legend(title=BARS if has_bars else None, frameon=False, **outside)
     _label(axes, xlabel, ylabel)
     _save(figure, path)
 

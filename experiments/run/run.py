@@ -196,5 +196,10 @@ def _row(part):
     if whole := test.get("log_p_all"):
         row |= {"log_p_all": whole["mean"], "log_p_all_error": whole["standard_error"]}
     if gap := part.get("bidirectional"):
-        row |= {"gap": gap["gap"][-1], "gap_error": gap["gap_error"][-1]}
+        names = (
+            "gap",
+            "gap_error",
+            "median",
+        )  # a list of an earlier version ends in it
+        row |= {name: np.ravel(gap[name])[-1] for name in names if name in gap}
     return row

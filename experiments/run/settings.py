@@ -150,7 +150,7 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
     schema.check_whole(config)
     if "evaluation.preset" in overrides:
         with config.ignore_type():
-            config.evaluation.update(dict.fromkeys(presets.EVALUATION["standard"]))
+            config.evaluation.update(dict.fromkeys(presets.EVALUATION["paper"]))
     for name, value in overrides.items():
         if not name.startswith(FREE):
             raise ConfigError(

@@ -39,15 +39,13 @@ TINY = {
     "estimator.num_temperatures": 3,
     "estimator.num_leapfrog": 2,
     "training.steps_per_row": 5,
-    "evaluation.preset": "quick",
     "evaluation.num_examples": 50,
     "evaluation.num_chains": 4,
     "evaluation.num_temperatures": 16,
     "evaluation.num_leapfrog": 2,
     "evaluation.iwae_samples": 5,
     "evaluation.num_simulated": 20,
-    "evaluation.num_pilot": 8,
-    "evaluation.chunk_size": 5,
+    "evaluation.chunk_size": 16,
 }
 SHORT = {"num_epochs": 2, "evaluation.num_examples": 5, "evaluation.num_simulated": 0}
 ONE_LAYER = {}
@@ -264,8 +262,8 @@ def test_the_elbo_rises_and_the_bounds_are_in_order(uninterrupted):
     test, gap = part["test"], part["bidirectional"]
     assert test["elbo"]["mean"] < test["iwae"]["mean"] < test["log_p"]["mean"]
     assert test["log_p"]["mean"] < np.mean(elbos[-15:]) + 3.0
-    assert gap["num_temperatures"] == [2, 4, 8, 16]
-    assert abs(gap["gap"][-1]) < 5 * gap["gap_error"][-1] < 1.0
+    assert abs(gap["gap"]) < 5 * gap["gap_error"] < 1.0
+    assert gap["num_simulated"] == 20
 
 
 def test_killed_runs_resume_to_the_very_same_numbers(

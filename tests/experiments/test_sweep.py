@@ -114,11 +114,11 @@ def test_structures_restrict():
 def test_settings_override_the_protocol():
     config = table1.get_config("omniglot")
     config.update({"num_epochs": 100, "batch_size": 64})
-    config.evaluation.update({"preset": "quick", "num_examples": 1000})
+    config.evaluation.update({"preset": "default", "num_examples": 1000})
     for variant in variants.expand(config):
         run = variant.config
         assert (run.num_epochs, run.evaluation.num_examples) == (100, 1000)
-        assert run.evaluation.preset == "quick"
+        assert run.evaluation.preset == "default"
         assert run.batch_size == (20 if variant.row.method == "dreg" else 64)
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_variant_names_the_nearest():
         ("reading", "increment", "mean 'increments'"),
         ("datasets", ("omniglt",), "mean 'omniglot'"),
         ("datasets", (), "datasets"),
-        ("evaluation.preset", "quik", "mean 'quick'"),
+        ("evaluation.preset", "papr", "mean 'paper'"),
         ("num_epochs", 0, "num_epochs=0"),
         ("batch_size", 100000, "training images"),
     ],

@@ -183,6 +183,8 @@ class Search:
             if not is_hard.any():
                 break
             hard, spread = every[is_hard], np.where(is_hard, spread, 0.0)
+            later = 2 * FIRST_TEMPERATURES * len(every)  # of the chains that count
+            self._expect(len(hard) * num * len(self.ladders) + later)
             each = []
             for s in range(len(self.ladders)):
                 self._pilot(name, hard[: allocation.SLOTS], load, s)

@@ -28,10 +28,13 @@ from ais_jax.evidence.log_z import (
 from ais_jax.evidence.numpyro_models import from_numpyro
 from ais_jax.evidence.plan import Plan, resample_plan, tune, tune_examples
 from ais_jax.evidence.pymc_models import from_pymc
+from ais_jax.evidence.row_estimates import Gap, LogLikelihood
 
 if TYPE_CHECKING:
     from ais_jax import training
     from ais_jax.models import likelihoods
+    from ais_jax.models.decoder import from_decoder
+    from ais_jax.models.evaluation import log_likelihood
     from ais_jax.models.latent import (
         Distribution,
         LatentVariableModel,
@@ -50,6 +53,8 @@ _LOADED_ON_USE = {
     "LatentVariableModel": _LATENT,
     "bernoulli_model": _NETWORKS,
     "epochs": "ais_jax.training.epochs",
+    "from_decoder": "ais_jax.models.decoder",
+    "log_likelihood": "ais_jax.models.evaluation",
     "estimators": "ais_jax.training.estimators",
     "latent_model": _NETWORKS,
     "likelihoods": "ais_jax.models.likelihoods",
@@ -70,8 +75,10 @@ __all__ = [
     "Comparison",
     "Distribution",
     "Estimator",
+    "Gap",
     "HMCInfo",
     "LatentVariableModel",
+    "LogLikelihood",
     "LogNormalizer",
     "Plan",
     "Point",
@@ -87,6 +94,7 @@ __all__ = [
     "estimate_log_z",
     "estimators",
     "evaluate",
+    "from_decoder",
     "from_numpyro",
     "from_pymc",
     "hmc_step",
@@ -94,6 +102,7 @@ __all__ = [
     "importance_log_weights",
     "latent_model",
     "likelihoods",
+    "log_likelihood",
     "log_normalizer",
     "log_z_from_draws",
     "optimizers",

@@ -33,8 +33,6 @@ def get_config(dataset="omniglot"):
     config.equal_cost = True  # epochs so that all make the baseline's evaluations
     config.run = module.get_config("ais")  # what the variants change
     config.run.num_replicates = 2
-    config.run.evaluation.preset = "quick"
-    config.run.evaluation.num_temperatures = 1000  # for a small gap
     config.variants = ConfigDict(
         {
             "ais": {},

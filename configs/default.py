@@ -31,11 +31,15 @@ class Range(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting: its default or its type, a line of help, and what it may be."""
+    """A setting: its default or its type, a line of help, and what it may be.
+
+    Where the default is a type, `example` is a value.
+    """
 
     default: Any
     help: str
     allowed: Range | tuple[str, ...] | None = None
+    example: Any = None
 
     @property
     def kind(self):
@@ -46,7 +50,6 @@ class Setting(NamedTuple):
 
 _UNITS = ("unit", "encoder")
 _FORCES = ("auto", "float32", "tf32", "bf16")
-_SCHEDULES = ("adaptive", "linear", "sigmoid", "all_target")
 _SECTIONS = {
     "": {
         "seed": Setting(0, "of the first replicate", Range(0)),
@@ -62,9 +65,13 @@ _SECTIONS = {
     "model": {
         "factory": Setting("", "your model, package.module:function"),
         "likelihood": Setting("bernoulli", "or another of `likelihoods.LIKELIHOODS`"),
-        "network": Setting("perceptron", "or convolution, whose widths are channels"),
+        "network": Setting("perceptron", "or convolution"),
         "latent_sizes": Setting((50,), "of each stochastic layer, from the pixels up"),
-        "widths": Setting(((200, 200),), "of each layer's perceptron"),
+        "widths": Setting(
+            tuple,
+            "of each layer's network; None: ((200, 200),), or channels ((32, 64),)",
+            example=((200, 200),),
+        ),
         "activation": Setting("tanh", "or another of flax.linen"),
         "data_mean_bias": Setting(True, "the decoder starts at the mean image"),
         "precision": Setting("float32", "of matrix products"),
@@ -114,21 +121,23 @@ _SECTIONS = {
         ),
     },
     "evaluation": {
-        "preset": Setting("standard", "of every None here", tuple(presets.EVALUATION)),
+        "preset": Setting("default", "or paper, the authors'", (*presets.EVALUATION,)),
+        "error": Setting(
+            0.0, "nats, of the mean; 0: 0.05 or a tenth of that over images", Range(0)
+        ),
         "seed": Setting(0, "of pixels, pilot and chains", Range(0)),
         "start": Setting("encoder", "wide: widened", ("encoder", "prior", "wide")),
-        "num_examples": Setting(int, "test images; 0: all", Range(0)),
+        "num_examples": Setting(0, "test images; 0: all", Range(0)),
         "subset": Setting("random", "which of them, by the seed", ("random", "first")),
-        "num_chains": Setting(int, "of an image", Range(1)),
-        "num_temperatures": Setting(int, "T, weight increments", Range(1)),
+        "num_chains": Setting(int, "of an image", Range(2)),
+        "num_temperatures": Setting(int, "T of all images; None: by error", Range(1)),
         "num_leapfrog": Setting(int, "L, leapfrog steps of a move", Range(1)),
-        "schedule": Setting(str, "of the temperatures", _SCHEDULES),
+        "schedule": Setting(str, "of the temperatures", ("adaptive", "linear")),
         "preconditioner": Setting(str, "the scale of HMC's steps", _UNITS),
         "iwae_samples": Setting(int, "of the IWAE bound", Range(1)),
         "num_simulated": Setting(int, "for the bidirectional gap; 0: none", Range(0)),
-        "num_pilot": Setting(32, "examples that temperatures are tuned on", Range(1)),
         "force_precision": Setting("auto", "of HMC's force; as the model's", _FORCES),
-        "chunk_size": Setting(100, "examples computed, and saved, at a time", Range(1)),
+        "chunk_size": Setting(32, "examples computed, and saved, at a time", Range(1)),
     },
 }
 SETTINGS = {  # by dotted names

@@ -4,8 +4,9 @@
 
 trains `best` for 66 epochs, as many gradient evaluations as 100 epochs of `ais`. Two
 seeds gave test log p(x) = -102.86 +- 0.11 nats over all 8,070 test images of the
-rebuilt split, estimated from the 1,000 random ones (gap 0.24, 4 chains, L = 4, T = 500)
-and -105.99 +- 0.09 on the first 1,000. Training took 52 min for both on two CPU cores.
+rebuilt split, estimated from 1,000 random ones by 4 chains, L = 4 and T = 500 (gap
+0.24). They gave -105.99 +- 0.09 on the first 1,000. Training took 52 min for both on
+two CPU cores.
 """
 
 from configs import default

@@ -1,28 +1,15 @@
 """Presets: settings that go together, under one name."""
 
 EVALUATION = {  # evaluation.preset -> what every None of config.evaluation becomes
-    "quick": {
-        "num_examples": 1000,
+    "default": {
         "num_chains": 8,
-        "num_temperatures": 100,
         "num_leapfrog": 4,
         "schedule": "adaptive",
         "preconditioner": "encoder",
         "iwae_samples": 100,
         "num_simulated": 100,
     },
-    "standard": {
-        "num_examples": 1000,
-        "num_chains": 16,
-        "num_temperatures": 1000,
-        "num_leapfrog": 10,
-        "schedule": "adaptive",
-        "preconditioner": "encoder",
-        "iwae_samples": 5000,
-        "num_simulated": 100,
-    },
     "paper": {
-        "num_examples": 0,
         "num_chains": 16,
         "num_temperatures": 10000,
         "num_leapfrog": 10,

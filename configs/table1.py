@@ -8,16 +8,13 @@ digits in a few minutes. The argument after the colon:
 
     omniglot, mnist   that data set alone
     digits            the digits, a small model, 15 epochs, a quick evaluation
-    matched           every model gets the same number of gradient evaluations
 
-Several are joined by commas (`configs/table2.py:digits,matched`).
 `python -m experiments.report` puts the results beside the paper's numbers.
 """
 
 import difflib
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from configs import default
 
@@ -67,15 +64,6 @@ def protocol(table, datasets):
     config.estimator = ConfigDict()  # of AIS and MH-HMC; L = 5 in both tables
     config.estimator.preconditioner = "unit"
 
-    config.matched_cost = False  # same gradient evaluations for all, by their epochs
-    config.matched_reference = "ais-K1-T11"  # the row that is trained num_epochs
-
-    config.scale = ConfigDict()  # for smaller machines; None: as the protocol says
-    config.scale.num_epochs = placeholder(int)
-    config.scale.batch_size = placeholder(int)
-    config.scale.dreg_batch_size = placeholder(int)
-    config.scale.num_examples = placeholder(int)  # test images
-    config.scale.preset = placeholder(str)  # of the evaluation
     return config
 
 
@@ -84,12 +72,10 @@ def restricted(config, structure):
     for part in filter(None, structure.split(",")):
         if part in ("omniglot", "mnist"):
             config.datasets = (part,)
-        elif part == "matched":
-            config.matched_cost = True
         elif part == "digits":
             _digits(config)
         else:
-            known = ["digits", "matched", "mnist", "omniglot"]
+            known = ["digits", "mnist", "omniglot"]
             near = difflib.get_close_matches(part, known, n=1, cutoff=0.0)[0]
             raise ValueError(
                 f"{part!r} after the colon is unknown: did you mean {near!r}? "
@@ -106,6 +92,6 @@ def _digits(config):
     config.model.latent_sizes = (10,)
     config.model.widths = ((100, 100),)
     config.optimizer.learning_rate = (3e-3,)
-    config.evaluation.preset = "quick"
+    config.evaluation.preset = "default"
     config.evaluation.num_examples = 200
     config.evaluation.num_simulated = 50

@@ -3,9 +3,8 @@
 python -m experiments.sweep --config=configs/table2.py --workdir=runs/tables
 
 12 models, of which five are Table 1's: in the same --workdir they are trained once. The
-table's costs are matched roughly, K of IWAE-DReG being L * K * T of AIS;
-`configs/table2.py:matched` gives every model the very same number of gradient
-evaluations. The argument after the colon is that of `configs/table1.py`.
+table's costs are matched roughly, K of IWAE-DReG being L * K * T of AIS. The argument
+after the colon is that of `configs/table1.py`.
 """
 
 from configs import table1

@@ -1,7 +1,15 @@
 """Trains and evaluates a deep latent-variable model, as one config says.
 
 python -m experiments.main --config=configs/digits.py
+python -m experiments.main --config=configs/mnist.py:dreg --workdir=runs/dreg
+python -m experiments.main --mode=evaluate --workdir=runs/dreg
+
+After the colon stands the method: best, ais, mh_hmc, dreg, iwae, stl or vae. Every
+setting and its help is in configs/default.py; --config.NAME=VALUE changes one, such as
+--config.num_epochs=3. The same command with its --workdir goes on where it stopped.
 """
+
+import sys
 
 from absl import flags
 
@@ -42,4 +50,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "start_seconds", 300, "How long to wait for the other processes.", 1
     )
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     command_line.run(main, "digits.py")

@@ -2,12 +2,15 @@
 
 Nearly all of the suite's time is compilation, which the lowest level of optimisation
 halves, and the older emitters of code halve again where XLA still has them; tests of
-rounding ask for what users have (`targets.OPTIMIZED`).
+rounding ask for what users have (`targets.OPTIMIZED`). What one process has compiled,
+the other processes of the same run of pytest read from a folder, which ends with it.
 """
 
 import ctypes
 import os
 import resource
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -20,6 +23,23 @@ if jax.__version__.startswith("0.10."):  # a later XLA ends at a flag that it la
     FASTER_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
     FASTER_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER_COMPILATION}"
+
+CACHE = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def pytest_configure(config):
+    """A folder of compiled programs for this process and those that it starts."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") is None:
+        folder = tempfile.mkdtemp(prefix="ais_jax_compiled_")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        settings = {**CACHE, "jax_compilation_cache_dir": folder}
+        os.environ.update({name.upper(): str(a) for name, a in settings.items()})
+        for name, value in settings.items():
+            jax.config.update(name, value)
+
 
 LAYERS = {
     "one_layer": {"latent_sizes": (2,), "widths": ((4, 3),)},

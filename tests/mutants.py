@@ -108,9 +108,9 @@ MUTANTS = {
     ),
     # Plans and pilots.
     "bounds_without_the_plans_scale": Mutant(
-        "ais_jax/evidence/log_z.py",
-        "        scale = scale_of_moves(plan)\n        both",
-        "        scale = None\n        both",
+        "ais_jax/evidence/both_ways.py",
+        "        scale_of_moves(plan),\n",
+        "        None,\n",
         f"{EVIDENCE}/test_plan.py -k bounds_use",
     ),
     "steps_one_temperature_early": Mutant(
@@ -181,7 +181,7 @@ MUTANTS = {
         f"{EVIDENCE}/test_refine.py -k frozen_chains",
     ),
     "a_plans_draws_and_moves_of_one_key": Mutant(
-        "ais_jax/evidence/log_z.py",
+        "ais_jax/evidence/both_ways.py",
         "return jax.vmap(draw)(keys[:, 0]), keys[:, 1]",
         "return jax.vmap(draw)(keys[:, 0]), keys[:, 0]",
         f"{EVIDENCE}/test_refine.py -k frozen_chains",
@@ -231,8 +231,8 @@ MUTANTS = {
     ),
     "a_prior_drawn_less_often_than_weighed": Mutant(
         "ais_jax/evidence/base.py",
-        "is_prior = jax.random.uniform(which_key) < SHARE",
-        "is_prior = jax.random.uniform(which_key) < 0.5 * SHARE",
+        "is_prior = jax.random.uniform(which_key) < share",
+        "is_prior = jax.random.uniform(which_key) < 0.5 * share",
         f"{EVIDENCE}/test_base.py -k drawn",
     ),
     "normal_tails_drawn_for_a_students": Mutant(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.models.latent import Distribution, LatentVariableModel
@@ -185,6 +186,7 @@ def _normal(mean, scale):
     )
 
 
+@jax.jit
 def shaken(tree, key, size=0.5):
     """Parameters with every entry moved at random, the biases too."""
     leaves, structure = jax.tree.flatten(tree)
@@ -213,3 +215,11 @@ def log_gamma():
     target = lambda z: jnp.sum(shape * z - jnp.exp(z))
     log_z = float(jnp.sum(jax.scipy.special.gammaln(shape)))
     return AnnealingPath(*normal_base(20, 1.3), target), log_z
+
+
+def slow_but(names, *kept):
+    """Cases of a test; those whose kind one of the kept names stands for are slow."""
+    return [
+        pytest.param(name, marks=() if name in kept else pytest.mark.slow)
+        for name in names
+    ]

@@ -18,7 +18,7 @@ GROUND = {"types", "checks", "numerics", "batching"}
 IMPORTS = {  # what each room may import, beside its own files and the ground's
     "annealing": set(),
     "evidence": {"annealing"},
-    "models": {"annealing"},
+    "models": {"annealing", "evidence"},
     "training": {"annealing", "models"},
 }
 NEEDS_FLAX = {"models", "training"}  # these alone import Flax and Optax
@@ -28,6 +28,7 @@ NUMPYRO = {"complements", "numpyro_runs", "priors"}  # imported where they are c
 OF_EXTRAS = {  # what files import within functions
     "arviz_objects": {"arviz", "arviz_base"},
     "budget": {"time"},
+    "row_search": {"time"},
     "comparison": {"matplotlib", "pandas"},
     "pymc_models": {"pymc", "pytensor"},
 }

@@ -4,23 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from ais_jax.annealing.clouds import Cloud, Transition, of_points, weigh
-from ais_jax.annealing.loop import (
-    Moves,
-    Paths,
-    add_increment,
-    cloud_size,
-    finish,
-    frozen,
-    run,
-    start,
-)
-from ais_jax.annealing.path import AnnealingPath, Point, evaluate
+from ais_jax.annealing.clouds import Transition
+from ais_jax.annealing.ends import first_clouds, weigh_at_base
+from ais_jax.annealing.loop import Moves, Paths, cloud_size, finish, frozen, run, start
+from ais_jax.annealing.path import AnnealingPath, Point
 from ais_jax.annealing.schedules import check_lengths
-from ais_jax.batching import chain_keys
 from ais_jax.types import AnyArray, PRNGKey, PRNGKeys, Scalar
 
 
@@ -156,7 +146,7 @@ def anneal_chains(
     size = cloud_size(path, keys[0], transition)
     if step_sizes.shape[0] == 0:  # no cloud comes after the first
         size = 1 if z0.ndim == 2 else z0.shape[1]
-    clouds = _first_clouds(path, z0, size)
+    clouds = first_clouds(path, z0, size)
     way = _forward(betas, step_sizes, scale)
     result = _run(keys, path, clouds, way, transition, resample_below)
     increments = result.increments[:, : betas.shape[0] - 1]  # none after a final move
@@ -179,10 +169,10 @@ def reverse_chains(
     base a cloud has the chain's point and fresh draws.
     """
     size = cloud_size(path, keys[0], transition)
-    clouds = _first_clouds(path, z_target, size)
+    clouds = first_clouds(path, z_target, size)
     way = _backward(betas, step_sizes, scale, size)
     result = _run(keys, path, clouds, way, transition)
-    return _weigh_at_base(keys, path, result, betas[1] - betas[0], size)
+    return _end_at_base(keys, path, result, betas[1] - betas[0], size)
 
 
 def anneal_both_ways(
@@ -210,7 +200,7 @@ def anneal_both_ways(
     size, num = z0.shape[1], betas.shape[0] - 2
     steps, scale = jax.tree.map(lambda a: a[:num], (step_sizes, scale))
     ways = _forward(betas, steps, scale), _backward(betas, steps, scale, size)
-    clouds = [_first_clouds(path, z, size) for z in (z0, z_target)]
+    clouds = [first_clouds(path, z, size) for z in (z0, z_target)]
     stacked = (
         jax.tree.map(lambda *a: jnp.stack(a), *ways),
         jax.tree.map(lambda *a: jnp.stack(a), *clouds),
@@ -224,7 +214,7 @@ def anneal_both_ways(
     both = jax.lax.map(one_way, stacked)
     forward, reverse = (jax.tree.map(lambda a, i=i: a[i], both) for i in range(2))
     delta = betas[1] - betas[0]
-    return forward, _weigh_at_base(keys[1], path, reverse, delta, size)
+    return forward, _end_at_base(keys[1], path, reverse, delta, size)
 
 
 class Way(NamedTuple):
@@ -256,20 +246,18 @@ def _backward(betas, step_sizes, scale, size):
     return Way(moves, deltas[num], -jnp.ones_like(deltas[0]))
 
 
-def _weigh_at_base(keys, path, result, delta, size):
-    """The last increment of reverse chains, whose clouds have fresh draws besides."""
+def _end_at_base(keys, path, result, delta, size):
+    """Reverse chains after `weigh_at_base`."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(
+        keys, result.increments.shape[-1] + 1
+    )
 
-    def one(key, point, log_w):
-        fresh_key = jax.random.fold_in(key, result.increments.shape[-1] + 1)
-        draws = jax.vmap(path.sample_base)(chain_keys(fresh_key, size - 1))
-        fresh = jax.vmap(lambda z: evaluate(path, z))(draws)
-        points = jax.tree.map(lambda a, b: jnp.append(a[None], b, 0), point, fresh)
-        weighed = weigh(of_points(points, size), delta)
-        increment = -weighed.increment[0] - weighed.increment[1]
-        faults = weighed.is_unsound, weighed.is_outside
-        return add_increment(log_w, increment)[0], increment, faults
+    def draw(key):
+        draws = jax.vmap(path.sample_base)(chain_keys(key, size - 1))
+        return jax.vmap(lambda z: evaluate(path, z))(draws)
 
-    log_w, last, faults = jax.vmap(one)(keys, result.point, result.log_w)
+    chains = result.point, result.log_w
+    log_w, last, faults = weigh_at_base(chains, jax.vmap(draw)(keys), delta)
     before = result.increments[:, 1:] if size > 1 else result.increments[:, :-1]
     return result._replace(
         log_w=log_w,
@@ -277,25 +265,6 @@ def _weigh_at_base(keys, path, result, delta, size):
         is_unsound=result.is_unsound | faults[0],
         is_outside=result.is_outside | faults[1],
     )
-
-
-def _first_clouds(path, z0, size):
-    """Clouds of `size` points whose first have the weight: arrays [1, K, P, ...]."""
-    given = 1 if z0.ndim == 2 else z0.shape[1]
-    if given > size:
-        raise ValueError(f"z0 has {given} draws and the transition's clouds {size}")
-    each = jax.vmap(lambda z: evaluate(path, z))
-    if z0.ndim == 2:  # evaluated as a proposal evaluates it, which is then shared
-        points = jax.tree.map(lambda a: a[:, None], each(z0))
-    else:
-        points = jax.vmap(each)(z0)
-    if given < size:
-        repeats = np.minimum(np.arange(size), given - 1)
-        points = jax.tree.map(lambda a: a[:, repeats], points)
-    log_w = jnp.where(jnp.arange(size) < given, -jnp.log(1.0 * given), -jnp.inf)
-    shape = points.log_target.shape
-    log_w = jnp.broadcast_to(log_w, shape).astype(points.log_target.dtype)
-    return jax.tree.map(lambda a: a[None], Cloud(points, log_w))
 
 
 def _run(keys, path, clouds, way, transition, resample_below=None):

@@ -1,11 +1,12 @@
 """All points of a Hamiltonian trajectory, with their weights, as a cloud.
 
 A trajectory of L leapfrog steps evaluates L + 1 positions, of which HMC keeps one. Here
-the current position stands at a uniformly drawn place of its trajectory, so that the
-trajectory could as well have been begun at any other of its points. Drawing the next
-position with weights exp(-energy) then leaves f_beta invariant, and the weighted mean
-of a function over the points has the function's mean under f_beta, where the current
-position has that distribution.
+the current position stands at a uniformly drawn place of its trajectory. So the
+trajectory could as well have been begun at any other of its points.
+
+Drawing the next position with weights exp(-energy) then leaves f_beta invariant. The
+weighted mean of a function over the points has the function's mean under f_beta, where
+the current position has that distribution.
 """
 
 from typing import NamedTuple

@@ -3,11 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ais_jax.checks import check_count
 from ais_jax.evidence.estimates import LogNormalizer
 from ais_jax.types import PRNGKey
 
@@ -15,9 +12,9 @@ from ais_jax.types import PRNGKey
 def to_arviz(key: PRNGKey, result: LogNormalizer, num_draws: int = 1000) -> Any:
     """An estimate's posterior draws with what is known of them, for ArviZ.
 
-    The draws are the ends of chains, drawn again by their weights, so they hold no more
-    than `ess` independent ones, whatever ArviZ computes from them: the attribute `ess`
-    of the group posterior has the number.
+    The draws are the ends of chains, drawn again by their weights. They are worth fewer
+    independent ones than ArviZ computes from them: the attribute `ess` of the group
+    posterior says how many.
 
     Args:
         key: draws the chains.
@@ -26,8 +23,8 @@ def to_arviz(key: PRNGKey, result: LogNormalizer, num_draws: int = 1000) -> Any:
 
     Returns:
         A `DataTree`, or an `InferenceData` where ArviZ is installed below version 1.
-        Its group sample_stats has each draw's chain and log weight, and, as PyMC names
-        it, `log_marginal_likelihood`, with its standard error beside it.
+        Its group sample_stats has `log_marginal_likelihood`, as PyMC names it, and its
+        standard error.
 
     Raises:
         ImportError: without arviz-base.
@@ -39,28 +36,18 @@ def to_arviz(key: PRNGKey, result: LogNormalizer, num_draws: int = 1000) -> Any:
         raise ImportError(
             "to_arviz needs arviz-base: pip install arviz-base"
         ) from error
-    check_count("num_draws", num_draws)
-    log_w = np.asarray(result.log_w)
-    if not np.any(np.isfinite(log_w)):
-        raise ValueError(
-            "no chain has a positive weight: there is nothing to draw from"
-        )
-    index = np.asarray(
-        jax.random.categorical(key, jnp.asarray(log_w), shape=(num_draws,))
-    )
-    z = result.z if isinstance(result.z, dict) else {"z": result.z}
+    drawn = result.draws(key, num_draws)
+    z = drawn.z if isinstance(drawn.z, dict) else {"z": drawn.z}
     stats = {
-        "log_weight": log_w[index][None],
-        "chain_of_draw": index[None],
         "log_marginal_likelihood": np.full((1, num_draws), result.log_z),
         "log_marginal_likelihood_error": np.full((1, num_draws), result.standard_error),
     }
     tree = from_dict(
         {
-            "posterior": {str(k): np.asarray(a)[index][None] for k, a in z.items()},
+            "posterior": {str(name): a[None] for name, a in z.items()},
             "sample_stats": stats,
         },
-        attrs={"posterior": {"ess": float(result.ess)}},
+        attrs={"posterior": {"ess": drawn.ess}},
     )
     return tree if _version("arviz") >= 1 else _inference_data(tree)
 

@@ -37,18 +37,19 @@ def bridge(
         1976; Meng & Wong, Simulating ratios of normalizing constants via a simple
         identity, 1996.
     """
-    forward, reverse = np.float64(forward), np.float64(reverse)
+    forward, reverse = forward.astype(float), reverse.astype(float)
     # Chains of zero weight count as far below all others.
     forward = np.where(np.isfinite(forward), forward, -np.inf)
     offset = math.log(len(reverse) / len(forward))
-    log_z = before = float(np.median(reverse))
-    for _ in range(MOST_ROUNDS):
+    log_z, before = float(np.median(reverse)), math.inf
+    num_rounds = 0
+    while True:
         log_forward = -np.logaddexp(0.0, log_z - offset - forward)
         log_reverse = -np.logaddexp(0.0, offset + reverse - log_z)
-        log_z += np.logaddexp.reduce(log_forward) - np.logaddexp.reduce(log_reverse)
-        if not abs(log_z - before) > NEAR_ENOUGH:
+        if not abs(log_z - before) > NEAR_ENOUGH or num_rounds == MOST_ROUNDS:
             break
-        before = log_z
+        before, num_rounds = log_z, num_rounds + 1
+        log_z += np.logaddexp.reduce(log_forward) - np.logaddexp.reduce(log_reverse)
     if not math.isfinite(log_z):
         return log_z, math.inf
     of_forward, of_reverse = np.exp(log_forward), np.exp(log_reverse)

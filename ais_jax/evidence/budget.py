@@ -237,12 +237,12 @@ def steer(
     """`Steering` of numbers of the host."""
     most = len(pilot.density) * pilots.MOVES
     return Steering(
-        np.bool_(is_pilot),
-        np.bool_(is_first),
+        np.asarray(is_pilot),
+        np.asarray(is_first),
         pilot,
         frozen_moves(pilot, np.int32(num), np.int32(first)),
-        np.int32(first),
-        np.int32(most if is_pilot else min(num - first, SEGMENT)),
+        np.asarray(first, np.int32),
+        np.asarray(most if is_pilot else min(num - first, SEGMENT), np.int32),
     )
 
 

@@ -77,7 +77,7 @@ def flat_draws(
     return flat(merged).reshape(*num, -1)
 
 
-def split_r_hat(x: Float[np.ndarray, "C N *D"]) -> Float[np.ndarray, "*D"]:
+def split_r_hat(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "D"]:
     """The potential scale reduction of half chains; 1 where all of them agree.
 
     References:

@@ -56,7 +56,8 @@ class _Family:
         self.gaps = jax.jit(self._gaps)
 
     def run(self, arrays, key, place, **options):
-        return _runs().run(self.model, *self.arguments(arrays), key, place, **options)
+        args, kwargs = self.arguments(arrays)
+        return _runs().run(self.model, args, kwargs, key, place, **options)
 
     def at(self, arrays, x, **options):
         place = _runs().place_at(x)

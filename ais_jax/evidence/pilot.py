@@ -18,7 +18,7 @@ from ais_jax.annealing.loop import Guide, Moves, Paths, begin, put, run
 from ais_jax.annealing.path import AnnealingPath, log_ratio
 from ais_jax.evidence.mass_matrix import Covariance, blend, estimate, moments, to_scale
 from ais_jax.evidence.spacing import interpolate, mean_where, place, smooth, spread
-from ais_jax.types import PRNGKey, Scalar
+from ais_jax.types import AnyArray, PRNGKey, Scalar
 
 INCREMENT = 1.0  # standard deviation of the log ratio's steps while tempering
 MOST_TEMPERATURES = 256  # while tempering
@@ -40,9 +40,9 @@ class Pilot(NamedTuple):
         covariance: of the chains at each temperature, or None for the path's units.
     """
 
-    betas: Float[Array, "N_plus_1"]
-    log_steps: Float[Array, "N_plus_1"]
-    density: Float[Array, "N"]
+    betas: Float[AnyArray, "N_plus_1"]
+    log_steps: Float[AnyArray, "N_plus_1"]
+    density: Float[AnyArray, "N"]
     covariance: Covariance | None
 
 

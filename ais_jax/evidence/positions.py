@@ -57,7 +57,7 @@ def flatten(key: PRNGKey, path: AnnealingPath) -> tuple[AnnealingPath, Unflatten
 
     def to_user(z):
         if path.coordinates is None or path.coordinates.report is None:
-            return _constrain(path, unflatten(z))
+            return constrain(path, unflatten(z))
         return path.coordinates.report(unflatten(z))
 
     size = sum(a.size for a in jax.tree.leaves(draw))
@@ -87,7 +87,7 @@ def check_like_draws(
     Raises:
         ValueError: naming the argument, where it has another shape.
     """
-    draw = jax.eval_shape(lambda key: _constrain(path, path.sample_base(key)), key)
+    draw = jax.eval_shape(lambda key: constrain(path, path.sample_base(key)), key)
     if _shapes(z) != _shapes(draw):
         raise ValueError(
             f"{name} has the shape {_shapes(z)} and a draw of path.sample_base "
@@ -98,7 +98,7 @@ def check_like_draws(
     return ravel(z)
 
 
-def _constrain(path, z):
+def constrain(path: AnnealingPath, z: PyTree) -> PyTree:
     """A position in the user's coordinates."""
     return z if path.coordinates is None else path.coordinates.constrain(z)
 

@@ -117,7 +117,7 @@ def _reason_against(rv, model):
     return None
 
 
-def _compile(inputs, outputs) -> Callable[..., list[jax.Array]]:
+def _compile(inputs, outputs) -> Callable[..., Any]:
     """A PyTensor graph as a function of JAX, whose shared variables are constants."""
     from pymc.sampling.jax import get_jaxified_graph
 
@@ -149,14 +149,14 @@ def _sampler(model, names) -> Callable[[jax.Array], dict[str, jax.Array]]:
     states = [v for v in graph_inputs(graphs) if isinstance(v.type, RandomType)]
     inputs = {state: state.type() for state in states}
     draw = _compile(inputs.values(), _replace(graphs, inputs))
-    generators = [jax_typify(np.random.default_rng(0)) for _ in states]
+    generators: list[Any] = [jax_typify(np.random.default_rng(0)) for _ in states]
 
     def sample(key: jax.Array) -> dict[str, Any]:
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             key = jax.random.key_data(key)
         keys = jax.random.split(key, len(states))
         started = (
-            {**generator, "jax_state": k}
+            dict(generator, jax_state=k)
             for generator, k in zip(generators, keys, strict=True)
         )
         return dict(zip(names, draw(*started), strict=True))

@@ -21,9 +21,9 @@ from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
 from ais_jax.evidence.compiling import options, quickly
 from ais_jax.evidence.pilot import Pilot, PilotMemory, PilotProblem
-from ais_jax.evidence.positions import flatten, ravel
+from ais_jax.evidence.positions import constrain, flatten, ravel
 from ais_jax.evidence.spacing import place_at
-from ais_jax.types import Scalar
+from ais_jax.types import AnyArray, Scalar
 
 SEGMENT = 256  # moves of one call
 KEPT = 8  # compiled programs, the latest used
@@ -42,12 +42,12 @@ class Steering(NamedTuple):
         num_moves: how many.
     """
 
-    is_pilot: Bool[Array, ""]
-    is_first: Bool[Array, ""]
+    is_pilot: Bool[AnyArray, ""]
+    is_first: Bool[AnyArray, ""]
     pilot: Pilot
     moves: Moves
-    first: Int[Array, ""]
-    num_moves: Int[Array, ""]
+    first: Int[AnyArray, ""]
+    num_moves: Int[AnyArray, ""]
 
 
 class Advanced(NamedTuple):
@@ -113,7 +113,7 @@ def programs(
         blank,
         quickly(start),
         jax.jit(advance, compiler_options=options(1)),
-        quickly(lambda x, z: jax.vmap(path_fn(x).coordinates.constrain)(z)),
+        quickly(lambda x, z: jax.vmap(partial(constrain, path_fn(x)))(z)),
     )
 
 

@@ -3,13 +3,15 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ais_jax.types import AnyArray
+
 SMOOTHING = 5  # temperatures over which a pilot's numbers are averaged
 SMALLEST_SHARE = 0.1  # of the mean density, kept everywhere: spreads are noisy
 SMALLEST_DENSITY = 1e-6  # where the base is the target and nothing spreads
 OUTLIER = 50.0  # a penalty is this many times as far below as the bulk is wide
 
 
-def is_sound(ratios: Float[Array, "P K *N"]) -> Bool[Array, "P K *N"]:
+def is_sound(ratios: Float[AnyArray, "P K *N"]) -> Bool[Array, "P K *N"]:
     """Which log ratios say how fast weights spread, and not that a wall was hit.
 
     Left out are those of zero density, and penalties: outliers far below the bulk,
@@ -30,7 +32,7 @@ def is_sound(ratios: Float[Array, "P K *N"]) -> Bool[Array, "P K *N"]:
     return is_finite & (ratios >= least)
 
 
-def spread(ratios: Float[Array, "P K *N"]) -> Float[Array, "*N"]:
+def spread(ratios: Float[AnyArray, "P K *N"]) -> Float[Array, "*N"]:
     """Standard deviation of the log ratio over chains, averaged over examples."""
     sound = is_sound(ratios)
     mean = mean_where(ratios, sound, (1,), keepdims=True)
@@ -44,16 +46,16 @@ def spread(ratios: Float[Array, "P K *N"]) -> Float[Array, "*N"]:
 
 
 def place(
-    betas: Float[Array, "N_plus_1"], density: Float[Array, "N"], num: int
+    betas: Float[AnyArray, "N_plus_1"], density: Float[AnyArray, "N"], num: int
 ) -> Float[Array, "T_plus_1"]:
     """Betas of `num` intervals, each holding an equal share of the density."""
     return place_at(betas, density, jnp.linspace(0.0, 1.0, num + 1))
 
 
 def place_at(
-    betas: Float[Array, "N_plus_1"],
-    density: Float[Array, "N"],
-    shares: Float[Array, "S"],
+    betas: Float[AnyArray, "N_plus_1"],
+    density: Float[AnyArray, "N"],
+    shares: Float[AnyArray, "S"],
 ) -> Float[Array, "S"]:
     """The betas below which are these shares of the density.
 
@@ -67,7 +69,9 @@ def place_at(
 
 
 def interpolate(
-    x: Float[Array, "T"], places: Float[Array, "N"], rows: Float[Array, "N ..."]
+    x: Float[AnyArray, "T"],
+    places: Float[AnyArray, "N"],
+    rows: Float[AnyArray, "N ..."],
 ) -> Float[Array, "T ..."]:
     """Rows that stand at rising places, interpolated linearly to others."""
     right = jnp.sum(places[None] < x[:, None], axis=1)  # a searchsorted compiles slowly
@@ -80,7 +84,7 @@ def interpolate(
 
 
 def mean_where(
-    values: Float[Array, "P K *N"],
+    values: Float[AnyArray, "P K *N"],
     where: Bool[Array, "P K *N"],
     axis: tuple[int, ...] = (0, 1),
     keepdims: bool = False,
@@ -92,7 +96,7 @@ def mean_where(
 
 
 def smooth(
-    values: Float[Array, "N ..."], width: int = SMOOTHING
+    values: Float[AnyArray, "N ..."], width: int = SMOOTHING
 ) -> Float[Array, "N ..."]:
     """Moving average over the first axis that shortens its window at the ends."""
     num = values.shape[0]

@@ -30,6 +30,7 @@ from ais_jax.types import AnyArray, Params, PRNGKey
 __all__ = [
     "ACTIVATIONS",
     "NETWORKS",
+    "WIDTHS",
     "bernoulli_model",
     "data_mean_bias",
     "latent_model",
@@ -62,7 +63,7 @@ def latent_model(
     likelihood: str = "bernoulli",
     network: str = "perceptron",
     latent_sizes: Sequence[int] = (50,),
-    widths: Sequence[Sequence[int]] = ((200, 200),),
+    widths: Sequence[Sequence[int]] | None = None,
     activation: str = "tanh",
     start: Start | None = None,
     precision: str = "float32",
@@ -82,7 +83,7 @@ def latent_model(
             of 3 x 3 halve the image. Networks above are perceptrons.
         latent_sizes: size of each stochastic layer, from the pixels up.
         widths: hidden widths of each layer's network in the encoder's order; of
-            convolutions, their channels.
+            convolutions, their channels. None for `WIDTHS`, of one layer.
         activation: one of `ACTIVATIONS`.
         start: what to start the decoder's output bias and log scale from
             (`Likelihood.start`); None for zeros.
@@ -98,6 +99,8 @@ def latent_model(
         ValueError: where `latent_sizes` and `widths` do not match, where an image
             cannot be convolved, or for an unknown name.
     """
+    bottom = lookup("network", network, NETWORKS)
+    widths = WIDTHS[network] if widths is None else widths
     if len(latent_sizes) != len(widths) or not latent_sizes:
         raise ValueError(
             f"latent_sizes={tuple(latent_sizes)} and widths={tuple(widths)}: give one "
@@ -105,7 +108,6 @@ def latent_model(
         )
     product, act = dot_general(precision), lookup("activation", activation, ACTIVATIONS)
     family = lookup("likelihood", likelihood, LIKELIHOODS)
-    bottom = lookup("network", network, NETWORKS)
     output = {
         "dot_general": product,
         "output": family.output,
@@ -162,6 +164,9 @@ def _convolutions(image_shape, channels, activation, output):
     decoder = ConvolutionalOutputNet(shape, channels, activation, **output)
     return convolutions(shape, channels, activation), decoder
 
+
+WIDTHS = {"perceptron": ((200, 200),), "convolution": ((32, 64),)}
+"""Of a network between x and z_1 where none are given."""
 
 NETWORKS = {"perceptron": _perceptrons, "convolution": _convolutions}
 

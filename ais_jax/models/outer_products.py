@@ -1,8 +1,8 @@
 """Both gradients of log p(x, z) from one pass: in z at once, in theta when asked for.
 
 A dense layer's part of theta's gradient is the outer product of its input and of the
-gradient at its output. The pass that gives the gradient in z computes both, so they are
-kept, and weighted sums of theta's gradient over many z cost one product a layer.
+gradient at its output. The pass that gives the gradient in z computes both, and they
+are kept. A weighted sum of theta's gradient over many z then costs one product a layer.
 """
 
 from collections.abc import Callable

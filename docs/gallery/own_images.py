@@ -45,7 +45,6 @@ config.num_epochs = 30
 config.batch_size = 50
 config.model.latent_sizes = (4,)
 config.model.widths = ((100, 100),)
-config.evaluation.preset = "quick"
 config.evaluation.num_examples = 50
 config.evaluation.num_simulated = 50
 train_and_evaluate(config, folder / "run")
@@ -74,8 +73,8 @@ print(f"gap      {test.gap:8.2f} +- {test.gap_error:.2f}")
 # gap          0.65 +- 0.39
 # ```
 #
-# The gap is above the threshold of 0.1 nats, and the run has warned of it: 100
-# temperatures are too few. `config.evaluation.preset = "standard"` has 1,000.
+# The gap is above the threshold of 0.1 nats, and the run has warned of it. A smaller
+# `config.evaluation.error` takes more temperatures.
 #
 # ## Use the model
 #

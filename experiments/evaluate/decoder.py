@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from ais_jax.models.latent import LatentVariableModel
+from ais_jax.models.decoder import from_decoder
 from ais_jax.models.likelihoods import LIKELIHOODS
 from experiments.data import load
 from experiments.data.dataset import GIVEN
@@ -73,30 +73,19 @@ def fixed_model(settings, image_shape, decode, weights):
     base = build.build_model(settings._replace(factory=""), image_shape)
     weights = jax.tree.map(np.float32, weights)
 
-    def prior(_):
-        return base.prior(())
+    model = from_decoder(
+        lambda theta, z: decode(jax.lax.stop_gradient(theta), z), sizes[0], family
+    )
 
     def output(theta, z):
-        given = decode(jax.lax.stop_gradient(theta), z)
+        given = decode(theta, z)
         return given if family.has_scale else (given, None)
 
-    def log_joint(theta, x, z):
-        return prior(theta).log_prob(z) + family.log_prob(*output(theta, z), x)
-
-    def simulate(key, theta):
-        z_key, x_key = jax.random.split(key)
-        z = prior(theta).sample(z_key)
-        return family.sample(x_key, *output(theta, z)), z
-
     _check_shape(output, weights, sizes[0], image_shape)
-    starts_at_prior = settings.evaluation.start == "prior"
-    return LatentVariableModel(
-        init=lambda key: (weights, () if starts_at_prior else base.init(key)[1]),
-        log_joint=log_joint,
-        prior=prior,
-        proposal=(lambda phi, x: prior(None)) if starts_at_prior else base.proposal,
-        decode=lambda theta, z: family.mean(output(theta, z)[0]),
-        simulate=simulate,
+    if settings.evaluation.start == "prior":
+        return model._replace(init=lambda key: (weights, ()))
+    return model._replace(
+        init=lambda key: (weights, base.init(key)[1]), proposal=base.proposal
     )
 
 

@@ -6,26 +6,25 @@ import time
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ais_jax import sharding
-from ais_jax.evidence.estimates import Bounds
-from ais_jax.evidence.plan import Plan, resample_plan
+from ais_jax.evidence.row_estimates import as_result, gap_of
 from configs import presets
 from experiments.data.dataset import Dataset
-from experiments.evaluate import diagnostics, pictures, test_set_mean
-from experiments.evaluate.evaluator import AIS, ENCODER, Evaluator
+from experiments.evaluate import diagnostics, pictures
+from experiments.evaluate.evaluator import ENCODER, Evaluator
 from experiments.run import build
 from experiments.run.folder import VERSION, provenance
 from experiments.run.metrics import last_row
 from experiments.run.run import Run
 from experiments.system.devices import is_first
-from experiments.system.files import read_arrays, write_arrays, write_json
-from experiments.system.progress import log
+from experiments.system.files import write_json
+from experiments.system.progress import Stages
 
 ACTIVE_UNIT_VARIANCE = 0.01
 CURVE_EXAMPLES = 200  # test images of a learning curve
+CURVE_TEMPERATURES = 64
+ENCODER_COST = 0.1  # of a sample, in moves of a chain
 
 
 def evaluate(run: Run, dataset: Dataset):
@@ -39,10 +38,14 @@ def evaluate(run: Run, dataset: Dataset):
     evaluator = Evaluator(run, dataset, run.settings.evaluation)
     diagnostics.of_few_images(evaluator.settings, dataset)
     folder = _folder(run, evaluator)
-    parts = [
-        _evaluate_one(params, evaluator, folder / f"replicate_{r}")
-        for r, params in enumerate(run.replicates)
-    ]
+    parts = []
+    for r, params in enumerate(run.replicates):
+        name = (
+            "evaluation" if len(run.replicates) == 1 else f"evaluation, replicate {r}"
+        )
+        with Stages(name) as stages:
+            place = folder / f"replicate_{r}"
+            parts.append(_evaluate_one(params, evaluator, place, stages))
     results = {
         "version": VERSION,
         **_summary([part["test"] for part in parts]),
@@ -90,28 +93,23 @@ def report(results):
         f"{name} {value:.2f}" for name, value in bounds.items()
     )
     log_p = results["test_log_p"]
-    settings = results["config"]["evaluation"]
     lines = [
         f"test log p(x) = {log_p['mean']:.2f} "
         f"{_error(log_p['standard_error'], 'one image', 2)} nats "
-        f"({log_p['error_over']}; Monte Carlo "
-        f"{_error(test['log_p']['monte_carlo'], 'one chain')}; "
-        f"{test['num_examples']} images)",
-        f"  {order}; "
-        f"KL {test['kl']['mean']:.2f}; {test['active_units']} active units; "
-        f"ESS {test['ess']['mean']:.1f} of {settings['num_chains']} chains",
+        f"({log_p['error_over']}; {test['num_examples']} images), Monte Carlo "
+        f"+- {test['log_p']['monte_carlo']:.3f}, "
+        + (
+            f"gap {gap['gap']:.3f} {_error(gap['gap_error'], 'one pair')} (median "
+            f"{gap['median']:.3f}; {gap['num_large']} of {gap['num_simulated']} pairs "
+            "make half of it), "
+            if gap
+            else ""
+        )
+        + f"{test['gradient_evaluations']:.2g} gradient evaluations "
+        f"({test['gradient_evaluations_fixed']:.2g} at the largest T for all)",
+        f"  {order}; KL {test['kl']['mean']:.2f}; {test['active_units']} active units; "
+        f"T = {' to '.join(str(t) for t in test['num_temperatures'])}",
     ]
-    if whole := test.get("log_p_all"):
-        lines.append(
-            f"  all {whole['num_examples']} test images, by regression on the ELBO: "
-            f"{whole['mean']:.2f} +- {whole['standard_error']:.2f}"
-        )
-    if gap:
-        lines.append(
-            f"  bidirectional gap on simulated data {gap['gap'][-1]:.3f} "
-            f"{_error(gap['gap_error'][-1], 'one image')} nats at T = "
-            f"{gap['num_temperatures'][-1]}"
-        )
     return "\n".join(lines)
 
 
@@ -123,105 +121,103 @@ def _error(value, lone, digits=3):
 def curve(setup, dataset):
     """A quick test log p(x) for learning curves: `Run` -> dict of metrics.
 
-    It uses the quick preset's chains on 200 test images; its values are lists over
-    replicates where there are several.
+    It uses few temperatures and 200 test images; its values are lists over replicates
+    where there are several.
     """
-    settings = setup.settings.evaluation._replace(**presets.EVALUATION["quick"])
+    few = presets.EVALUATION["default"] | {"num_temperatures": CURVE_TEMPERATURES}
+    settings = setup.settings.evaluation._replace(**few)
     evaluator = Evaluator(setup, dataset, settings)
-    devices = setup.mesh.size
-    num = min(CURVE_EXAMPLES, len(dataset.test)) // devices * devices
+    num = min(CURVE_EXAMPLES, evaluator.num_examples)
 
     def measure(run):
-        indices, values = evaluator.images[:num], []
-        images = np.asarray(evaluator.test_images(indices))
+        values = []
         for params in run.replicates:
-            plan = evaluator.tune(params)
-            ais = sharding.fetch(evaluator.ais(params, plan, indices, images))
-            values.append(float(np.mean(ais["log_p"])))
+            search = evaluator.search(params)
+            estimate = search.estimate("test", num, evaluator.rows(params))
+            values.append(float(np.mean(estimate.moments.log_p)))
         return {"test_log_p": values[0] if len(values) == 1 else values}
 
     return measure
 
 
-def _evaluate_one(params, evaluator, folder):
+def _evaluate_one(params, evaluator, folder, stages):
     """All the numbers of one replicate, as nested dicts."""
-    plan = _plan(params, evaluator, folder)
-    in_chunks, images = evaluator.in_chunks, evaluator.images
-    chains = partial(evaluator.ais, params, plan)
-    ais = in_chunks(folder / "ais", images, chains, AIS)
-    bounds = partial(evaluator.encoder, params, None)
-    encoder = in_chunks(folder / "encoder", images, bounds, ENCODER)
-    test = {name: _moments(ais[name]) for name in ("log_p", "ess", "accept_prob")}
-    test["log_p"]["monte_carlo"] = float(
-        np.sqrt(np.sum(np.square(ais["standard_error"], dtype=np.float64)))
-        / evaluator.num_examples
+    settings, num = evaluator.settings, evaluator.num_examples
+    search = evaluator.search(params, folder, stages.advance)
+    per_chain = ENCODER_COST * settings.iwae_samples
+    search.progress = lambda p: stages.expect(
+        p.expected_moves - p.num_moves + num * per_chain
     )
-    test["log_p"]["per_example"] = [round(float(v), 4) for v in ais["log_p"]]
-    for name in ("elbo", "iwae", "iwae_ess", "kl"):
-        test[name] = _moments(encoder[name])
-    active = np.var(encoder["posterior_mean"], axis=0) > ACTIVE_UNIT_VARIANCE
-    test["active_units"] = int(np.sum(active))
-    test["num_examples"] = evaluator.num_examples
-    of_all_images = partial(test_set_mean.of_all_images, evaluator, params)
-    if whole := of_all_images(ais["log_p"], folder / "elbo"):
-        test["log_p_all"] = whole
-    if evaluator.num_examples < len(evaluator.dataset.test):
+    estimate = search.estimate("test", num, evaluator.rows(params))
+    spent, gap = evaluator.num_gradients(search), None
+    if pairs := settings.num_simulated:
+        load = partial(evaluator.simulate, params)
+        gap = gap_of(search.estimate("pairs", pairs, load, is_paired=True))
+    encoder = evaluator.in_chunks(
+        folder / "encoder",
+        evaluator.images,
+        partial(evaluator.encoder, params, None),
+        ENCODER,
+        load=lambda indices: (evaluator.test_images(indices),),
+        tell=lambda n: stages.advance("encoder", n * per_chain),
+    )
+    ais = as_result(estimate, spent, settings.num_leapfrog, gap)
+    test = {
+        **_of_chains(ais),
+        **{name: _moments(encoder[name]) for name in ("elbo", "iwae", "iwae_ess")},
+        "kl": _moments(encoder["kl"]),
+        "active_units": _active_units(encoder["posterior_mean"]),
+        "num_examples": num,
+    }
+    if num < len(evaluator.dataset.test):
         test["images"] = evaluator.images.tolist()
-    diagnostics.of_sampling(ais, test, evaluator.settings)
+    diagnostics.of_sampling(ais, test, settings)
     part = {"test": test}
-    if evaluator.settings.num_simulated:
-        part["bidirectional"] = _bidirectional(params, evaluator, plan, folder)
-    return part
-
-
-def _bidirectional(params, evaluator, plan, folder):
-    """Bounds on simulated data at T / 8, T / 4, T / 2 and T temperatures."""
-    settings = evaluator.settings
-    num, top = settings.num_simulated, settings.num_temperatures
-    ladder = sorted({max(1, top // part) for part in (8, 4, 2, 1)})
-    part = {"num_temperatures": ladder, "num_simulated": num}
-    for rung in ladder:
-        thinned = resample_plan(jax.tree.map(jnp.asarray, plan), rung)
-        bounds = evaluator.in_chunks(
-            folder / f"bounds_{rung}",
-            np.arange(num),
-            partial(evaluator.bounds, params, thinned),
-            Bounds._fields,
-            load=partial(evaluator.simulate, params),
+    if gap is not None:
+        part["bidirectional"] = _of_pairs(gap)
+        part["bidirectional"]["gradient_evaluations"] = (
+            evaluator.num_gradients(search) - spent
         )
-        bounds["gap"] = bounds["upper"] - bounds["lower"]
-        for name in ("lower", "upper", "gap"):
-            moments = _moments(bounds[name])
-            part.setdefault(name, []).append(moments["mean"])
-            part.setdefault(f"{name}_error", []).append(moments["standard_error"])
-    part["per_example_gap"] = bounds["gap"]
-    diagnostics.of_gap(bounds["gap"], settings)
+        diagnostics.of_gap(gap, settings)
     return part
 
 
-def _plan(params, evaluator, folder):
-    """The frozen plan: read back, or tuned in a pilot and saved."""
-    path = folder / "plan.npz"
-    saved = read_arrays(path)
-    if sharding.any_process(not _is_plan(saved, evaluator.settings.num_temperatures)):
-        log.info("Pilot: tuning temperatures and step sizes.")
-        tuned = evaluator.tune(params)._asdict()
-        del tuned["base"]  # an evaluation's chains start from the encoder's
-        saved = sharding.from_first(jax.device_get(tuned))
-        if is_first():
-            write_arrays(path, saved)
-    return Plan(**{name: jnp.asarray(value) for name, value in saved.items()})
+def _of_chains(ais):
+    """What a `LogLikelihood` says, as nested dicts."""
+    found = {name: _moments(getattr(ais, name)) for name in ("log_p", "accept_prob")}
+    found["ess"] = _moments(ais.ess / ais.num_chains)
+    found["log_p"] |= {
+        "monte_carlo": ais.monte_carlo,
+        "bias": ais.bias,
+        "per_example": [round(float(v), 4) for v in ais.log_p],
+    }
+    temperatures = sorted(
+        {int(ais.num_temperatures.min())} | {int(ais.num_temperatures.max())}
+    )
+    return found | {
+        "num_temperatures": temperatures,
+        "num_hard": int(np.sum(ais.start > 0)),
+        "wanted_error": ais.wanted_error,
+        "gradient_evaluations": ais.num_gradients,
+        "gradient_evaluations_fixed": ais.num_gradients_fixed,
+    }
 
 
-def _is_plan(saved, num_temperatures):
-    """Whether the arrays read back are a plan of so many temperatures."""
-    lengths = {"betas": num_temperatures + 1, "step_sizes": num_temperatures - 1}
-    lengths["scale"] = 1  # the path's own
-    if saved is None or {k: v.size for k, v in saved.items()} != lengths:
-        return False
-    betas, step_sizes = saved["betas"], saved["step_sizes"]
-    is_ladder = (betas[0], betas[-1]) == (0.0, 1.0) and np.all(np.diff(betas) >= 0)
-    return bool(is_ladder and np.all(np.isfinite(step_sizes) & (step_sizes > 0)))
+def _of_pairs(gap):
+    """What a `Gap` says."""
+    return {
+        "gap": gap.mean,
+        "gap_error": gap.standard_error,
+        "median": gap.median,
+        "num_large": gap.num_large,
+        "lower": gap.lower,
+        "num_simulated": len(gap.per_pair),
+        "per_example_gap": gap.per_pair,
+    }
+
+
+def _active_units(posterior_mean):
+    return int(np.sum(np.var(posterior_mean, axis=0) > ACTIVE_UNIT_VARIANCE))
 
 
 def _folder(run, evaluator):

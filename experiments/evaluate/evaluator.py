@@ -9,22 +9,18 @@ import numpy as np
 from ais_jax import sharding
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.batching import chain_keys, example_keys, map_examples
-from ais_jax.evidence.log_z import (
-    bidirectional_bounds,
-    importance_log_weights,
-    log_normalizer,
-)
-from ais_jax.evidence.plan import tune_examples
+from ais_jax.evidence.log_z import importance_log_weights
+from ais_jax.evidence.row_search import Rule, Search
+from ais_jax.evidence.rows import row_chains
+from ais_jax.models import evaluation
 from ais_jax.models.latent import posterior_path
 from ais_jax.numerics import effective_sample_size, log_mean_exp
-from configs import presets
 from experiments.evaluate.chunks import run_chunks
 from experiments.run import build
 
 KL_SAMPLES = 100
-ELBO_SAMPLES = 10  # where it is measured on all test images
-AIS = ("log_p", "standard_error", "ess", "accept_prob")  # what each function gives
-ENCODER = ("elbo", "iwae", "iwae_ess", "kl", "posterior_mean")
+ENCODER = ("elbo", "iwae", "iwae_ess", "kl", "posterior_mean")  # what it gives
+CHAINS = ("log_w", "log_p", "accept_prob", "num_moves", "variance", "num_increments")
 SAMPLES_AT_A_TIME = 100  # of the IWAE bound
 
 
@@ -32,61 +28,98 @@ class Evaluator:
     """The compiled functions of one evaluation, for every replicate and chunk.
 
     Params are one replicate's (theta, phi). Every example has keys by its index, so
-    that its numbers depend neither on the chunk nor on which others are evaluated.
-    `images` i[N] are the indices of the test images that are evaluated. `ais`,
-    `encoder`, `elbo` and `bounds` are functions (params, plan or None, indices i32[C],
-    images f32[C, X]) -> dict of arrays [C, ...]; `bounds`, of pairs drawn from the
-    model, takes z f32[C, D] too.
+    that its numbers do not depend on the chunk. `images` i[N] are the indices of the
+    test images that are evaluated. `encoder` is a function (params, None, indices
+    i32[C], images f32[C, X]) -> dict of arrays [C, ...].
     """
 
     def __init__(self, run, dataset, settings):
         """Of a `Run`, or of the `build.Training` that is to give it."""
         self.model, self.mesh = _model(run, settings), run.mesh
         self.dataset, self.settings = dataset, settings
-        names = ("pixels", "pilot", "ais", "iwae", "simulate", "bounds", "kl")
+        names = ("pixels", "search", "iwae", "simulate", "kl")
         keys = jax.random.split(jax.random.key(settings.seed), len(names))
         self.keys = dict(zip(names, keys))
         self.images = _choose(settings, len(dataset.test))
         self.num_examples = len(self.images)
         self.in_chunks = partial(
-            run_chunks,
-            load=lambda indices: (self.test_images(indices),),
-            size=settings.chunk_size,
-            multiple=run.mesh.size,
+            run_chunks, size=settings.chunk_size, multiple=run.mesh.size
         )
-        self.transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
         self._draws_pixels = build.draws_pixels(run.settings, dataset)
         self._block_size = partial(
             build.block_size, run.settings, dataset.test.shape[1]
         )
-        self.ais = self._compile(self._one_ais, settings.num_chains)
+        names, fixed = (settings.start,), settings.num_temperatures
+        if fixed is None and settings.start == "encoder":
+            names = ("encoder", "wide")  # which hard images try
+        self._starts = evaluation.starts_of(self.model, names, settings.preconditioner)
+        self._transition = evaluation.trajectories(settings.num_leapfrog)
+        if settings.preset == "paper":
+            self._transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
+        self.rule = Rule(
+            settings.error,
+            fixed,
+            settings.num_chains,
+            is_placed=settings.schedule == "adaptive",
+        )
         self.encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)
-        self.elbo = self._compile(self._one_elbo, ELBO_SAMPLES)
-        self.bounds = self._compile(self._one_bounds, settings.num_chains)
-        self._tune = jax.jit(self._pilot)
-        simulate = jax.vmap(self.model.simulate, (0, None))
-        self._simulate = jax.jit(lambda theta, keys: simulate(keys, theta))
+        self._chains = self._compile(self._one_slot, settings.num_chains)
+        self._ends = self._compile(self._one_end, settings.num_chains)
 
-    def path(self, params, x):
-        """The `AnnealingPath` of an image f32[X] by (theta, phi)."""
-        start = build.STARTS[self.settings.start]
-        return start(self.model, *params, x, self.settings.preconditioner)
+    def search(self, params, folder=None, tell=None, with_ends=False):
+        """A `Search` of one replicate, whose chunks a folder keeps.
 
-    def tune(self, params):
-        """The pilot: a `Plan`, from images that are not scored."""
-        images = self.dataset.train
-        if self.dataset.valid is not None:
-            images = self.dataset.valid
-        pilot = np.arange(min(self.settings.num_pilot, len(images)))
-        xs = self._binarize(images, pilot)
-        if jax.process_count() == 1 and len(pilot) % self.mesh.size == 0:
-            xs = jax.device_put(xs, sharding.by_row(self.mesh))
-        return self._tune(params, xs)
+        Args:
+            params: (theta, phi).
+            folder: or None to keep nothing.
+            tell: called with a stage and the moves of its chains, as they are made.
+            with_ends: whether the ends z of the chains are given.
+        """
+        settings = self.settings
+        program, names = self._chains, CHAINS
+        if with_ends:
+            program, names = self._ends, (*CHAINS, "z")
+
+        def run(stage, work, slots, load):
+            rows, replicates = slots
+            moves = settings.num_chains * int(work.num_temperatures)
+            chunks = folder and folder / stage.replace(" ", "_")
+            return self.in_chunks(
+                chunks,
+                np.stack([rows, replicates], axis=1).astype(np.int32),
+                lambda slot, *data: program(params, work, *slot.T, *data),
+                names,
+                load=lambda slot: load(slot[:, 0]),
+                tell=None if tell is None else lambda n: tell(stage, n * moves),
+            )
+
+        return Search(
+            self.keys["search"],
+            run,
+            self.rule,
+            num_starts=len(self._starts),
+            first_step_size=evaluation.FIRST_STEP_SIZES[settings.preconditioner],
+        )
+
+    def num_gradients(self, search):
+        """Gradient evaluations of a search so far."""
+        return evaluation.num_gradients(search, self.settings.num_leapfrog)
+
+    def rows(self, params):
+        """The test images as a search loads them: places -> (images, no draws)."""
+        key = jax.random.key(0)
+        z = jax.eval_shape(self.model.simulate, key, params[0])[1]
+
+        def load(places):
+            images = self.test_images(self.images[places])
+            return images, np.zeros((len(places), *z.shape), np.float32)
+
+        return load
 
     def simulate(self, params, indices):
         """Pairs drawn from the model: (images f32[C, X], z f32[C, D])."""
-        keys = example_keys(self.keys["simulate"], jnp.asarray(indices))
-        return self._simulate(params[0], keys)
+        key = self.keys["simulate"]
+        return evaluation.simulate(self.model, key, params[0], np.asarray(indices))
 
     def test_images(self, indices):
         """Test images f32[C, X], binarized once and for all by seed and index."""
@@ -102,21 +135,22 @@ class Evaluator:
 
         return sharding.spread_examples(chunk, self.mesh)
 
-    def _one_ais(self, params, plan, index, x):
-        result = log_normalizer(
-            jax.random.fold_in(self.keys["ais"], index),
-            self.path(params, x),
-            plan,
+    def _one_slot(self, *args):
+        chains = self._one_end(*args)
+        del chains["z"]
+        return chains
+
+    def _one_end(self, params, work, row, *slot):
+        chains = row_chains(
+            self._starts,
+            self._transition,
             self.settings.num_chains,
-            self.transition,
+            params,
+            work,
+            row,
+            *slot,
         )
-        moves = result.accept_prob  # none where T is 1, and none rejected
-        return {
-            "log_p": result.log_z,
-            "standard_error": result.standard_error,
-            "ess": result.ess,
-            "accept_prob": jnp.mean(moves) if moves.size else jnp.ones(()),
-        }
+        return {"log_p": log_mean_exp(chains.log_w), **chains._asdict()}
 
     def _one_encoder(self, params, _, index, x):
         theta, phi = params
@@ -138,25 +172,6 @@ class Evaluator:
             "posterior_mean": q.mean,
         }
 
-    def _one_elbo(self, params, _, index, x):
-        log_w = importance_log_weights(
-            jax.random.fold_in(self.keys["iwae"], index),
-            posterior_path(self.model, *params, x),
-            *(ELBO_SAMPLES, ELBO_SAMPLES),
-        )
-        return {"elbo": jnp.mean(log_w)}
-
-    def _one_bounds(self, params, plan, index, x, z):
-        bounds = bidirectional_bounds(
-            jax.random.fold_in(self.keys["bounds"], index),
-            self.path(params, x),
-            z,
-            plan,
-            self.settings.num_chains,
-            self.transition,
-        )
-        return bounds._asdict()
-
     def _binarize(self, images, indices):
         x = jnp.asarray(images[indices])
         if not self._draws_pixels:
@@ -164,17 +179,6 @@ class Evaluator:
         keys = example_keys(self.keys["pixels"], jnp.asarray(indices))
         return jax.vmap(lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype))(
             keys, x
-        )
-
-    def _pilot(self, params, xs):
-        return tune_examples(
-            self.keys["pilot"],
-            lambda x: self.path(params, x),
-            xs,
-            num_temperatures=self.settings.num_temperatures,
-            schedule=self.settings.schedule,
-            transition=self.transition,
-            first_step_size=presets.STEP_SIZES[self.settings.preconditioner]["first"],
         )
 
 

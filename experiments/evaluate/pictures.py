@@ -29,8 +29,7 @@ def draw(run, evaluator, part):
     )
     _draw_traversals(run, shown, codes[0], folder / "traversals.png")
     if gap := part.get("bidirectional"):
-        names = ("num_temperatures", "lower", "gap", "gap_error")
-        plots.bounds(*(gap[name] for name in names), folder / "bounds.png")
+        plots.gaps(gap["per_example_gap"], folder / "bounds.png")
     _to_tensorboard(folder, run.folder / "tensorboard", run.step)
 
 
@@ -43,11 +42,14 @@ def _draw_traversals(run, shown, code, path):
     first, last = ends.reshape(len(code), 2, -1).swapaxes(0, 1)
     chosen = np.argsort(-np.mean(np.abs(last - first), axis=1))[:TRAVERSED]
     means = run.decode(z[chosen].reshape(-1, len(code)))
-    title = (
-        f"means of p(x|z): latents {', '.join(map(str, chosen))} by row,\n"
-        f"each from {STEPS[0]:g} to {STEPS[-1]:g}"
+    plots.image_grid(
+        shown(means),
+        path,
+        columns=len(STEPS),
+        title="means of p(x|z): a test image's code, one latent moved",
+        row_labels=[f"$z_{{{i}}}$" for i in chosen],
+        column_labels=[f"{step:g}" for step in STEPS],
     )
-    plots.image_grid(shown(means), path, columns=len(STEPS), title=title)
 
 
 def _shown(dataset, images):

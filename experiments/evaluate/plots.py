@@ -17,13 +17,18 @@ from experiments.system.errors import Ended
 from experiments.system.files import is_disk_full
 from experiments.system.progress import log
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X"  # one more than colours: no early pair is alike
-_PER_TEMPERATURE = {
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#999933", "#332288", "#AA4499", "#888888"),  # Tol's, for more curves
+)
+MARKERS = "osD^vP*X<>hpd"  # one more than colours: no early pair is alike
+_PER_MOVE = {
     "accept_prob": ("acceptance probability", "linear"),
     "step_sizes": ("step size", "log"),
 }
+_SCORES = {"elbo": "ELBO (training images)", "test_log_p": "test log p(x)"}
 _GREY = 0.5
+BARS = "bars: ±1 standard error"
 
 Rows = Sequence[Mapping[str, Any]]
 PathLike = str | os.PathLike[str]
@@ -43,40 +48,63 @@ def optional() -> Iterator[None]:
         log.warning("Pictures are left out that could not be drawn: %s", reason)
 
 
-def learning_curves(rows: Rows, path: PathLike) -> None:
+def learning_curves(
+    rows: Rows, path: PathLike, *, title: str = "", replicates: Sequence[str] = ()
+) -> None:
     """Plots rows of `metrics.jsonl`; panels whose keys are absent are left out.
 
     Top: "elbo" and every "test_*" (nats), the mean over replicates with a band from
-    the lowest to the highest; in runs of 20 rows or more the first twentieth, where
-    values are far off, does not set the lower limit. Below: "accept_prob" and
-    "step_sizes" of each temperature (means over replicates). The abscissa is "epoch",
-    or "step" where there are no epochs; replicates come first and temperatures last.
+    the lowest to the highest, or a curve of each where they are not seeds but have
+    names; in runs of 20 rows or more the first twentieth of the ELBO, where it is far
+    off, does not set the lower limit. Below: "accept_prob" and "step_sizes" of each
+    move (means over replicates). The abscissa is "epoch", or "step" where there are no
+    epochs; replicates come first and moves last.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     scores = [n for n in names if n == "elbo" or n.startswith("test_")]
     scores = [n for n in scores if not n.endswith("_se") and _series(rows, n)[1].size]
-    vectors = [n for n in _PER_TEMPERATURE if _series(rows, n)[1].size]
+    vectors = [n for n in _PER_MOVE if _series(rows, n)[1].size]
     num_panels = bool(scores) + len(vectors)
     if not num_panels:
         raise ValueError(f"nothing to plot in {len(rows)} rows with the keys {names}")
     figure = _figure(7.0, 2.9 * num_panels)
     panels = np.atleast_1d(figure.subplots(num_panels, 1))
+    panels[0].set_title(title, fontsize=9)
     if scores:
-        _plot_scores(panels[0], rows, scores)
+        _plot_scores(panels[0], rows, scores, replicates)
     for panel, name in zip(panels[bool(scores) :], vectors, strict=True):
-        _plot_temperatures(panel, rows, name)
+        _plot_moves(panel, rows, name)
     _save(figure, path)
 
 
-def image_grid(images, path: PathLike, *, columns: int, title: str = "") -> None:
+def image_grid(
+    images,
+    path: PathLike,
+    *,
+    columns: int,
+    title: str = "",
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> None:
     """Writes images f32[N, H, W] or f32[N, H, W, C] side by side, from 0 to 1.
 
     Values outside are clipped; a last row that is not full ends in grey. Three channels
     are colours; others are grey pictures, side by side.
     """
-    figure = _figure()
-    _show(figure, _in_rows(images, columns)).set_title(title, fontsize=8)
+    rows, figure = _in_rows(images, columns), _figure()
+    axes = _show(figure, rows)
+    axes.set_title(title, fontsize=8)
+    height, width = (size + 1 for size in rows.shape[2:4])
+    if len(row_labels):
+        _tick(axes.set_yticks, row_labels, height)
+    if len(column_labels):
+        _tick(axes.set_xticks, column_labels, width)
     _save(figure, path)
+
+
+def _tick(set_ticks, labels, size):
+    """Names the rows, or the columns, of so many pixels each at their centres."""
+    set_ticks(size / 2 + size * np.arange(len(labels)), labels, fontsize=8)
 
 
 def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> None:
@@ -86,38 +114,29 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
     """
     columns = min(columns, max(1, len(originals)))
     above, below = (_in_rows(x, columns) for x in (originals, reconstructed))
-    figure = _figure()
-    axes = _show(figure, np.stack([above, below], axis=1).reshape(-1, *above.shape[1:]))
-    height = above.shape[2]
-    centres = (height + 1) / 2 + (height + 1) * np.arange(2 * len(above))
-    axes.set_yticks(centres, ["data", "model"] * len(above), fontsize=8)
-    _save(figure, path)
+    pairs = np.stack([above, below], axis=1)
+    image_grid(
+        pairs.reshape(-1, *above.shape[2:]),
+        path,
+        columns=columns,
+        title="test images and their reconstructions",
+        row_labels=["data", "model"] * len(above),
+    )
 
 
-def bounds(num_temperatures, lower, gap, gap_se, path: PathLike) -> None:
-    """Plots bounds on the mean log p(x), in nats, [N] each.
+def gaps(per_pair, path: PathLike) -> None:
+    """Plots the gap between both bounds on log p(x) of each simulated pair, nats [N].
 
-    Upper ones lie a gap above. The bars are the gap's standard errors, paired over the
-    images, which differ far more among themselves.
+    The gaps rise from left to right; few that stand out make a mean that is large.
     """
-    upper = np.asarray(lower) + np.asarray(gap)
-    series = {
-        "upper bound (reverse AIS)": (num_temperatures, upper, gap_se),
-        "lower bound (forward AIS)": (num_temperatures, lower, None),
-    }
-    labels = {"xlabel": "number of temperatures", "ylabel": r"$\log p(x)$ (nats)"}
-    bars = "bars: ±1 standard error of the gap"
-    line_plot(series, path, **labels, logx=True, bars=bars)
+    rising = np.sort(np.asarray(per_pair, float))
+    series = {"upper less lower bound": (np.arange(1, len(rising) + 1), rising, None)}
+    labels = {"xlabel": "images simulated by the model", "ylabel": "gap (nats)"}
+    line_plot(series, path, **labels, title="bounds on log p(x) of simulated images")
 
 
 def line_plot(
-    series,
-    path: PathLike,
-    *,
-    xlabel: str,
-    ylabel: str,
-    logx=False,
-    bars="bars: ±1 standard error",
+    series, path: PathLike, *, xlabel: str, ylabel: str, logx=False, title: str = ""
 ) -> None:
     """Plots named curves (x, y, y_se or None); the legend says what `bars` are.
 
@@ -134,9 +153,10 @@ def line_plot(
         if len(values) <= 8 and np.all(values[1:] >= 1.9 * values[:-1]):
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.set_xticks([], minor=True)
+    axes.set_title(title, fontsize=9)
     has_bars = any(y_se is not None for _, _, y_se in series.values())
     outside = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
-    figure.legend(title=bars if has_bars else None, frameon=False, **outside)
+    figure.legend(title=BARS if has_bars else None, frameon=False, **outside)
     _label(axes, xlabel, ylabel)
     _save(figure, path)
 
@@ -172,37 +192,46 @@ def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray, str]:
     return np.array(x, float), np.array(values, float), unit
 
 
-def _plot_scores(axes: Any, rows: Rows, names: Sequence[str]) -> None:
-    late = []
+def _plot_scores(axes, rows, names, replicates):
+    late, last = [], _series(rows, names[-1])[1][-1]
     for i, name in enumerate(names):
         x, values, unit = _series(rows, name)
         values = values.reshape(len(x), -1)
-        style = curve_style(i) | ({} if len(x) < 40 else {"marker": ""})
-        label = name.replace("_", " ").replace("elbo", "ELBO")
-        axes.plot(x, values.mean(1), label=label, markersize=3.5, **style)
-        band = {"color": style["color"], "alpha": 0.25, "linewidth": 0}
-        axes.fill_between(x, values.min(1), values.max(1), **band)
-        late.append(values[len(x) // 20 :].ravel())
+        label = _SCORES.get(name, name.replace("_", " "))
+        style = {"markersize": 3.5} | ({} if len(x) < 40 else {"marker": ""})
+        if replicates:
+            line = {"linestyle": "-" if name == "elbo" else "--"}
+            axes.plot([], color="black", label=label, **line)
+            for r, each in enumerate(replicates):
+                best = " (best)" if r == np.argmax(last) else ""
+                named = {"label": f"{each}{best}"} if i == 0 else {}
+                axes.plot(x, values[:, r], **curve_style(r) | style | line | named)
+        else:
+            axes.plot(x, values.mean(1), label=label, **curve_style(i) | style)
+            band = {"color": COLOURS[i], "alpha": 0.25, "linewidth": 0}
+            axes.fill_between(x, values.min(1), values.max(1), **band)
+        late.append(values[len(x) // 20 if name == "elbo" else 0 :].ravel())
     late = np.concatenate(late)
     late = late[np.isfinite(late)]
     if late.size and np.ptp(late):
         axes.set_ylim(bottom=late.min() - 0.05 * np.ptp(late))
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="best" if replicates else "lower right", fontsize=8)
     _label(axes, unit, "nats")
 
 
-def _plot_temperatures(axes: Any, rows: Rows, name: str) -> None:
-    """Draws a curve for each temperature; the legend names the first and the last."""
+def _plot_moves(axes: Any, rows: Rows, name: str) -> None:
+    """Draws a curve for each move; the legend names the first and the last."""
     import matplotlib as mpl
 
-    label, scale = _PER_TEMPERATURE[name]
+    label, scale = _PER_MOVE[name]
     x, values, unit = _series(rows, name)
     values = values.reshape(len(x), -1, values.shape[-1]).mean(1)
     num = values.shape[1]
     colours = mpl.colormaps["cividis"](np.linspace(0, 0.93, num))
     for i, (curve, colour) in enumerate(zip(values.T, colours, strict=True), 1):
-        name = f"temperature {i}" if i in (1, num) else None
-        axes.plot(x, curve, color=colour, linewidth=1.2, label=name)
+        name = f"move {i} of {num}" if i in (1, num) else None
+        style = {"linewidth": 1.2, "marker": "o" * (len(x) == 1), "clip_on": False}
+        axes.plot(x, curve, color=colour, label=name, **style)
     _label(axes, unit, label)
     if num > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -210,7 +239,7 @@ def _plot_temperatures(axes: Any, rows: Rows, name: str) -> None:
     if scale == "linear":  # a probability
         axes.set_ylim(0, 1.02)
     elif not 0.0 < 5.0 * low < high:  # a logarithmic axis would have a tick or none
-        axes.set_ylim(bottom=0.0)
+        axes.set_ylim(0.0, 1.08 * high or 1.0)
     else:
         axes.set_yscale(scale)
         axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))

@@ -68,7 +68,7 @@ def changed(run: ConfigDict, changes: dict, where: str) -> ConfigDict:
 
 def variant(name: str, run: ConfigDict, changes: dict) -> Variant:
     """A `Variant` of a run's config with some settings changed, by dotted names."""
-    return counted(name, None, run, {"changes": changes, "matched_cost": None})
+    return counted(name, None, run, {"changes": changes})
 
 
 def _row(name, results, first):

@@ -36,8 +36,8 @@ def moments(results: dict) -> dict:
         "error_over_replicates": error,
         "error_over_images": _mean([test["log_p"]["standard_error"] for test in tests]),
         "monte_carlo_error": _mean([test["log_p"]["monte_carlo"] for test in tests]),
-        "gap": _mean([gap["gap"][-1] for gap in gaps]),
-        "gap_error": _mean([gap["gap_error"][-1] for gap in gaps]),
+        "gap": _mean([np.ravel(gap["gap"])[-1] for gap in gaps]),
+        "gap_error": _mean([np.ravel(gap["gap_error"])[-1] for gap in gaps]),
         "num_replicates": len(parts),
         "num_images": tests[0]["num_examples"],
     }
@@ -100,16 +100,11 @@ def departures(run):
         return ""
     ours = flatten(run.results["config"])
     theirs = flatten(resolve(variants.protocol_config(*matched)).saved)
-    differ = [
+    return "; ".join(
         f"{name} {ours[name]} for {theirs[name]}"
         for name in sorted(ours.keys() & theirs.keys())
         if ours[name] != theirs[name] and not name.startswith(NEUTRAL)
-    ]
-    cost = (run.variant or {}).get("matched_cost")
-    if cost:
-        differ = [text for text in differ if not text.startswith("num_epochs ")]
-        differ.append(f"gradient evaluations as many as {cost['reference']}'s")
-    return "; ".join(differ)
+    )
 
 
 def _datasets(table, lines):

@@ -140,9 +140,7 @@ def _experiment(run):
     settings = flatten(run.results["config"])
     settings = {k: v for k, v in settings.items() if not k.startswith(NEUTRAL)}
     test_set = differences.identity(run.results)
-    matched = (run.variant or {}).get("matched_cost")
-    kind = settings, test_set, run.results["steps"], matched
-    return json.dumps(kind, sort_keys=True)
+    return json.dumps((settings, test_set, run.results["steps"]), sort_keys=True)
 
 
 def _seeds(run):

@@ -95,7 +95,6 @@ def status(variant: Variant, folder: Path) -> str:
 def listing(variants: list[Variant], workdir: Path) -> str:
     """The variants with their state and cost, as lines of text."""
     states = [status(v, Path(workdir) / v.name) for v in variants]
-    matched = [v.identity["matched_cost"] for v in variants]
     table = pd.DataFrame(
         {
             "variant": [v.name for v in variants],
@@ -103,12 +102,9 @@ def listing(variants: list[Variant], workdir: Path) -> str:
             "epochs": [v.settings.num_epochs for v in variants],
             "steps": [v.steps for v in variants],
             "grad. evals": [float(v.gradient_evaluations) for v in variants],
-            "cost / matched": [cost and cost["ratio"] for cost in matched],
         }
     )
-    text = table.dropna(axis="columns").to_string(
-        index=False, float_format="{:.3g}".format
-    )
+    text = table.to_string(index=False, float_format="{:.3g}".format)
     return f"{text}\n{len(variants)} variants, {states.count('finished')} finished"
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ais_jax.checks import unknown_name
-from configs import default, presets, table1
+from configs import default, table1
 from experiments.data import load
 from experiments.paper import tables
 from experiments.paper.tables import Row
@@ -43,10 +43,9 @@ def expand(config):
 
 
 def variant(config, row):
-    """A row's `Variant`, its epochs matched to the reference's cost where asked for."""
+    """A row's `Variant`."""
     run = run_config(config, row)
-    matched = _match_cost(config, row, run) if config.matched_cost else None
-    return counted(_name(config, row), row, run, _identity(config, row, matched))
+    return counted(_name(config, row), row, run, _identity(config, row))
 
 
 def counted(name: str, row: Row | None, config: ConfigDict, identity: dict) -> Variant:
@@ -62,11 +61,10 @@ def gradient_evaluations(settings: Settings) -> int:
     return settings.num_epochs * _evaluations_per_epoch(settings)
 
 
-def match(config: ConfigDict, budget: int) -> float:
-    """Sets a run's epochs by its gradient evaluations; returns their ratio to it."""
+def match(config: ConfigDict, budget: int) -> None:
+    """Sets a run's epochs by its gradient evaluations."""
     each = _evaluations_per_epoch(resolve(config))
     config.num_epochs = max(1, round(budget / each))
-    return config.num_epochs * each / budget
 
 
 def _steps_per_epoch(settings):
@@ -83,7 +81,7 @@ def _evaluations_per_epoch(settings):
 
 
 def run_config(config: ConfigDict, row: Row) -> ConfigDict:
-    """The config of one row's run, before its cost is matched."""
+    """The config of one row's run."""
     run = default.get_config(row.method)
     shared = config.to_dict()
     preconditioner = shared.pop("estimator")["preconditioner"]
@@ -92,14 +90,8 @@ def run_config(config: ConfigDict, row: Row) -> ConfigDict:
     run.estimator.update(tables.estimator_settings(row, config.reading))
     if row.printed_temperatures:
         run.estimator.preconditioner = preconditioner
-    scale = config.scale
-    batch_size = "batch_size" if row.printed_temperatures else "dreg_batch_size"
-    run.batch_size = _first(scale[batch_size], config[batch_size])
-    run.num_epochs = _first(scale.num_epochs, config.num_epochs)
-    run.evaluation.preset = _first(scale.preset, config.evaluation.preset)
-    run.evaluation.num_examples = _first(
-        scale.num_examples, config.evaluation.num_examples
-    )
+    if not row.printed_temperatures:
+        run.batch_size = config.dreg_batch_size
     return run
 
 
@@ -137,43 +129,20 @@ def _check(config):
     choices = [("table", config.table, tables.TABLES)]
     choices += [("reading", config.reading, tables.READINGS)]
     choices += [("datasets", dataset, _DATASETS) for dataset in config.datasets]
-    if config.scale.preset is not None:
-        choices += [("scale.preset", config.scale.preset, presets.EVALUATION)]
-    references = {row.name.split("-", 1)[1] for row in tables.PAPER}
-    choices += [("matched_reference", config.matched_reference, references)]
     for name, value, known in choices:
         if value not in known:
             raise InputError(unknown_name(name, str(value), [str(k) for k in known]))
-    for name, value in config.scale.items():
-        if name != "preset" and value is not None and value < (name != "num_examples"):
-            raise InputError(f"scale.{name}={value}: use a whole number of at least 1")
     if len(set(config.datasets)) != len(config.datasets) or not config.datasets:
         raise InputError(f"datasets={config.datasets}: name each data set once")
 
 
-def _match_cost(config, row, run):
-    """Sets the run's epochs so that it costs what the reference does."""
-    reference = next(
-        r for r in tables.PAPER if r.name.endswith(f"-{config.matched_reference}")
-    )
-    theirs = run_config(config, reference._replace(dataset=row.dataset))
-    budget = gradient_evaluations(resolve(theirs))
-    return {
-        "reference": config.matched_reference,
-        "gradient_evaluations": budget,
-        "ratio": match(run, budget),
-    }
-
-
 def _name(config, row):
     """The row's name, with what else makes it another model."""
-    name = row.name
-    if row.printed_temperatures and config.reading == "released":
-        name += "-released"
-    return name + ("-matched" if config.matched_cost else "")
+    is_other = row.printed_temperatures and config.reading == "released"
+    return row.name + "-released" * bool(is_other)
 
 
-def _identity(config, row, matched):
+def _identity(config, row):
     """What variant.json says of a variant."""
     return {
         "table": config.table,
@@ -181,11 +150,4 @@ def _identity(config, row, matched):
         "reading": config.reading if row.printed_temperatures else None,
         "num_moves": tables.num_moves(row, config.reading),
         "paper_log_p": tables.PAPER.get(row),
-        "matched_cost": matched,
-        "scale": config.scale.to_dict(),
     }
-
-
-def _first(value, other):
-    """The value, or the other where it is None."""
-    return other if value is None else value

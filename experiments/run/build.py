@@ -22,11 +22,6 @@ BLOCK_BYTES = (
 SMALLEST_BLOCK = 128  # rows; narrower products do not fill two cores
 ROWS_PER_CORE = 64  # fewer chains do not pay for averaging gradients
 AUTO = "auto"  # until `force.settle` a force's precision is then the model's own
-STARTS = {
-    "encoder": latent.posterior_path,
-    "prior": latent.prior_path,
-    "wide": latent.wide_path,
-}
 
 
 class Training(NamedTuple):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 import ais_jax
 from ais_jax import sharding
+from configs import presets
 from experiments.run import build
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
@@ -48,8 +49,13 @@ def default_workdir(settings):
         )
     path = os.path.abspath(os.path.expanduser(settings.dataset))
     dataset = re.sub(r"[^\w.-]", "_", Path(path).stem)
-    name = f"{timestamp()}-{dataset}-{settings.estimator['name']}"
-    return Path("runs") / name
+    return Path("runs") / f"{timestamp()}-{dataset}-{method(settings)}"
+
+
+def method(settings):
+    """The name that a config's argument has for the estimator."""
+    is_best = presets.BEST["estimator"].items() <= settings.estimator.items()
+    return "best" if is_best else settings.estimator["name"]
 
 
 def claim(workdir, settings, dataset, write=True):

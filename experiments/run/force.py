@@ -1,7 +1,7 @@
 """The precision of HMC's force where it is left to the device: a rule, not a timing.
 
 A coarse force gets the density's values apart, at the model's precision: once a move,
-or at every point where a trajectory's points are averaged, which costs what it gains.
+or at every point where a trajectory's points are weighed, which costs what it gains.
 """
 
 import re
@@ -63,7 +63,7 @@ def by_rule(settings, coarse):
     is_rare = estimator.get("num_leapfrog", 1) > 1 and not is_everywhere
     return (
         coarse if is_rare else own,
-        coarse if settings.evaluation.num_leapfrog > 1 else own,
+        coarse if settings.evaluation.preset == "paper" else own,
     )
 
 

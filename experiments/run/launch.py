@@ -50,10 +50,12 @@ def train_and_evaluate(
                 log.info("Working directory: %s", workdir)
                 curve = evaluate.curve(setup, dataset)
                 run = train.train(setup, dataset, workdir, curve)
-                _draw_learning_curves(workdir)
+                _draw_learning_curves(settings, workdir)
         if mode == "train":
+            _say_where(workdir)
             return None
         results = evaluate.evaluate(run, dataset)
+        _draw_learning_curves(settings, workdir, results)
     if devices.is_first():
         print(evaluate.report(results))
         print(f"Results: {workdir / 'results.json'}; plots: {workdir / 'plots'}")
@@ -92,15 +94,42 @@ def _loaded(settings, dataset):
     return for_likelihood(dataset, settings.model["likelihood"])
 
 
+def _say_where(workdir):
+    if devices.is_first():
+        print(
+            f"Trained: {workdir}. To evaluate it: python -m experiments.main "
+            f"--mode=evaluate --workdir={workdir}"
+        )
+
+
 @plots.optional()
-def _draw_learning_curves(workdir):
+def _draw_learning_curves(settings, workdir, results=None):
+    """Draws metrics.jsonl, and at its end test log p(x) where it was evaluated."""
     rows = read_metrics(workdir / "metrics.jsonl") if devices.is_first() else []
-    if rows:  # a finished run's file may be gone
-        plots.learning_curves(rows, workdir / "plots" / "learning_curves.png")
+    if not rows:  # a finished run's file may be gone
+        return
+    if results is not None and results["steps"] == rows[-1]["step"]:
+        parts = [part["test"]["log_p"]["mean"] for part in results["replicates"]]
+        rows[-1] |= {"test_log_p": parts if len(parts) > 1 else parts[0]}
+    plots.learning_curves(
+        rows,
+        workdir / "plots" / "learning_curves.png",
+        title=f"{settings.dataset}, {folder.method(settings)}: training",
+        replicates=_names(settings),
+    )
+
+
+def _names(settings):
+    """What the replicates differ in but their seeds, or nothing."""
+    rates = settings.learning_rates
+    if len(set(rates)) == 1:
+        return ()
+    is_theta = len({theta for theta, _ in rates}) > 1
+    return [f"learning rate {theta if is_theta else phi:g}" for theta, phi in rates]
 
 
 def _check_given(settings, dataset, model):
-    """Refuses a data set, or a model, that is given and not asked for, or not given."""
+    """Refuses an argument that the config does not ask for, and one that is missing."""
     for name, said, given in (
         ("dataset", settings.dataset, dataset),
         ("model.factory", settings.factory, model),

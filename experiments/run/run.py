@@ -120,7 +120,13 @@ class Run:
         that of the mean log p(x) over chains, `gap` the bidirectional gap, and
         `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
-        content = folder.read(self.folder / "results.json", "replicates")
+        path = self.folder / "results.json"
+        if not path.exists():
+            raise ConfigError(
+                f"{self.folder} is not evaluated: run python -m experiments.main "
+                f"--mode=evaluate --workdir={self.folder}"
+            )
+        content = folder.read(path, "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
 
     def sample(self, key, num: int) -> np.ndarray:
@@ -190,5 +196,10 @@ def _row(part):
     if whole := test.get("log_p_all"):
         row |= {"log_p_all": whole["mean"], "log_p_all_error": whole["standard_error"]}
     if gap := part.get("bidirectional"):
-        row |= {"gap": gap["gap"][-1], "gap_error": gap["gap_error"][-1]}
+        names = (
+            "gap",
+            "gap_error",
+            "median",
+        )  # a list of an earlier version ends in it
+        row |= {name: np.ravel(gap[name])[-1] for name in names if name in gap}
     return row

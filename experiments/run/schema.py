@@ -63,9 +63,10 @@ def _check(name, value, setting):
     kind, is_none = setting.kind, isinstance(setting.default, type)
     if value is None and is_none:
         return
-    example = kind() if is_none else setting.default
+    example = setting.example or kind() if is_none else setting.default
     if not _is_like(value, kind, example):
-        such_as = "" if is_none else f", such as {example!r}"
+        is_said = setting.example or not is_none
+        such_as = f", such as {example!r}" if is_said else ""
         raise ConfigError(f"{name}={value!r:.60}: use {_KINDS[kind]}{such_as}")
     parts = value if isinstance(value, dict) else {"": value}
     for part, number in parts.items():

@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ais_jax import optimizers
+from ais_jax.models.networks import WIDTHS
 from ais_jax.training.step_sizes import StepSizeRule
 from configs import presets
 from configs.default import SETTINGS, Range, get_config
@@ -66,6 +67,8 @@ def resolve(config: ConfigDict) -> Settings:
     if "table" in config or "variants" in config:
         raise ConfigError("--config is for experiments.sweep: use that")
     values = schema.complete(config)
+    network = values["model"]["network"]
+    _fill(values["model"], {"widths": WIDTHS.get(network, WIDTHS["perceptron"])})
     _check(values)
     _fill(values["evaluation"], presets.EVALUATION[values["evaluation"]["preset"]])
     rates = _fill_optimizers(values["optimizer"], values["num_replicates"])
@@ -147,7 +150,7 @@ def override(saved: dict, overrides: dict[str, Any]) -> ConfigDict:
     schema.check_whole(config)
     if "evaluation.preset" in overrides:
         with config.ignore_type():
-            config.evaluation.update(dict.fromkeys(presets.EVALUATION["standard"]))
+            config.evaluation.update(dict.fromkeys(presets.EVALUATION["paper"]))
     for name, value in overrides.items():
         if not name.startswith(FREE):
             raise ConfigError(

@@ -13,8 +13,8 @@ from tests.targets import errors_off, normal_base
 
 MEAN = jnp.array([30.0, -2.0])
 FITS = {
-    "full": BaseFit(MEAN, jnp.array([[0.5, 0.0], [0.6, 2.0]])),
-    "diagonal": BaseFit(MEAN, jnp.array([0.5, 2.0])),
+    "full": BaseFit(MEAN, jnp.array([[0.7, 0.0], [0.6, 2.0]])),
+    "diagonal": BaseFit(MEAN, jnp.array([0.7, 2.0])),
 }
 PATH = AnnealingPath(*normal_base(2, 3.0), lambda z: -jnp.sum(z**2))
 each_fit = pytest.mark.parametrize("name", FITS)

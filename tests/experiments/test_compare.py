@@ -53,7 +53,7 @@ def test_the_table_says_what_each_variant_gains(tmp_path):
     config.run.num_epochs = 2
     evaluation = config.run.evaluation
     evaluation.num_examples, evaluation.num_temperatures = 20, 5
-    evaluation.num_chains, evaluation.num_simulated, evaluation.num_pilot = 2, 4, 4
+    evaluation.num_chains, evaluation.num_simulated = 2, 4
     evaluation.iwae_samples = 5
     variants = sweep.select(config, only=["ais", "best"])
     sweep.run(variants, tmp_path)

@@ -39,15 +39,13 @@ TINY = {
     "estimator.num_temperatures": 3,
     "estimator.num_leapfrog": 2,
     "training.steps_per_row": 5,
-    "evaluation.preset": "quick",
     "evaluation.num_examples": 50,
     "evaluation.num_chains": 4,
     "evaluation.num_temperatures": 16,
     "evaluation.num_leapfrog": 2,
     "evaluation.iwae_samples": 5,
     "evaluation.num_simulated": 20,
-    "evaluation.num_pilot": 8,
-    "evaluation.chunk_size": 5,
+    "evaluation.chunk_size": 16,
 }
 SHORT = {"num_epochs": 2, "evaluation.num_examples": 5, "evaluation.num_simulated": 0}
 ONE_LAYER = {}
@@ -264,8 +262,8 @@ def test_the_elbo_rises_and_the_bounds_are_in_order(uninterrupted):
     test, gap = part["test"], part["bidirectional"]
     assert test["elbo"]["mean"] < test["iwae"]["mean"] < test["log_p"]["mean"]
     assert test["log_p"]["mean"] < np.mean(elbos[-15:]) + 3.0
-    assert gap["num_temperatures"] == [2, 4, 8, 16]
-    assert abs(gap["gap"][-1]) < 5 * gap["gap_error"][-1] < 1.0
+    assert abs(gap["gap"]) < 5 * gap["gap_error"] < 1.0
+    assert gap["num_simulated"] == 20
 
 
 def test_killed_runs_resume_to_the_very_same_numbers(
@@ -382,10 +380,14 @@ def test_a_workdir_of_other_data_is_refused(uninterrupted, tmp_path):
         train_and_evaluate(make_config(), tmp_path, mode="train")
 
 
-def test_other_settings_of_the_evaluation_may_go_on(cache, uninterrupted, tmp_path):
+def test_other_settings_of_the_evaluation_may_go_on(
+    cache, uninterrupted, tmp_path, capsys
+):
     workdir = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     free = {"evaluation__num_chains": 9, "training__checkpoint_seconds": 5.0}
     assert train_and_evaluate(make_config(**free), workdir, mode="train") is None
+    said = capsys.readouterr().out
+    assert said.startswith(f"Trained: {workdir}") and said.endswith(f"={workdir}\n")
     assert_same_training(workdir, uninterrupted)
 
 
@@ -563,9 +565,10 @@ def test_the_launcher_starts_without_the_heavy_libraries():
     assert json.loads(done.stdout) == []
 
 
-def test_help_lists_the_flags():
+@pytest.mark.parametrize("arguments", [["--help"], []], ids=["help", "none"])
+def test_help_lists_the_flags(arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", "--help"],
+        [sys.executable, "-m", "experiments.main", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -574,6 +577,8 @@ def test_help_lists_the_flags():
         assert f"{flag}:" in done.stdout
     assert done.returncode == 0
     assert "train_and_evaluate|train|evaluate" in done.stdout
+    assert "best, ais, mh_hmc, dreg, iwae, stl or vae" in done.stdout
+    assert "configs/default.py" in done.stdout
     assert done.stderr == ""
 
 

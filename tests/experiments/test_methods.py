@@ -55,6 +55,11 @@ def test_runs_on_few_images_or_of_other_methods_are_left_out():
     assert only.log_p == -2.0
 
 
+def test_a_run_on_all_images_stays_where_it_is():
+    runs = [run("first", [-106.0]), run("all", [-103.0], num_examples=8070, cost=200)]
+    assert [p.log_p for p in methods.measure(runs, "omniglot")] == [-103.0, -103.0]
+
+
 def test_the_committed_results_give_both_figures(tmp_path):
     names = methods.draw(collect([ROOT / "results"]), tmp_path)
     assert {f"methods-{data}.png" for data in ("mnist", "omniglot")} <= set(names)

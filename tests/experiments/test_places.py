@@ -14,9 +14,11 @@ import jax
 import pytest
 
 import ais_jax
+from configs import digits
 from experiments.data import load
 from experiments.run import factory, folder
 from experiments.run.folder import default_workdir
+from experiments.run.settings import resolve
 from experiments.system import command_line, devices, files, progress
 from experiments.system.errors import InputError
 from experiments.system.signals import SIGNALS, StopSignals
@@ -52,6 +54,12 @@ def test_a_new_folder_is_right_under_runs_whatever_the_data_set(
     first, second = (default_workdir(settings) for _ in range(2))
     assert first.parent == Path("runs") and first.name.endswith(f"-{name}-vae")
     assert first != second
+
+
+def test_a_new_folder_of_the_best_preset_says_so():
+    for name in ("best", "ais"):
+        settings = resolve(digits.get_config(name))
+        assert default_workdir(settings).name.endswith(f"-digits-{name}")
 
 
 def test_without_a_home_caches_are_here_and_other_paths_are_refused(homeless):
@@ -111,6 +119,7 @@ def test_a_copy_within_another_repository_has_no_commit(monkeypatch):
 
 PROGRAM = """
 import sys, warnings
+from experiments.run.settings import resolve
 from experiments.system import command_line
 class Notebook:
     def write(self, text): pass

@@ -60,6 +60,32 @@ def test_learning_curves_has_every_panel(tmp_path, num_temperatures, replicates)
     assert share(bottom, np.array([0, 34, 78]) / 255) > 0.0005
 
 
+def test_replicates_with_names_have_a_curve_each_and_the_best_is_named():
+    rows = make_rows(25, replicates=(2,))
+    rows[-1] |= {"test_log_p": [-91.0, -90.0]}
+    axes = plots._figure(7.0, 3.0).add_subplot()
+    plots._plot_scores(axes, rows, ["elbo", "test_log_p"], ["rate 1", "rate 2"])
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    elbo, test = "ELBO (training images)", "test log p(x)"
+    assert names == [elbo, "rate 1", "rate 2 (best)", test]
+    curves = [line.get_ydata() for line in axes.get_lines()]
+    np.testing.assert_array_equal(curves[2], [row["elbo"][1] for row in rows])
+    np.testing.assert_array_equal(curves[5], [-90.0])
+    assert not axes.collections
+
+
+def test_the_first_measured_test_score_is_shown():
+    rows = make_rows(40)
+    rows[0] |= {"test_log_p": -200.0}
+    axes = plots._figure(7.0, 3.0).add_subplot()
+    plots._plot_scores(axes, rows, ["elbo", "test_log_p"], ())
+    assert axes.get_ylim()[0] < -200.0
+
+
+def test_no_two_early_curves_share_a_colour():
+    assert len(set(plots.COLOURS)) == len(plots.COLOURS) >= 12
+
+
 @pytest.mark.parametrize(
     ("missing", "num_panels"),
     [
@@ -123,11 +149,11 @@ def test_image_grid_clips_and_keeps_grey_levels(tmp_path):
 
 
 def test_reconstructions_alternate_with_their_originals(tmp_path):
-    white, black = np.ones((3, 6, 6)), np.zeros((3, 6, 6))
-    plots.reconstructions(white, black, tmp_path / "a.png", columns=2)
+    white, black = np.ones((7, 6, 6)), np.zeros((7, 6, 6))
+    plots.reconstructions(white, black, tmp_path / "a.png", columns=4)
     pixels = read_png(tmp_path / "a.png")
     rows = [int(len(pixels) * (i + 0.5) / 4) for i in range(4)]
-    left, right = (int(pixels.shape[1] * share) for share in (0.4, 0.75))
+    left, right = (int(pixels.shape[1] * share) for share in (0.4, 0.9))
     np.testing.assert_array_equal(pixels[rows, left, 0], [1, 0, 1, 0])
     np.testing.assert_allclose(pixels[rows, right, 0], [1, 0, 0.5, 0.5], atol=0.01)
 
@@ -216,7 +242,7 @@ def test_step_sizes_have_an_axis_that_can_be_read(values, is_log):
     rows = [
         {"step": i, "step_sizes": [size, 1.1 * size]} for i, size in enumerate(values)
     ]
-    plots._plot_temperatures(figure.add_subplot(), rows, "step_sizes")
+    plots._plot_moves(figure.add_subplot(), rows, "step_sizes")
     figure.canvas.draw()
     axes = figure.axes[0]
     assert (axes.get_yscale() == "log") == is_log
@@ -224,6 +250,6 @@ def test_step_sizes_have_an_axis_that_can_be_read(values, is_log):
     ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
     assert len(ticks) >= 3
     assert [t.get_text() for t in axes.get_legend().get_texts()] == [
-        "temperature 1",
-        "temperature 2",
+        "move 1 of 2",
+        "move 2 of 2",
     ]

@@ -165,14 +165,6 @@ def test_runs_of_one_row_are_separate_lines_with_what_differs(tmp_path):
     assert c["reading"] == "released" and c["departures"] == ""
 
 
-def test_matched_cost_is_named_instead_of_the_epochs(tmp_path):
-    variant = {"failure": None, "matched_cost": {"reference": "ais-K1-T11"}}
-    save(tmp_path / "a", results(num_epochs=35), variant=variant)
-    report.write(collected.collect([tmp_path]), tmp_path / "out")
-    (entry,) = of_row(tmp_path / "out", ROW)
-    assert entry["departures"] == "gradient evaluations as many as ais-K1-T11's"
-
-
 def test_runs_of_no_row_come_last(tmp_path):
     save(tmp_path / "a", results(**{"estimator.num_temperatures": 7, "num_epochs": 2}))
     made = report.write(collected.collect([tmp_path]), tmp_path / "out")

@@ -1,5 +1,6 @@
 """Trained runs as objects, as starts, on other data, with models of one's own."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from scipy import stats
 
 import experiments
 from ais_jax.models import networks
-from configs import default, presets
+from configs import default
 from experiments.data.dataset import Dataset, in_units
 from experiments.evaluate import decoder, loaded
 from experiments.run import export, parameters, train
@@ -39,7 +40,7 @@ TINY = {
     **{"optimizer.schedule": "constant", "evaluation.num_examples": 6},
     **{"evaluation.num_chains": 3, "evaluation.num_temperatures": 2},
     **{"evaluation.num_leapfrog": 2, "evaluation.iwae_samples": 4},
-    **{"evaluation.num_simulated": 4, "evaluation.num_pilot": 4},
+    "evaluation.num_simulated": 4,
     **{"evaluation.chunk_size": 4},
 }
 
@@ -77,9 +78,15 @@ def test_a_run_has_its_config_history_and_results(run, workdir):
     assert len(run.replicates) == len(run.results) == 2
     for row, part in zip(run.results.to_dict("records"), results["replicates"]):
         assert row["log_p"] == part["test"]["log_p"]["mean"]
-        assert row["gap"] == part["bidirectional"]["gap"][-1]
+        assert row["gap"] == part["bidirectional"]["gap"]
     assert list(run.history["step"]) == [3, 6]
     assert len(run.history["elbo"].iloc[-1]) == 2
+
+
+def test_a_run_that_is_not_evaluated_says_how(run, tmp_path):
+    other = dataclasses.replace(run, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"not evaluated: .* --mode=evaluate"):
+        _ = other.results
 
 
 def test_samples_codes_and_reconstructions_are_the_models(run):
@@ -122,8 +129,8 @@ def grid_of(run):
 
 def test_log_likelihoods_agree_with_quadrature(run):
     x = run.sample(1, 3)
-    table = run.log_likelihood(x, preset="quick")
-    assert list(table) == ["log_p", "standard_error", "ess", "accept_prob"]
+    table = run.log_likelihood(x)
+    assert list(table) == list(loaded.COLUMNS)
     log_joint, _, area = grid_of(run)
     for i, image in enumerate(x):
         exact = jax.nn.logsumexp(log_joint(image)) + area
@@ -134,7 +141,7 @@ def test_log_likelihoods_agree_with_quadrature(run):
 def test_the_same_image_in_other_places_has_chains_of_its_own(run):
     """Their numbers agree within their errors, and are not the same."""
     x = np.repeat(np.round(run.sample(1, 1)), 6, axis=0)
-    table = run.log_likelihood(x, preset="quick")
+    table = run.log_likelihood(x)
     assert table["log_p"].nunique() == 6
     assert np.all(abs(table["log_p"].diff()[1:]) < 10 * table["standard_error"].max())
 
@@ -151,17 +158,10 @@ def test_a_kept_average_of_theta_is_what_is_evaluated(tmp_path):
     jax.tree.map(same, (state.average, state.inference.params), found[0])
 
 
-def test_a_preset_replaces_the_runs_evaluation(run):
-    x = run.sample(1, 3).reshape(3, -1)
-    found = loaded._evaluator(run, x, "quick", 5).settings
-    quick = presets.EVALUATION["quick"] | {"seed": 5, "num_examples": 0}
-    assert found == run.settings.evaluation._replace(**quick)
-
-
 @pytest.mark.slow
 def test_annealed_latents_have_the_posteriors_mean(run):
     x = run.sample(1, 1)
-    draws = run.latents(0, x, 200, preset="quick")[0]
+    draws = run.latents(0, x, 200, annealed=True)[0]
     log_joint, z, _ = grid_of(run)
     weights = jax.nn.softmax(log_joint(x[0]))
     # resampled from 8 chains: the error is that of 8 draws
@@ -215,8 +215,6 @@ def test_bytes_are_refused_where_the_data_were_no_bytes():
 def test_other_bad_loads_are_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         experiments.load_run(tmp_path)
-    with pytest.raises(ConfigError, match="preset='quik'"):
-        run.log_likelihood(TEST, preset="quik")
     model = networks.latent_model((4, 5), latent_sizes=(3,), widths=((3,),))
     with pytest.raises(
         InputError, match=r"kernel has shape \(2, 3\).*, expected shape \(3, 3\)"
@@ -403,7 +401,7 @@ def test_a_decoder_from_elsewhere_has_its_exact_log_p_of_counts(tmp_path, start)
         **{"dataset": "given", "model__likelihood": "poisson", "num_replicates": 1},
         **{"model__latent_sizes": (1,), "evaluation__start": start},
         **{"evaluation__num_temperatures": 20, "evaluation__num_chains": 16},
-        **{"evaluation__num_simulated": 0, "evaluation__num_pilot": 16},
+        evaluation__num_simulated=0,
         **{"evaluation__subset": "first"},
     )
     dataset = Dataset.from_arrays(counts[:30], counts[30:])

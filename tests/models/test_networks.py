@@ -1,5 +1,7 @@
 """Densities against plain numpy, draws against their moments."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,17 +62,18 @@ def params(model):
 def test_densities_are_numpys(model, params):
     theta, phi = params
     z = np.array([0.3, -1.2, 0.8])[: 1 + len(theta)]
-    ours = model.proposal(phi, X).log_prob(jnp.float32(z))
-    np.testing.assert_allclose(ours, numpy_log_q(phi, X, z), rtol=1e-5)
-    log_prior = numpy_log_prior(theta, z)
-    ours = model.prior(theta).log_prob(jnp.float32(z))
-    np.testing.assert_allclose(ours, log_prior, rtol=1e-5)
-    mean = numpy_decode(theta, z)
+
+    @jax.jit
+    def ours(theta, phi, z):
+        log_q, log_prior = model.proposal(phi, X).log_prob, model.prior(theta).log_prob
+        log_p = model.log_joint(theta, X, z)
+        return log_q(z), log_prior(z), log_p, model.decode(theta, z)
+
+    log_prior, mean = numpy_log_prior(theta, z), numpy_decode(theta, z)
     log_p = log_prior + stats.bernoulli.logpmf(X, mean).sum()
-    np.testing.assert_allclose(
-        model.log_joint(theta, X, jnp.float32(z)), log_p, rtol=1e-5
-    )
-    np.testing.assert_allclose(model.decode(theta, jnp.float32(z)), mean, rtol=1e-5)
+    exact = numpy_log_q(phi, X, z), log_prior, log_p, mean
+    for value, expected in zip(ours(theta, phi, np.float32(z)), exact, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 def standardized(nets, inputs, z, widths):
@@ -101,8 +104,10 @@ def test_simulated_draws_have_the_conditional_moments(model, params):
 
 def test_proposal_draws_have_the_proposals_moments(model, params):
     _, phi = params
-    q = model.proposal(phi, X)
-    z = np.float64(jax.vmap(q.sample)(jax.random.split(jax.random.key(3), 20000)))
+    draw = jax.jit(
+        jax.vmap(lambda key, phi: model.proposal(phi, X).sample(key), (0, None))
+    )
+    z = np.float64(draw(jax.random.split(jax.random.key(3), 20000), phi))
     u = standardized(phi[0], X, z[:, :2], (4, 3))
     if len(phi) == 2:
         above = standardized(phi[1], z[:, :2], z[:, 2:], (3,))
@@ -112,22 +117,27 @@ def test_proposal_draws_have_the_proposals_moments(model, params):
 
 def test_proposal_mean_and_scale_are_the_encoders(model, params):
     _, phi = params
-    q = model.proposal(phi, X)
+    ours = jax.jit(lambda phi: model.proposal(phi, X)[2:])(phi)
     mean, scale = normal_net(phi[0], X, (4, 3))
     if len(phi) == 2:
         above = normal_net(phi[1], mean, (3,))
         mean, scale = np.append(mean, above[0]), np.append(scale, above[1])
-    np.testing.assert_allclose(q.mean, mean, rtol=1e-5)
-    np.testing.assert_allclose(q.scale, scale, rtol=1e-5)
+    np.testing.assert_allclose(ours, (mean, scale), rtol=1e-5)
 
 
 def test_proposal_draws_are_reparameterized(model, params):
     """dz/dmean = 1 and dz/dlog_scale = z - mean, for the layer next to the pixels."""
     _, phi = params
-    draw = lambda phi: model.proposal(phi, X).sample(jax.random.key(4))[:2]
-    jacobian = jax.jacobian(draw)(phi)[0]["params"]
+
+    @partial(jax.jacobian, has_aux=True)
+    def draw(phi):
+        q = model.proposal(phi, X)
+        z = q.sample(jax.random.key(4))[:2]
+        return z, z - q.mean[:2]
+
+    jacobian, noise = jax.jit(draw)(phi)
+    jacobian = jacobian[0]["params"]
     np.testing.assert_allclose(jacobian["mean"]["bias"], np.eye(2), atol=1e-6)
-    noise = draw(phi) - model.proposal(phi, X).mean[:2]
     np.testing.assert_allclose(jacobian["log_scale"]["bias"], np.diag(noise), atol=1e-5)
 
 
@@ -187,12 +197,13 @@ def test_invalid_settings_are_refused(settings, message):
 
 
 def test_activations_are_used():
-    joints = []
+    joints, places = [], jnp.array([[0.3, -1.2], [3.0, -12.0]])
+    plain = networks.bernoulli_model(6, latent_sizes=(2,), widths=((4,),))
+    theta, _ = shaken(plain.init(jax.random.key(0)), jax.random.key(1))
     for name in networks.ACTIVATIONS:
         model = networks.bernoulli_model(
             6, latent_sizes=(2,), widths=((4,),), activation=name
         )
-        theta, _ = shaken(model.init(jax.random.key(0)), jax.random.key(1))
-        places = jnp.array([0.3, -1.2]), jnp.array([3.0, -12.0])
-        joints.append(tuple(float(model.log_joint(theta, X, z)) for z in places))
-    assert len(set(joints)) == len(networks.ACTIVATIONS)
+        log_joint = jax.jit(jax.vmap(model.log_joint, (None, None, 0)))
+        joints.append(log_joint(theta, X, places))
+    assert len(set(map(tuple, np.array(joints)))) == len(networks.ACTIVATIONS)

@@ -29,11 +29,9 @@ SMALL = [
     "--config.model.widths=((16,),)",
     "--config.training.steps_per_row=20",
     "--config.training.checkpoint_seconds=0",  # a checkpoint after every row
-    "--config.evaluation.preset=quick",
     "--config.evaluation.num_examples=10",
     "--config.evaluation.num_temperatures=8",
     "--config.evaluation.num_simulated=0",
-    "--config.evaluation.num_pilot=4",
 ]
 
 # The launcher, in a process that signals itself when its first save is complete. It

@@ -15,7 +15,7 @@ from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.numerics import effective_sample_size
 from ais_jax.training import losses
 from ais_jax.training.step_sizes import StepSizeRule
-from tests.targets import linear_gaussian
+from tests.targets import linear_gaussian, slow_but
 
 RULE = StepSizeRule(target=0.6, grow=1.1, shrink=0.8, smallest=0.05, largest=3.0)
 OPTIMIZER = optimizers.make(schedule="constant", num_steps=100)
@@ -331,13 +331,7 @@ def test_bad_step_is_the_first_that_is_not_finite(ais_run, images):
     assert metrics.bad_step == first
 
 
-def slow_but(*names):
-    """Every estimator; those whose kind one of the names stands for are slow."""
-    for name in estimators.ESTIMATORS:
-        yield pytest.param(name, marks=() if name in names else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", [*slow_but("ais", "dreg")])
+@pytest.mark.parametrize("name", slow_but(estimators.ESTIMATORS, "ais", "dreg"))
 def test_replicates_equal_their_lone_runs(name):
     model = linear_gaussian()
     theta, _ = model.init(jax.random.key(0))

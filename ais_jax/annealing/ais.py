@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.ends import first_clouds, weigh_at_base
 from ais_jax.annealing.loop import Moves, Paths, cloud_size, finish, frozen, run, start
-from ais_jax.annealing.path import AnnealingPath, Point
+from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.schedules import check_lengths
+from ais_jax.batching import chain_keys
 from ais_jax.types import AnyArray, PRNGKey, PRNGKeys, Scalar
 
 

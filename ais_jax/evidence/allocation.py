@@ -110,11 +110,16 @@ def allocate(
     """
     root = np.sqrt(np.maximum(cost, 1e-12))
     ideal, least = root * root.mean() / (num_chains * variance), cost / EXTRAPOLATED
-    for factor in 0.7 * 1.05 ** np.arange(40):
+
+    def levels_of(factor):
         wanted = np.clip(np.maximum(factor * ideal, least), FEWEST, most)
-        levels = 2 ** np.round(np.log2(wanted))
-        if np.mean(cost / (num_chains * levels)) <= variance:
-            break
+        return 2 ** np.round(np.log2(wanted))
+
+    factor, most_work = 0.7, 5.0
+    levels = levels_of(factor)
+    while np.mean(cost / (num_chains * levels)) > variance and factor < most_work:
+        factor *= 1.05
+        levels = levels_of(factor)
     return _fill(levels.astype(int), np.minimum(least, most))
 
 

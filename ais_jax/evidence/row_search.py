@@ -241,8 +241,8 @@ class Search:
 
     def _work(self, stage, ladder, num, start, is_reverse=False):
         key = jax.random.fold_in(self.key, _number_of(stage))
-        num, start = np.int32(num), np.int32(start)
-        return Work(key, ladder, num, start, np.asarray(is_reverse))
+        counts = np.asarray(num, np.int32), np.asarray(start, np.int32)
+        return Work(key, ladder, *counts, np.asarray(is_reverse))
 
     def _chains(self, stage, work, slots, load):
         chains = self.run(stage, work, slots, load)

@@ -48,9 +48,9 @@ def from_decoder(
     def proposal(phi, x):
         return prior(()) if encode is None else _normal(*encode(phi, x))
 
-    def output(theta, z):
+    def output(theta, z) -> tuple[Array, Array | None]:
         given = decode(theta, z)
-        return given if family.has_scale else (given, None)
+        return given if isinstance(given, tuple) else (given, None)
 
     def log_joint(theta, x, z):
         return prior(theta).log_prob(z) + family.log_prob(*output(theta, z), x)

@@ -124,10 +124,11 @@ def starts_of(
 ) -> tuple[Start, ...]:
     """The starts of a model as functions of (params, x), the same ones each time."""
 
-    def of(name):
-        return lambda params, x: STARTS[name](model, *params, x, hmc_scale)
+    def start(name, params, x):
+        theta, phi = params
+        return STARTS[name](model, theta, phi, x, hmc_scale)
 
-    return tuple(of(name) for name in names)
+    return tuple(partial(start, name) for name in names)
 
 
 @lru_cache(maxsize=KEPT)

@@ -78,14 +78,14 @@ class PathOfData(AnnealingPath):
     function: Callable[[PyTree], AnnealingPath] | None = None
     data: PyTree = None
 
-    @classmethod
-    def of(
-        cls, function: Callable[[PyTree], AnnealingPath], data: PyTree
-    ) -> "PathOfData":
-        """The path of these data."""
-        path = cls(*function(data))
-        path.function, path.data = function, data
-        return path
+
+def path_of_data(
+    function: Callable[[PyTree], AnnealingPath], data: PyTree
+) -> PathOfData:
+    """The path that a function gives for data, which remembers both."""
+    path = PathOfData(*function(data))
+    path.function, path.data = function, data
+    return path
 
 
 class Point(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ais_jax.annealing.path import AnnealingPath, Coordinates, PathOfData
+from ais_jax.annealing.path import AnnealingPath, Coordinates, path_of_data
 from ais_jax.types import is_traced
 
 KEPT = 32  # models whose programs are kept
@@ -45,7 +45,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Anneal
     family, arrays = _split(model, args, kwargs)
     mirrored = tuple(runs.mirrored(partial(family.gaps, arrays), shapes))
     function = _path_of(family, mirrored)
-    return PathOfData.of(function, arrays)
+    return path_of_data(function, arrays)
 
 
 class _Family:

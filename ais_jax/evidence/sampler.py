@@ -94,8 +94,8 @@ def programs(
     """Compiles a path's sampler once, for every key and all data of the same shapes."""
 
     def problem(x):
-        xs = jax.tree.map(lambda a: jnp.asarray(a)[None], x)
-        paths = Paths(path_fn, xs)
+        xs = jax.tree.map(lambda a: jnp.asarray(a)[None], (0.0, x))  # x may be empty
+        paths = Paths(lambda both: path_fn(both[1]), xs)
         return PilotProblem(paths, num_chains, transition, target, mass_matrix, 1.0)
 
     def start(x, key, part, places, pilot):
@@ -203,9 +203,9 @@ def as_function(
     if isinstance(path, PathOfData) and path.function is not None:
         return path.function, path.data
     try:
-        return _constant(path), jnp.zeros(())
+        return _constant(path), ()
     except TypeError:  # a scale that is an array has no hash
-        return lambda _: path, jnp.zeros(())
+        return lambda _: path, ()
 
 
 @lru_cache(maxsize=KEPT)

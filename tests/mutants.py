@@ -30,7 +30,7 @@ class Mutant(NamedTuple):
 TRAINING = "tests/training"
 ANNEALING = "tests/annealing"
 EVIDENCE = "tests/evidence"
-EVALUATION = "tests/experiments/test_evaluate.py"
+ROWS = "tests/models/test_evaluation.py"
 MUTANTS = {
     # Training.
     "theta_for_its_average": Mutant(
@@ -76,24 +76,6 @@ MUTANTS = {
         f"{ANNEALING}/test_proposals.py {TRAINING}/test_estimators.py -k points",
     ),
     # Evaluation of a run.
-    "pilot_on_test_images": Mutant(
-        "experiments/evaluate/evaluator.py",
-        "images = self.dataset.train\n",
-        "images = self.dataset.test\n",
-        f"{EVALUATION} -k see_test_images",
-    ),
-    "one_key_for_all_images": Mutant(
-        "experiments/evaluate/evaluator.py",
-        'jax.random.fold_in(self.keys["ais"], index)',
-        'self.keys["ais"]',
-        "tests/experiments/test_run.py -k same_image",
-    ),
-    "a_ladder_of_one_rung": Mutant(
-        "experiments/evaluate/evaluate.py",
-        "resample_plan(jax.tree.map(jnp.asarray, plan), rung)",
-        "jax.tree.map(jnp.asarray, plan)",
-        f"{EVALUATION} -k lower_rung",
-    ),
     "digests_that_are_not_looked_at": Mutant(
         "experiments/run/checkpoint.py",
         "        manifest.verify(sharding.fetch(leaves), saved)\n",
@@ -278,12 +260,6 @@ MUTANTS = {
         "(target > best - jnp.inf)",
         f"{ANNEALING}/test_clouds.py -k mass",
     ),
-    "even_draws_from_the_base_at_the_end": Mutant(
-        "ais_jax/annealing/ais.py",
-        "weigh(of_points(points, size), delta)",
-        "weigh(of_points(points, 1), delta)",
-        f"{ANNEALING}/test_clouds.py -k unbiased_both_ways",
-    ),
     # Moves.
     "the_current_point_in_the_acceptance": Mutant(
         "ais_jax/annealing/trajectory.py",
@@ -333,6 +309,30 @@ MUTANTS = {
         "z = jnp.where(weights[:, None] > 0.0, z, z[jnp.argmax(weights)])",
         "z = z + 0.0",
         f"{EVIDENCE}/test_derivatives.py -k no_weight",
+    ),
+    "even_draws_from_the_base_at_the_end": Mutant(
+        "ais_jax/annealing/ends.py",
+        "weigh(of_points(points, len(points.log_target)), delta)",
+        "weigh(of_points(points, 1), delta)",
+        f"{ANNEALING}/test_clouds.py -k unbiased_both_ways",
+    ),
+    "one_key_for_all_images": Mutant(
+        "ais_jax/evidence/rows.py",
+        "jax.random.fold_in(jax.random.fold_in(work.key, row), replicate)",
+        "jax.random.fold_in(work.key, replicate)",
+        f"{ROWS} -k what_they_say",
+    ),
+    "no_image_is_hard": Mutant(
+        "ais_jax/evidence/row_search.py",
+        "is_hard = allocation.hard_rows(spread, error)",
+        "is_hard = allocation.hard_rows(0.0 * spread, error)",
+        f"{ROWS} -k 'hard_rows or what_they_say'",
+    ),
+    "bounds_from_above_by_forward_chains": Mutant(
+        "ais_jax/evidence/rows.py",
+        "sign = jnp.where(work.is_reverse, -1.0, 1.0)",
+        "sign = 1.0",
+        f"{ROWS} -k gap_closes",
     ),
 }
 

@@ -28,7 +28,12 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=EXAMPLES.get)
 def test_examples_run_as_printed(code, capsys):
-    for name, extra in (("blackjax", "bench"), ("equinox", "test"), ("pymc", "test")):
+    for name, extra in (
+        ("blackjax", "bench"),
+        ("equinox", "test"),
+        ("pymc", "test"),
+        ("torch", "bench"),
+    ):
         if f"import {name}" in code and find_spec(name) is None:
             pytest.skip(f"the extra {extra} is not installed")
     if "import pymc" in code:  # which switches JAX to 64 bits

@@ -65,7 +65,11 @@ def flat_draws(
     draws: PyTree[Float[np.ndarray, "C N ..."]],
     unconstrain: Callable[[PyTree], PyTree] | None,
 ) -> Float[Array, "C N D"]:
-    """Each draw as a flat position, after `unconstrain` where that is given."""
+    """Each draw as a flat position, after `unconstrain` where that is given.
+
+    Raises:
+        ValueError: where positions are infinite.
+    """
 
     @jax.jit
     def flat(draws):
@@ -74,7 +78,14 @@ def flat_draws(
     leaves = jax.tree.leaves(draws)
     num = leaves[0].shape[:2]
     merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), draws)
-    return flat(merged).reshape(*num, -1)
+    positions = flat(merged)
+    num_lost = int(np.sum(~np.all(np.isfinite(positions), axis=1)))
+    if num_lost:
+        raise ValueError(
+            f"{num_lost} of {len(positions)} draws lie at a bound of their parameters, "
+            f"as {positions.dtype} tells numbers: use jax_enable_x64"
+        )
+    return positions.reshape(*num, -1)
 
 
 def split_r_hat(x: Float[np.ndarray, "C N D"]) -> Float[np.ndarray, "D"]:

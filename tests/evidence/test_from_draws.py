@@ -68,6 +68,22 @@ def test_draws_of_bounded_parameters_come_in_the_units_of_the_user():
     assert abs(result.log_z - np.log(2.0 * 24.0)) < 4.0 * result.standard_error
 
 
+def test_draws_at_a_bound_are_refused():
+    draws = {"rate": np.ones((4, 400), np.float32)}
+    draws["rate"][0, :3] = 0.0
+    path = AnnealingPath(
+        lambda key: {"rate": jax.random.normal(key)},
+        lambda x: jax.scipy.stats.norm.logpdf(x["rate"]),
+        lambda x: x["rate"] - jnp.exp(x["rate"]),
+        coordinates=Coordinates(
+            lambda x: {"rate": jnp.exp(x["rate"])},
+            lambda y: {"rate": jnp.log(y["rate"])},
+        ),
+    )
+    with pytest.raises(ValueError, match="3 of 1600 draws lie at a bound"):
+        log_z_from_draws(KEY, path, draws)
+
+
 def test_draws_of_one_mode_of_two_are_told():
     draws = np.random.default_rng(0).normal(4.0, size=(4, 400, 2)).astype(np.float32)
     result = log_z_from_draws(KEY, bimodal, draws, **SETTINGS)

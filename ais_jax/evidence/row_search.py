@@ -94,7 +94,6 @@ class Search:
         num_starts: of each row, the usual one first.
         first_step_size: where the pilot's search begins.
         progress: called after every stage.
-        ladder: a schedule that is frozen already, in place of the pilot's.
     """
 
     def __init__(

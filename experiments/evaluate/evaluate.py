@@ -145,9 +145,12 @@ def _evaluate_one(params, evaluator, folder, stages):
     settings, num = evaluator.settings, evaluator.num_examples
     search = evaluator.search(params, folder, stages.advance)
     per_chain = ENCODER_COST * settings.iwae_samples
-    search.progress = lambda p: stages.expect(
-        p.expected_moves - p.num_moves + num * per_chain
-    )
+
+    def expect(progress):
+        left = progress.expected_moves - progress.num_moves
+        stages.expect(left + num * per_chain)
+
+    search.progress = expect
     estimate = search.estimate("test", num, evaluator.rows(params))
     spent, gap = evaluator.num_gradients(search), None
     if pairs := settings.num_simulated:

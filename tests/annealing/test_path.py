@@ -32,9 +32,10 @@ def test_log_ratio_is_target_over_base():
 
 
 def test_an_end_of_weight_zero_brings_no_infinity():
-    assert paths.mix(0.0, 2.0, -jnp.inf) == 2.0
-    assert paths.mix(1.0, -jnp.inf, 3.0) == 3.0
-    assert paths.mix(0.5, 0.0, -jnp.inf) == -jnp.inf
+    none, two = jnp.array(-jnp.inf), jnp.array(2.0)
+    assert paths.mix(0.0, two, none) == 2.0
+    assert paths.mix(1.0, none, two) == 2.0
+    assert paths.mix(0.5, two, none) == -jnp.inf
 
 
 def test_a_force_replaces_the_gradient_and_not_the_density():

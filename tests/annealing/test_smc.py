@@ -51,8 +51,8 @@ def test_z_is_unbiased_with_resampling(move):
 
 
 def test_weights_that_are_not_made_even_are_rejected(monkeypatch):
-    def mutant(uniform, before, shares, own, log_w, lost, share):
-        chosen, *_ = smc.pooled(uniform, before, shares, own, log_w, lost, share)
+    def mutant(uniform, before, shares, own, log_w, lost, **share):
+        chosen, *_ = smc.pooled(uniform, before, shares, own, log_w, lost, **share)
         chain = chosen // shares.shape[1]
         return chosen, log_w[chain], lost[chain]
 
@@ -61,8 +61,8 @@ def test_weights_that_are_not_made_even_are_rejected(monkeypatch):
 
 
 def test_a_mean_weight_that_is_dropped_is_rejected(monkeypatch):
-    def mutant(*args):
-        chosen, new, lost = smc.pooled(*args)
+    def mutant(*args, **share):
+        chosen, new, lost = smc.pooled(*args, **share)
         return chosen, jnp.where(jnp.all(new == new[0]), 0.0, new), lost
 
     monkeypatch.setattr(loop, "pooled", mutant)

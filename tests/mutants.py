@@ -326,7 +326,7 @@ MUTANTS = {
         "ais_jax/evidence/row_search.py",
         "is_hard = allocation.hard_rows(spread, error)",
         "is_hard = allocation.hard_rows(0.0 * spread, error)",
-        f"{ROWS} -k 'hard_rows or what_they_say'",
+        f"{ROWS} -k scouted_again",
     ),
     "bounds_from_above_by_forward_chains": Mutant(
         "ais_jax/evidence/rows.py",

@@ -74,6 +74,20 @@ def test_hard_rows_get_the_temperatures(repeats):
     assert np.mean(work[:3]) > 4.0 * np.mean(work[3:])
 
 
+def test_rows_of_wide_weights_are_scouted_again():
+    stages, one = [], search(0, Rule(error=0.01, num_chains=K))
+    run = one.run
+
+    def recorded(stage, *args):
+        stages.append(stage)
+        return run(stage, *args)
+
+    one.run = recorded
+    one.estimate("rows", NUM, load)
+    assert "scouts rows T=32" in stages
+    assert any(stage.startswith("scouts rows T=128") for stage in stages)
+
+
 def test_the_gap_closes_and_holds_the_bound():
     pairs = partial(evaluation.simulate, MODEL, jax.random.key(1), PARAMS[0])
     one = search(0, Rule(error=0.05, num_chains=K))

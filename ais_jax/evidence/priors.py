@@ -27,6 +27,9 @@ Site = dict[str, Any]
 PLAIN = frozenset({"Normal", "MultivariateNormal", "Laplace", "Logistic", "Cauchy"})
 """Families over all real numbers whose draws float32 holds."""
 
+UNITS = frozenset({"Normal", "Laplace", "Logistic", "Cauchy", "StudentT", "Gumbel"})
+"""Families of loc + scale * u, whose u is the unbounded coordinate."""
+
 BIJECTIONS = (
     transforms.ExpTransform,
     transforms.SigmoidTransform,
@@ -40,6 +43,10 @@ UNNORMALISED = ("Delta", "Masked", "Censored", "Hurdle")
 
 class Prior(NamedTuple):
     """The prior of one site in unbounded coordinates x.
+
+    Of loc + scale * u the coordinate is u. So the prior of a group's means is free of
+    their scale, where the means themselves would be drawn into a neck as it goes to
+    zero (Papaspiliopoulos, Roberts & Skoeld, 2007, the non-centred parametrisation).
 
     Attributes:
         shape: of x.
@@ -64,7 +71,10 @@ def prior_of(site: Site) -> Prior:
     shape = site["kwargs"]["sample_shape"] + site["fn"].shape()
     batch = shape[: len(shape) - leaf.event_dim]
     constrain, unconstrain = _coordinates(leaf.support)
-    law = _law(leaf)
+    law, real = _law(leaf), _before_bijection(leaf) or leaf
+    if _name(real) in UNITS:
+        law = _law_by_value(_unit(real))
+        constrain, unconstrain = _from_units(real, constrain, unconstrain)
     return Prior(
         shape=biject_to(leaf.support).inverse_shape(shape),
         sample=lambda key: law.sample(key, batch),
@@ -175,6 +185,25 @@ def _law_by_value(leaf: Distribution) -> Law:
     if _is_real(leaf.support):
         return Law(draw, lambda x: jnp.asarray(leaf.log_prob(x)))
     return Law(lambda key, batch: unconstrain(draw(key, batch)), log_prob)
+
+
+def _unit(real: Any) -> Distribution:
+    """The law of u."""
+    units = {"loc": jnp.zeros_like(real.loc), "scale": jnp.ones_like(real.scale)}
+    others = {name: getattr(real, name) for name in real.arg_constraints}
+    return type(real)(**(others | units))
+
+
+def _from_units(real, constrain, unconstrain):
+    """A parameter's maps to and from x, as maps to and from u."""
+
+    def from_units(u):
+        return constrain(real.loc + real.scale * u)
+
+    def to_units(y):
+        return (unconstrain(y) - real.loc) / real.scale
+
+    return from_units, to_units
 
 
 def _coordinates(support: Any) -> tuple[Callable, Callable]:

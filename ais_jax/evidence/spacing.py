@@ -65,7 +65,8 @@ def place_at(
     density = density + SMALLEST_SHARE * jnp.sum(widths * density) + SMALLEST_DENSITY
     length = jnp.append(jnp.zeros_like(density[:1]), jnp.cumsum(widths * density))
     new = jnp.interp(shares * length[-1], length, betas)
-    return jnp.where(shares >= 1.0, 1.0, jnp.where(shares <= 0.0, 0.0, new))
+    whole = 1.0 - jnp.finfo(new.dtype).eps  # XLA may make less than 1 of num / num
+    return jnp.where(shares >= whole, 1.0, jnp.where(shares <= 0.0, 0.0, new))
 
 
 def interpolate(

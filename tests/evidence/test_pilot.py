@@ -10,11 +10,18 @@ from ais_jax.annealing.path import AnnealingPath
 from ais_jax.evidence.budget import MOST_ROUNDS
 from ais_jax.evidence.log_z import estimate_log_z
 from ais_jax.evidence.plan import tune
+from ais_jax.evidence.spacing import place_at
 from tests.targets import normal_base
 
 KEY = jax.random.key(0)
 WIDE, NARROW = 3.0, 0.3  # standard deviations of a base and of a target
 PATH = AnnealingPath(*normal_base(2, WIDE), lambda z: -0.5 * jnp.sum((z / NARROW) ** 2))
+
+
+def test_a_share_that_rounds_below_one_ends_a_schedule():
+    below = np.nextafter(np.float32(1.0), np.float32(0.0))
+    betas, density = jnp.linspace(0.0, 1.0, 5), jnp.ones(4)
+    assert place_at(betas, density, jnp.array([0.5, below]))[-1] == 1.0
 
 
 def never_settled(key, path, point, beta, step_size):

@@ -21,7 +21,7 @@ from ais_jax.evidence.allocation import SLOTS
 from ais_jax.evidence.row_estimates import (
     LogLikelihood,
     as_result,
-    gap_of,
+    measured_gap,
     posterior_draws,
 )
 from ais_jax.evidence.row_search import Rule, Run, Search
@@ -52,7 +52,7 @@ def log_likelihood(
     num_leapfrog: int = 4,
     start: str = "encoder",
     hmc_scale: str = "encoder",
-    num_simulated: int = 100,
+    num_simulated: int | None = None,
     num_draws: int = 0,
     max_gradients: float = math.inf,
 ) -> LogLikelihood:
@@ -73,7 +73,8 @@ def log_likelihood(
         num_leapfrog: L, leapfrog steps of a trajectory.
         start: 'encoder', 'wide' or 'prior'; from the encoder, hard rows try 'wide' too.
         hmc_scale: 'encoder' or 'unit', units of the step sizes.
-        num_simulated: pairs (x, z) that the gap is measured on; 0 for none.
+        num_simulated: pairs (x, z) that the gap is measured on; None for as many as
+            the error needs, 64 to 1,024; 0 for none.
         num_draws: posterior draws of each row, of the chains' ends by weight.
         max_gradients: evaluations of the chains that count, about; where they are too
             few for the error, all rows get fewer temperatures.
@@ -110,9 +111,9 @@ def log_likelihood(
 
     estimate = search.estimate("rows", len(xs), load)
     gap = None
-    if num_simulated:
+    if num_simulated != 0:
         pairs = partial(simulate, model, pair_key, params[0])
-        gap = gap_of(search.estimate("pairs", num_simulated, pairs, is_paired=True))
+        gap = measured_gap(search, pairs, estimate, num_simulated)
     draws = posterior_draws(draw_key, estimate, num_draws) if num_draws else None
     spent = num_gradients(search, num_leapfrog)
     return as_result(estimate, spent, num_leapfrog, gap, draws)

@@ -9,6 +9,7 @@ import pytest
 
 import ais_jax
 from ais_jax.evidence import allocation
+from ais_jax.evidence.row_estimates import FEWEST_PAIRS, MOST_PAIRS, measured_gap
 from ais_jax.evidence.row_search import Rule, Search, by_row
 from ais_jax.models import evaluation
 from tests.targets import exact_log_p, exact_posterior, linear_gaussian
@@ -186,3 +187,17 @@ def test_moments_of_log_normal_weights():
     with_dead = np.array([[0.0, -np.inf], [-np.inf, -np.inf]])
     dead = allocation.moments(with_dead)
     np.testing.assert_allclose(dead.log_p, [-np.log(2.0), -np.inf])
+
+
+def test_there_are_as_many_pairs_as_the_gaps_error_needs():
+    pairs = partial(evaluation.simulate, MODEL, jax.random.key(1), PARAMS[0])
+    nums = []
+    for error in (0.5, 0.03):
+        one = search(0, Rule(error=error, num_temperatures=4, num_chains=K))
+        estimate = one.estimate("rows", NUM, load)
+        gap = measured_gap(one, pairs, estimate, None)
+        nums.append(len(gap.per_pair))
+        assert gap.standard_error < 1.3 * error
+    assert nums[0] == FEWEST_PAIRS < nums[1] <= MOST_PAIRS
+    fixed = measured_gap(one, pairs, estimate, 20)
+    assert len(fixed.per_pair) == 20

@@ -137,6 +137,21 @@ def slots_of(share: Share, rows: Int[np.ndarray, "R"]) -> Int[np.ndarray, "2 S"]
     return np.stack([np.append(order, extra), np.append(replicates, after)])
 
 
+def by_row(
+    log_w: Float[np.ndarray, "S K"],
+    of_slot: Int[np.ndarray, "S"],
+    rows: Int[np.ndarray, "N"],
+) -> Float[np.ndarray, "N W"]:
+    """The log weights of slots, a line for each row, filled up with NaN."""
+    place = np.searchsorted(rows, of_slot)
+    order = np.argsort(place, kind="stable")
+    counts = np.bincount(place, minlength=len(rows))
+    turn = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    out = np.full((len(rows), counts.max(), log_w.shape[1]), np.nan)
+    out[place[order], turn] = log_w[order]
+    return out.reshape(len(rows), -1)
+
+
 def _spread(log_w, num, ess):
     """Variance of log weights: of log-normal ones where they are even enough."""
     is_live = np.isfinite(log_w)

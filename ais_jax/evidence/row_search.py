@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from ais_jax.evidence import allocation
-from ais_jax.evidence.allocation import Moments, Share, moments
+from ais_jax.evidence.allocation import Moments, Share, by_row, moments
 from ais_jax.evidence.budget import Progress
 from ais_jax.evidence.rows import KNOTS, Ladder, Work, learned, linear_ladder
 from ais_jax.types import PRNGKey
@@ -285,21 +285,6 @@ def wanted_error(log_p: Float[np.ndarray, "N"]) -> float:
     if len(log_p) < 2:
         return LEAST_ERROR
     return max(LEAST_ERROR, 0.1 * float(np.std(log_p, ddof=1)) / len(log_p) ** 0.5)
-
-
-def by_row(
-    log_w: Float[np.ndarray, "S K"],
-    of_slot: Int[np.ndarray, "S"],
-    rows: Int[np.ndarray, "N"],
-) -> Float[np.ndarray, "N W"]:
-    """The log weights of slots, a line for each row, filled up with NaN."""
-    place = np.searchsorted(rows, of_slot)
-    order = np.argsort(place, kind="stable")
-    counts = np.bincount(place, minlength=len(rows))
-    turn = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    out = np.full((len(rows), counts.max(), log_w.shape[1]), np.nan)
-    out[place[order], turn] = log_w[order]
-    return out.reshape(len(rows), -1)
 
 
 def _join(parts, rows):

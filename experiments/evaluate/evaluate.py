@@ -195,6 +195,7 @@ def _evaluate_one(params, evaluator, folder, progress, name, num_after):
         "active_units": _active_units(encoder["posterior_mean"]),
         "num_examples": num,
     }
+    test["iwae"]["per_example"] = _rounded(encoder["iwae"])
     if num < len(evaluator.dataset.test):
         test["images"] = evaluator.images.tolist()
     diagnostics.of_sampling(ais, test, settings)
@@ -215,7 +216,7 @@ def _of_chains(ais):
     found["log_p"] |= {
         "monte_carlo": ais.monte_carlo,
         "bias": ais.bias,
-        "per_example": [round(float(v), 4) for v in ais.log_p],
+        "per_example": _rounded(ais.log_p),
     }
     temperatures = sorted(
         {int(ais.num_temperatures.min())} | {int(ais.num_temperatures.max())}
@@ -240,6 +241,10 @@ def _of_pairs(gap):
         "num_simulated": len(gap.per_pair),
         "per_example_gap": gap.per_pair,
     }
+
+
+def _rounded(values):
+    return [round(float(value), 4) for value in values]
 
 
 def _active_units(posterior_mean):

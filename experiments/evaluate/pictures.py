@@ -31,6 +31,9 @@ def draw(run, evaluator, part):
     _draw_traversals(run, shown, codes[0], folder / "traversals.png")
     if gap := part.get("bidirectional"):
         plots.gaps(gap["per_example_gap"], folder / "bounds.png")
+    values = (part["test"][name]["per_example"] for name in ("log_p", "iwae"))
+    name = f"IWAE-{evaluator.settings.iwae_samples}"
+    plots.missed(*values, name, folder / "iwae.png")
     _to_tensorboard(folder, run.folder / "tensorboard", run.step)
 
 

@@ -135,6 +135,18 @@ def gaps(per_pair, path: PathLike) -> None:
     line_plot(series, path, **labels, title="bounds on log p(x) of simulated images")
 
 
+def missed(log_p, bound, name: str, path: PathLike) -> None:
+    """Plots by how much a bound on log p(x) of each image [N] is below AIS's."""
+    figure = _figure(5.5, 3.8)
+    axes = figure.add_subplot()
+    below = np.asarray(log_p) - np.asarray(bound)
+    axes.axhline(0.0, color="0.4", linewidth=0.8)
+    axes.plot(log_p, below, "o", color=COLOURS[0], markersize=2.5, alpha=0.5)
+    axes.set_title(f"what {name} misses of each test image", fontsize=9)
+    _label(axes, "log p(x) by AIS (nats)", f"AIS less {name} (nats)")
+    _save(figure, path)
+
+
 def line_plot(
     series, path: PathLike, *, xlabel: str, ylabel: str, logx=False, title: str = ""
 ) -> None:

@@ -162,6 +162,7 @@ def _compact(results):
     results = copy.deepcopy(results)
     for number, part in enumerate(results["replicates"]):
         part.get("bidirectional", {}).pop("per_example_gap", None)
+        part["test"].get("iwae", {}).pop("per_example", None)
         if number:
             part["test"].pop("images", None)
     return results

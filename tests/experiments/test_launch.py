@@ -230,7 +230,7 @@ def test_a_run_leaves_its_config_metrics_checkpoints_results_and_plots(uninterru
     rows = read_metrics(uninterrupted / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(5, STEPS + 1, 5))
     names = {"learning_curves", "samples", "sample_pixels", "reconstructions"}
-    names |= {"traversals", "bounds"}
+    names |= {"traversals", "bounds", "iwae"}
     plots = {p.stem: p for p in (uninterrupted / "plots").glob("*.png")}
     assert plots.keys() == names
     for path in plots.values():

@@ -10,7 +10,7 @@ import pytest
 import ais_jax
 from ais_jax.evidence import allocation
 from ais_jax.evidence.row_estimates import FEWEST_PAIRS, MOST_PAIRS, measured_gap
-from ais_jax.evidence.row_search import Rule, Search, by_row
+from ais_jax.evidence.row_search import Rule, Search
 from ais_jax.models import evaluation
 from tests.targets import exact_log_p, exact_posterior, linear_gaussian
 
@@ -169,7 +169,7 @@ def test_work_goes_by_the_root_of_the_cost_and_fills_the_slots():
     slots = allocation.slots_of(share, np.arange(4))
     assert slots.shape[1] % allocation.SLOTS == 0
     assert len({tuple(slot) for slot in slots.T}) == slots.shape[1]
-    log_w = by_row(slots[1][:, None].astype(float), slots[0], np.arange(4))
+    log_w = allocation.by_row(slots[1][:, None].astype(float), slots[0], np.arange(4))
     for row in log_w:
         there = row[~np.isnan(row)]
         np.testing.assert_array_equal(there, np.arange(len(there)))

@@ -231,7 +231,9 @@ def _plot_scores(axes, rows, names, replicates):
     _label(axes, unit, "nats")
 
 
-def _plot_moves(axes: Any, rows: Rows, name: str, replicates: Sequence[str]) -> None:
+def _plot_moves(
+    axes: Any, rows: Rows, name: str, replicates: Sequence[str] = ()
+) -> None:
     """Draws a curve for each move; the legend names the first and the last.
 
     Replicates that have names have a colour each, and all their moves have it.

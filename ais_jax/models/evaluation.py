@@ -18,6 +18,7 @@ from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.batching import example_keys
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence.allocation import SLOTS
+from ais_jax.evidence.compiling import options, quickly
 from ais_jax.evidence.row_estimates import (
     LogLikelihood,
     as_result,
@@ -148,7 +149,7 @@ def compiled(
         one = partial(row_chains, starts, transition, num_chains, params, work)
         return jax.vmap(one)(*slots)
 
-    return jax.jit(chunk)
+    return jax.jit(chunk, compiler_options=options(1))
 
 
 def in_memory(program: Callable[..., RowChains], params: PyTree) -> Run:
@@ -178,7 +179,7 @@ def _simulator(model):
     def pairs(key, theta, rows):
         return jax.vmap(model.simulate, (0, None))(example_keys(key, rows), theta)
 
-    return jax.jit(pairs)
+    return quickly(pairs)
 
 
 def num_gradients(search: Search, num_leapfrog: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from ais_jax import sharding
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.batching import chain_keys, example_keys, map_examples
+from ais_jax.evidence import compiling
 from ais_jax.evidence.log_z import importance_log_weights
 from ais_jax.evidence.row_search import Search
 from ais_jax.evidence.rows import row_chains
@@ -129,7 +130,7 @@ class Evaluator:
             one = partial(function, params, shared)
             return map_examples(one, indices, *examples, block_size=block)
 
-        return sharding.spread_examples(chunk, self.mesh)
+        return sharding.spread_examples(chunk, self.mesh, compiling.options(1))
 
     def _one_slot(self, *args):
         chains = self._one_end(*args)

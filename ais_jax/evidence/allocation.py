@@ -105,7 +105,7 @@ def allocate(
     Args:
         cost: T times the variance of a log weight, of each row.
         num_chains: K.
-        variance: wanted on average.
+        variance: wanted on average, of log-normal weights.
         most: temperatures.
     """
     root = np.sqrt(np.maximum(cost, 1e-12))
@@ -117,7 +117,10 @@ def allocate(
 
     factor, most_work = 0.7, 5.0
     levels = levels_of(factor)
-    while np.mean(cost / (num_chains * levels)) > variance and factor < most_work:
+    while factor < most_work:
+        spread = np.minimum(cost / levels, 2.0 * EXTRAPOLATED)
+        if np.mean(np.expm1(spread)) <= num_chains * variance:
+            break
         factor *= 1.05
         levels = levels_of(factor)
     return _fill(levels.astype(int), np.minimum(least, most))

@@ -27,7 +27,9 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 12  # of the pilot
 LARGEST_ERROR = 0.1  # of the pilot's acceptance where its rounds end
 TARGET = 0.8  # acceptance
 USUAL_COST = 4.0  # temperatures of a usual row, times the wanted error
-APART = 2.0  # standard errors that another start must be above the first
+USUAL_SHARE = 0.25  # of rows, of which more are not hard for want of another start
+APART = 3.0  # standard errors that another start must be above the first
+MUCH_LESS = 0.2  # times the spread: of two equal ones, of 8 chains each, one in forty
 
 Load = Callable[[Int[np.ndarray, "S"]], tuple[PyTree, PyTree]]
 """Numbers of rows -> (their x, their exact draws z or zeros), with a leading axis."""
@@ -194,16 +196,18 @@ class Search:
             if not is_hard.any():
                 break
             hard, spread = every[is_hard], np.where(is_hard, spread, 0.0)
-            moves = len(hard) * num * len(self.ladders) * rule.num_chains
+            is_usual = len(hard) > USUAL_SHARE * len(every)
+            num_starts = 1 if is_usual else len(self.ladders)
+            moves = len(hard) * num * num_starts * rule.num_chains
             self._expect(name, moves + expected_moves(rule, len(every), error))
             each = []
-            for s in range(len(self.ladders)):
+            for s in range(num_starts):
                 self._pilot(name, hard[: allocation.SLOTS], load, s)
                 each.append(self._scouts(name, hard, num, s, load))
             which = _best_start(each)
             best = _chosen(which, each)
             start[hard], log_p[hard], spread[hard] = which, best.log_p, best.spread
-            cost[hard] = num * best.spread
+            cost[hard] = num * allocation.shrunk(best.spread, best.num_chains)
         return cost, start, log_p
 
     def _scouts(self, name, rows, num, start, load):
@@ -299,9 +303,8 @@ def _best_start(each: list[Moments]) -> Int[np.ndarray, "N"]:
         now = _chosen(best, each)
         apart = (other.log_p - now.log_p) / np.sqrt(other.variance + now.variance)
         is_same = np.abs(apart) <= APART
-        best = np.where(
-            (apart > APART) | (is_same & (other.spread < 0.7 * now.spread)), i, best
-        )
+        is_surer = is_same & (other.spread < MUCH_LESS * now.spread)
+        best = np.where((apart > APART) | is_surer, i, best)
     return best
 
 

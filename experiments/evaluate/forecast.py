@@ -6,6 +6,7 @@ from experiments.system.progress import log, spoken
 
 SAMPLE_COST = 0.1  # of a sample of the encoder, in moves of a chain
 MEASURED_SECONDS = 2.0  # of training show its pace
+COMPILATION = 0.3  # times the training's
 SHORT_SECONDS = 60.0  # that nobody needs to be warned of
 
 
@@ -41,8 +42,7 @@ def num_gradients(settings, num_images):
 def teller(settings, num_images, num_training):
     """A function of each row of metrics, which tells the time once the pace is known.
 
-    A gradient evaluation of an evaluation takes as long as one of training, and so does
-    its compilation.
+    A gradient evaluation of an evaluation takes as long as one of training.
 
     Args:
         settings: of the evaluation, or None where there will be none.
@@ -63,7 +63,7 @@ def teller(settings, num_images, num_training):
         if settings is None:
             log.info("%s.", text)
             return
-        evaluation = compilation + each * num_gradients(settings, num_images)
+        evaluation = _seconds(found, settings, num_images)
         log.info("%s and %s of evaluation.", text, spoken(evaluation))
         _warn(evaluation, training)
 
@@ -75,8 +75,7 @@ def tell_before(settings, num_images, rows):
     """Tells how long an evaluation takes, by the pace of the training's rows."""
     if (found := pace(rows)) is None:
         return
-    each, compilation = found
-    evaluation = compilation + each * num_gradients(settings, num_images)
+    evaluation = _seconds(found, settings, num_images)
     log.info("About %s of evaluation, at the training's pace.", spoken(evaluation))
     _warn(evaluation, rows[-1]["seconds"])
 
@@ -92,6 +91,11 @@ def pace(rows):
         return None
     each = seconds / done
     return each, max(0.0, first["seconds"] - each * first["gradient_evaluations"])
+
+
+def _seconds(found, settings, num_images):
+    each, compilation = found
+    return COMPILATION * compilation + each * num_gradients(settings, num_images)
 
 
 def _warn(evaluation, training):

@@ -34,7 +34,7 @@ def test_the_time_is_told_once_the_pace_is_known(caplog):
     tell = forecast.teller(fixed, 300, 200_000)
     for row in ROWS:
         tell(row)
-    seconds = 10.0 + 2 * moves / 2000
+    seconds = 3.0 + 2 * moves / 2000
     assert caplog.messages == [
         f"About 1.8 min of training and {spoken(seconds)} of evaluation."
     ]

@@ -85,21 +85,22 @@ def training_cost(run, dataset):
 
 def report(results):
     """The results as lines of text, of each replicate where they are not seeds."""
-    parts, config = results["replicates"], results["config"]["evaluation"]
+    parts = results["replicates"]
+    samples = results["config"]["evaluation"]["iwae_samples"]
     if "best" not in results:
-        return _report(parts[0], config, results["test_log_p"])
+        return _report(parts[0], samples, results["test_log_p"])
     return "\n".join(
         f"{part['name']}{' (best)' * (r == results['best'])}: "
-        + _report(part, config, part["test"]["log_p"])
+        + _report(part, samples, part["test"]["log_p"])
         for r, part in enumerate(parts)
     )
 
 
-def _report(part, config, log_p):
+def _report(part, iwae_samples, log_p):
     test, gap = part["test"], part.get("bidirectional")
     bounds = {
         "ELBO": test["elbo"]["mean"],
-        f"IWAE-{config['iwae_samples']}": test["iwae"]["mean"],
+        f"IWAE-{iwae_samples}": test["iwae"]["mean"],
         "AIS": test["log_p"]["mean"],
     }
     is_ordered = sorted(bounds.values()) == list(bounds.values())

@@ -135,7 +135,9 @@ _SECTIONS = {
         "schedule": Setting(str, "of the temperatures", ("adaptive", "linear")),
         "preconditioner": Setting(str, "the scale of HMC's steps", _UNITS),
         "iwae_samples": Setting(int, "of the IWAE bound", Range(1)),
-        "num_simulated": Setting(int, "for the bidirectional gap; 0: none", Range(0)),
+        "num_simulated": Setting(
+            int, "pairs of the gap; None: by error; 0: none", Range(0)
+        ),
         "force_precision": Setting("auto", "of HMC's force; as the model's", _FORCES),
         "chunk_size": Setting(32, "examples computed, and saved, at a time", Range(1)),
     },

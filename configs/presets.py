@@ -7,7 +7,6 @@ EVALUATION = {  # evaluation.preset -> what every None of config.evaluation beco
         "schedule": "adaptive",
         "preconditioner": "encoder",
         "iwae_samples": 100,
-        "num_simulated": 100,
     },
     "paper": {
         "num_chains": 16,

@@ -322,6 +322,12 @@ MUTANTS = {
         "jax.random.fold_in(work.key, replicate)",
         f"{ROWS} -k what_they_say",
     ),
+    "wider_than_the_decoder_says": Mutant(
+        "ais_jax/models/decoder.py",
+        "gaussian(smallest=0.0)",
+        "gaussian()",
+        f"{ROWS} -k elsewhere",
+    ),
     "no_image_is_hard": Mutant(
         "ais_jax/evidence/row_search.py",
         "is_hard = allocation.hard_rows(spread, error)",

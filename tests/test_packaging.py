@@ -17,7 +17,7 @@ EXAMPLE = re.search(
 )[1]
 NOT_REQUIRED = """
     PIL array_record importlib_resources matplotlib ml_collections pandas pooch sklearn
-    tabulate tensorboardX tensorflow_datasets tqdm beartype blackjax numpyro
+    tabulate tensorboardX tensorflow_datasets beartype blackjax numpyro
     benchmarks configs experiments
 """  # what the library's requirements do not bring, and the checkout's other folders
 HIDDEN = NOT_REQUIRED.split()

@@ -105,7 +105,7 @@ def allocate(
     Args:
         cost: T times the variance of a log weight, of each row.
         num_chains: K.
-        variance: wanted on average.
+        variance: wanted on average, of log-normal weights.
         most: temperatures.
     """
     root = np.sqrt(np.maximum(cost, 1e-12))
@@ -117,7 +117,10 @@ def allocate(
 
     factor, most_work = 0.7, 5.0
     levels = levels_of(factor)
-    while np.mean(cost / (num_chains * levels)) > variance and factor < most_work:
+    while factor < most_work:
+        spread = np.minimum(cost / levels, 2.0 * EXTRAPOLATED)
+        if np.mean(np.expm1(spread)) <= num_chains * variance:
+            break
         factor *= 1.05
         levels = levels_of(factor)
     return _fill(levels.astype(int), np.minimum(least, most))
@@ -135,6 +138,21 @@ def slots_of(share: Share, rows: Int[np.ndarray, "R"]) -> Int[np.ndarray, "2 S"]
     extra = rows[more % len(rows)]
     after = share.num_replicates[extra] + more // len(rows)
     return np.stack([np.append(order, extra), np.append(replicates, after)])
+
+
+def by_row(
+    log_w: Float[np.ndarray, "S K"],
+    of_slot: Int[np.ndarray, "S"],
+    rows: Int[np.ndarray, "N"],
+) -> Float[np.ndarray, "N W"]:
+    """The log weights of slots, a line for each row, filled up with NaN."""
+    place = np.searchsorted(rows, of_slot)
+    order = np.argsort(place, kind="stable")
+    counts = np.bincount(place, minlength=len(rows))
+    turn = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    out = np.full((len(rows), counts.max(), log_w.shape[1]), np.nan)
+    out[place[order], turn] = log_w[order]
+    return out.reshape(len(rows), -1)
 
 
 def _spread(log_w, num, ess):

@@ -1,14 +1,19 @@
 """What the chains of many rows say: log p(x) of each, its errors, and the gap."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ais_jax.evidence.row_search import Estimate
+from ais_jax.evidence.allocation import SLOTS
+from ais_jax.evidence.row_search import Estimate, Load, Search, wanted_error
 from ais_jax.types import PRNGKey
+
+PROBED = SLOTS  # pairs that decide how many there are to be
+FEWEST_PAIRS, MOST_PAIRS = 2 * SLOTS, 32 * SLOTS
 
 
 class Gap(NamedTuple):
@@ -119,6 +124,24 @@ class LogLikelihood(NamedTuple):
             f"({self.num_gradients_fixed:,} at the largest T for all)",
         ]
         return "\n".join(lines if self.gap is None else [*lines, f"  {self.gap}"])
+
+
+def measured_gap(
+    search: Search, load: Load, estimate: Estimate, num: int | None
+) -> Gap:
+    """The bidirectional gap on simulated pairs, to the wanted error of an estimate.
+
+    Of how many pairs the first ones decide, where no number is given. They are thrown
+    away: pairs that are counted until few are hard would hide the hard ones.
+    """
+    error = estimate.error or wanted_error(estimate.moments.log_p)
+    measure = partial(search.estimate, is_paired=True, error=error)
+    if num is None:
+        probe = gap_of(measure("probe", PROBED, load))
+        needed = PROBED * (probe.standard_error / error) ** 2
+        slots = math.ceil(min(max(needed, FEWEST_PAIRS), MOST_PAIRS) / SLOTS)
+        num = slots * SLOTS
+    return gap_of(measure("pairs", num, lambda rows: load(rows + PROBED)))
 
 
 def gap_of(estimate: Estimate) -> Gap:

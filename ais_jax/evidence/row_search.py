@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from ais_jax.evidence import allocation
-from ais_jax.evidence.allocation import Moments, Share, moments
+from ais_jax.evidence.allocation import Moments, Share, by_row, moments
 from ais_jax.evidence.budget import Progress
 from ais_jax.evidence.rows import KNOTS, Ladder, Work, learned, linear_ladder
 from ais_jax.types import PRNGKey
@@ -26,7 +26,10 @@ GROWTH = 4  # times as many temperatures of the next scouts
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 12  # of the pilot
 LARGEST_ERROR = 0.1  # of the pilot's acceptance where its rounds end
 TARGET = 0.8  # acceptance
-APART = 2.0  # standard errors that another start must be above the first
+USUAL_COST = 4.0  # temperatures of a usual row, times the wanted error
+USUAL_SHARE = 0.25  # of rows, of which more are not hard for want of another start
+APART = 3.0  # standard errors that another start must be above the first
+MUCH_LESS = 0.2  # times the spread: of two equal ones, of 8 chains each, one in forty
 
 Load = Callable[[Int[np.ndarray, "S"]], tuple[PyTree, PyTree]]
 """Numbers of rows -> (their x, their exact draws z or zeros), with a leading axis."""
@@ -113,7 +116,13 @@ class Search:
         self.started = time.monotonic()
 
     def estimate(
-        self, name: str, num: int, load: Load, *, is_paired: bool = False
+        self,
+        name: str,
+        num: int,
+        load: Load,
+        *,
+        is_paired: bool = False,
+        error: float = 0.0,
     ) -> Estimate:
         """Log normalising constants of N rows, by the rule.
 
@@ -122,24 +131,29 @@ class Search:
             num: N.
             load: gives their arrays.
             is_paired: whether they have exact draws, from which chains run back.
+            error: wanted of their mean in place of the rule's, nats.
         """
         every, fixed = np.arange(num), self.rule.num_temperatures
-        self._expect(num * ((fixed or 2 * FIRST_TEMPERATURES) * (1 + is_paired)))
+        start, error = np.zeros(num, int), error or self.rule.error
+        self._expect(name, expected_moves(self.rule, num, error, is_paired))
         self._pilot(name, every[: allocation.SLOTS], load)
-        start, error = np.zeros(num, int), self.rule.error
         if fixed is not None:
             share = Share(np.full(num, fixed), np.ones(num, int))
         else:
-            cost, start, log_p = self._scout(name, every, load)
+            cost, start, log_p = self._scout(name, every, load, error)
             error = error or wanted_error(log_p)
             share = self._share(cost, error)
-        moves = np.sum(share.num_temperatures * share.num_replicates)
-        self._expect(int(moves) * (1 + is_paired * self.rule.num_chains))
+        moves = int(np.sum(share.num_temperatures * share.num_replicates))
+        ways = 1 + is_paired * (1 if fixed is not None else self.rule.num_chains)
+        self._expect(name, moves * ways * self.rule.num_chains)
         return self._count(name, share, start, load, is_paired, error)
 
-    def _expect(self, moves):
-        """So many moves of K chains are to come."""
-        self.expected = self.num_moves + moves * self.rule.num_chains
+    def _expect(self, stage, moves):
+        """So many moves are to come."""
+        self.expected = self.num_moves + moves
+        if self.progress is not None:
+            seconds = time.monotonic() - self.started
+            self.progress(Progress(stage, self.num_moves, self.expected, seconds))
 
     def _share(self, cost, error):
         rule, num = self.rule, len(cost)
@@ -168,10 +182,10 @@ class Search:
                 break
         self.ladders[start] = ladder
 
-    def _scout(self, name, every, load):
+    def _scout(self, name, every, load, error):
         """(cost, start, log p) of each row, by chains that are thrown away."""
         rule, num = self.rule, FIRST_TEMPERATURES
-        error, start = rule.error, np.zeros(len(every), int)
+        start = np.zeros(len(every), int)
         found = self._scouts(name, every, num, 0, load)
         cost = num * allocation.shrunk(found.spread, found.num_chains)
         log_p, spread = found.log_p, found.spread
@@ -182,16 +196,18 @@ class Search:
             if not is_hard.any():
                 break
             hard, spread = every[is_hard], np.where(is_hard, spread, 0.0)
-            later = 2 * FIRST_TEMPERATURES * len(every)  # of the chains that count
-            self._expect(len(hard) * num * len(self.ladders) + later)
+            is_usual = len(hard) > USUAL_SHARE * len(every)
+            num_starts = 1 if is_usual else len(self.ladders)
+            moves = len(hard) * num * num_starts * rule.num_chains
+            self._expect(name, moves + expected_moves(rule, len(every), error))
             each = []
-            for s in range(len(self.ladders)):
+            for s in range(num_starts):
                 self._pilot(name, hard[: allocation.SLOTS], load, s)
                 each.append(self._scouts(name, hard, num, s, load))
             which = _best_start(each)
             best = _chosen(which, each)
             start[hard], log_p[hard], spread[hard] = which, best.log_p, best.spread
-            cost[hard] = num * best.spread
+            cost[hard] = num * allocation.shrunk(best.spread, best.num_chains)
         return cost, start, log_p
 
     def _scouts(self, name, rows, num, start, load):
@@ -250,11 +266,22 @@ class Search:
         num = slots.shape[1] * self.rule.num_chains
         self.num_moves += num * max(int(work.num_temperatures) - 1, 0)
         self.num_draws += num
-        if self.progress is not None:
-            seconds = time.monotonic() - self.started
-            expected = max(self.expected, self.num_moves)
-            self.progress(Progress(stage, self.num_moves, expected, seconds))
+        self._expect(stage, max(self.expected - self.num_moves, 0))
         return chains
+
+
+def expected_moves(
+    rule: Rule, num: int, error: float = 0.0, is_paired: bool = False
+) -> int:
+    """Moves of all chains of N rows, about, before anything is known of them."""
+    fixed, ways = rule.num_temperatures, 1 + is_paired
+    if fixed is not None:
+        return num * fixed * ways * rule.num_chains
+    if is_paired:
+        ways += rule.num_chains - 1
+    counting = USUAL_COST / (error or rule.error or LEAST_ERROR)
+    each = min(FIRST_TEMPERATURES + counting * ways, rule.most_temperatures)
+    return int(num * each * rule.num_chains)
 
 
 def wanted_error(log_p: Float[np.ndarray, "N"]) -> float:
@@ -262,21 +289,6 @@ def wanted_error(log_p: Float[np.ndarray, "N"]) -> float:
     if len(log_p) < 2:
         return LEAST_ERROR
     return max(LEAST_ERROR, 0.1 * float(np.std(log_p, ddof=1)) / len(log_p) ** 0.5)
-
-
-def by_row(
-    log_w: Float[np.ndarray, "S K"],
-    of_slot: Int[np.ndarray, "S"],
-    rows: Int[np.ndarray, "N"],
-) -> Float[np.ndarray, "N W"]:
-    """The log weights of slots, a line for each row, filled up with NaN."""
-    place = np.searchsorted(rows, of_slot)
-    order = np.argsort(place, kind="stable")
-    counts = np.bincount(place, minlength=len(rows))
-    turn = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    out = np.full((len(rows), counts.max(), log_w.shape[1]), np.nan)
-    out[place[order], turn] = log_w[order]
-    return out.reshape(len(rows), -1)
 
 
 def _join(parts, rows):
@@ -291,9 +303,8 @@ def _best_start(each: list[Moments]) -> Int[np.ndarray, "N"]:
         now = _chosen(best, each)
         apart = (other.log_p - now.log_p) / np.sqrt(other.variance + now.variance)
         is_same = np.abs(apart) <= APART
-        best = np.where(
-            (apart > APART) | (is_same & (other.spread < 0.7 * now.spread)), i, best
-        )
+        is_surer = is_same & (other.spread < MUCH_LESS * now.spread)
+        best = np.where((apart > APART) | is_surer, i, best)
     return best
 
 

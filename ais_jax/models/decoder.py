@@ -8,11 +8,12 @@ from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import check_count, lookup
 from ais_jax.models.latent import Distribution, LatentVariableModel
-from ais_jax.models.likelihoods import LIKELIHOODS, Likelihood
+from ais_jax.models.likelihoods import LIKELIHOODS, Likelihood, gaussian
 from ais_jax.numerics import normal_log_prob
 from ais_jax.types import Params
 
 Decode = Callable[[Params, Float[Array, "D"]], Array | tuple[Array, Array]]
+OF_DECODERS = LIKELIHOODS | {"gaussian": gaussian(smallest=0.0)}  # theirs as it is
 Encode = Callable[[Params, Real[Array, "X"]], tuple[Array, Array]]
 
 
@@ -27,7 +28,8 @@ def from_decoder(
     Args:
         decode: (theta, z f32[D]) -> what the likelihood takes, f32[X]: logits of
             Bernoulli pixels, log rates of counts, means. A likelihood with a log scale
-            takes (output, log_scale). Theta is what you call `log_likelihood` with.
+            takes (output, log_scale), exp(log_scale) being a normal's standard
+            deviation. Theta is what you call `log_likelihood` with.
         latent_size: D.
         likelihood: a name in `likelihoods.LIKELIHOODS`, or a `Likelihood`.
         encode: (phi, x) -> (mean, standard deviations) of q(z|x), f32[D] each; None for
@@ -39,7 +41,7 @@ def from_decoder(
     check_count("latent_size", latent_size)
     family = likelihood
     if isinstance(family, str):
-        family = lookup("likelihood", family, LIKELIHOODS)
+        family = lookup("likelihood", family, OF_DECODERS)
     mean, scale = jnp.zeros((latent_size,)), jnp.ones((latent_size,))
 
     def prior(theta):

@@ -18,10 +18,11 @@ from ais_jax.annealing.trajectory import trajectory_step
 from ais_jax.batching import example_keys
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence.allocation import SLOTS
+from ais_jax.evidence.compiling import options, quickly
 from ais_jax.evidence.row_estimates import (
     LogLikelihood,
     as_result,
-    gap_of,
+    measured_gap,
     posterior_draws,
 )
 from ais_jax.evidence.row_search import Rule, Run, Search
@@ -52,7 +53,7 @@ def log_likelihood(
     num_leapfrog: int = 4,
     start: str = "encoder",
     hmc_scale: str = "encoder",
-    num_simulated: int = 100,
+    num_simulated: int | None = None,
     num_draws: int = 0,
     max_gradients: float = math.inf,
 ) -> LogLikelihood:
@@ -73,7 +74,8 @@ def log_likelihood(
         num_leapfrog: L, leapfrog steps of a trajectory.
         start: 'encoder', 'wide' or 'prior'; from the encoder, hard rows try 'wide' too.
         hmc_scale: 'encoder' or 'unit', units of the step sizes.
-        num_simulated: pairs (x, z) that the gap is measured on; 0 for none.
+        num_simulated: pairs (x, z) that the gap is measured on; None for as many as
+            the error needs, 64 to 1,024; 0 for none.
         num_draws: posterior draws of each row, of the chains' ends by weight.
         max_gradients: evaluations of the chains that count, about; where they are too
             few for the error, all rows get fewer temperatures.
@@ -110,9 +112,9 @@ def log_likelihood(
 
     estimate = search.estimate("rows", len(xs), load)
     gap = None
-    if num_simulated:
+    if num_simulated != 0:
         pairs = partial(simulate, model, pair_key, params[0])
-        gap = gap_of(search.estimate("pairs", num_simulated, pairs, is_paired=True))
+        gap = measured_gap(search, pairs, estimate, num_simulated)
     draws = posterior_draws(draw_key, estimate, num_draws) if num_draws else None
     spent = num_gradients(search, num_leapfrog)
     return as_result(estimate, spent, num_leapfrog, gap, draws)
@@ -147,7 +149,7 @@ def compiled(
         one = partial(row_chains, starts, transition, num_chains, params, work)
         return jax.vmap(one)(*slots)
 
-    return jax.jit(chunk)
+    return jax.jit(chunk, compiler_options=options(1))
 
 
 def in_memory(program: Callable[..., RowChains], params: PyTree) -> Run:
@@ -177,7 +179,7 @@ def _simulator(model):
     def pairs(key, theta, rows):
         return jax.vmap(model.simulate, (0, None))(example_keys(key, rows), theta)
 
-    return jax.jit(pairs)
+    return quickly(pairs)
 
 
 def num_gradients(search: Search, num_leapfrog: int) -> int:

@@ -71,14 +71,14 @@ def bernoulli() -> Likelihood:
     )
 
 
-def gaussian() -> Likelihood:
+def gaussian(smallest: float = SMALLEST_SCALE) -> Likelihood:
     """Real values, whose standard deviations are learned.
 
-    They are `SMALLEST_SCALE` + exp(log_scale).
+    They are `smallest` + exp(log_scale).
     """
 
     def scale(log_scale):
-        return SMALLEST_SCALE + jnp.exp(log_scale)
+        return smallest + jnp.exp(log_scale)
 
     def sample(key, mean, log_scale):
         return mean + scale(log_scale) * jax.random.normal(key, mean.shape, mean.dtype)

@@ -39,6 +39,7 @@ def make_run_steps(
         compilation.
     """
     steps_per_epoch = num_examples // batch_size
+    train_step = jax.jit(train_step, inline=True)  # one trace for shapes and the loop
 
     def run_steps(
         state: PyTree,

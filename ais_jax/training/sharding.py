@@ -89,7 +89,9 @@ def spread_training(run_steps: RunSteps, mesh: Mesh) -> RunSteps:
 
 
 def spread_examples(
-    function: Callable[..., PyTree], mesh: Mesh
+    function: Callable[..., PyTree],
+    mesh: Mesh,
+    compiler_options: dict[str, Any] | None = None,
 ) -> Callable[..., PyTree]:
     """Compiles a function of a chunk of examples for all the devices of a mesh.
 
@@ -97,6 +99,7 @@ def spread_examples(
         function: (params, shared, indices, *examples) -> arrays; indices, examples and
             arrays have a leading axis of C.
         mesh: of `make_mesh`.
+        compiler_options: of `jax.jit`.
 
     Returns:
         The same function; C must be a multiple of the number of devices.
@@ -112,7 +115,7 @@ def spread_examples(
             check_vma=False,
         )(params, shared, indices, *examples)
 
-    return jax.jit(spread)
+    return jax.jit(spread, compiler_options=compiler_options)
 
 
 def by_replicate(mesh: Mesh) -> NamedSharding:

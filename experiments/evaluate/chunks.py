@@ -39,7 +39,7 @@ def run_chunks(folder, examples, function, names, *, load, size, multiple=1, tel
     )
     tell = tell or (lambda _: None)
     tell(int(np.sum(lengths[~is_missing])))
-    stage = "" if folder is None else f"{folder.parent.name} {folder.name}"
+    stage = "" if folder is None else f"{folder.parent.name}/{folder.name}"
     for i in np.flatnonzero(is_missing):
         places = np.minimum(np.arange(starts[i], starts[i] + size), num - 1)
         indices = examples[places]

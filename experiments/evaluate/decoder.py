@@ -6,8 +6,7 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from ais_jax.models.decoder import from_decoder
-from ais_jax.models.likelihoods import LIKELIHOODS
+from ais_jax.models.decoder import OF_DECODERS, from_decoder
 from experiments.data import load
 from experiments.data.dataset import GIVEN
 from experiments.evaluate import evaluate
@@ -66,7 +65,7 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
 
 def fixed_model(settings, image_shape, decode, weights):
     """A model whose theta is the decoder's weights, which no gradient reaches."""
-    family = LIKELIHOODS[settings.model["likelihood"]]
+    family = OF_DECODERS[settings.model["likelihood"]]
     sizes = settings.model["latent_sizes"]
     if len(sizes) != 1:
         raise ConfigError(f"model.latent_sizes={sizes}: give the one size of z")

@@ -8,23 +8,23 @@ from functools import partial
 import jax
 import numpy as np
 
-from ais_jax.evidence.row_estimates import as_result, gap_of
+from ais_jax.evidence.row_estimates import as_result, measured_gap
 from configs import presets
 from experiments.data.dataset import Dataset
-from experiments.evaluate import diagnostics, pictures
+from experiments.evaluate import diagnostics, forecast, pictures
 from experiments.evaluate.evaluator import ENCODER, Evaluator
 from experiments.run import build
 from experiments.run.folder import VERSION, provenance
 from experiments.run.metrics import last_row
 from experiments.run.run import Run
+from experiments.run.settings import replicate_names
 from experiments.system.devices import is_first
 from experiments.system.files import write_json
-from experiments.system.progress import Stages
+from experiments.system.progress import Progress
 
 ACTIVE_UNIT_VARIANCE = 0.01
 CURVE_EXAMPLES = 200  # test images of a learning curve
 CURVE_TEMPERATURES = 64
-ENCODER_COST = 0.1  # of a sample, in moves of a chain
 
 
 def evaluate(run: Run, dataset: Dataset):
@@ -37,18 +37,21 @@ def evaluate(run: Run, dataset: Dataset):
     started = time.monotonic()
     evaluator = Evaluator(run, dataset, run.settings.evaluation)
     diagnostics.of_few_images(evaluator.settings, dataset)
-    folder = _folder(run, evaluator)
+    folder, num = _folder(run, evaluator), len(run.replicates)
+    names = replicate_names(run.settings)
     parts = []
-    for r, params in enumerate(run.replicates):
-        name = (
-            "evaluation" if len(run.replicates) == 1 else f"evaluation, replicate {r}"
-        )
-        with Stages(name) as stages:
-            place = folder / f"replicate_{r}"
-            parts.append(_evaluate_one(params, evaluator, place, stages))
+    with Progress("evaluation") as progress:
+        for r, params in enumerate(run.replicates):
+            place = folder if num == 1 else folder / f"replicate_{r}"
+            name = names[r] if names else f"replicate {r}" if num > 1 else ""
+            parts.append(
+                _evaluate_one(params, evaluator, place, progress, name, num - r - 1)
+            )
+    for part, name in zip(parts, names):
+        part["name"] = name
     results = {
         "version": VERSION,
-        **_summary([part["test"] for part in parts]),
+        **_summary(parts),
         "replicates": parts,
         **training_cost(run, dataset),
         "evaluation_seconds": time.monotonic() - started,
@@ -59,7 +62,8 @@ def evaluate(run: Run, dataset: Dataset):
     if is_first():
         for path in (folder / "evaluation.json", run.folder / "results.json"):
             write_json(path, results)
-        pictures.draw(run, evaluator, parts[0])
+        best = results.get("best", 0)
+        pictures.draw(run.replicate(best), evaluator, parts[best])
     return results
 
 
@@ -80,24 +84,34 @@ def training_cost(run, dataset):
 
 
 def report(results):
-    """The results as lines of text."""
-    test = results["replicates"][0]["test"]
-    gap = results["replicates"][0].get("bidirectional")
+    """The results as lines of text, of each replicate where they are not seeds."""
+    parts = results["replicates"]
+    samples = results["config"]["evaluation"]["iwae_samples"]
+    if "best" not in results:
+        return _report(parts[0], samples, results["test_log_p"])
+    return "\n".join(
+        f"{part['name']}{' (best)' * (r == results['best'])}: "
+        + _report(part, samples, part["test"]["log_p"])
+        for r, part in enumerate(parts)
+    )
+
+
+def _report(part, iwae_samples, log_p):
+    test, gap = part["test"], part.get("bidirectional")
     bounds = {
         "ELBO": test["elbo"]["mean"],
-        f"IWAE-{results['config']['evaluation']['iwae_samples']}": test["iwae"]["mean"],
+        f"IWAE-{iwae_samples}": test["iwae"]["mean"],
         "AIS": test["log_p"]["mean"],
     }
     is_ordered = sorted(bounds.values()) == list(bounds.values())
     order = (" < " if is_ordered else ", ").join(
         f"{name} {value:.2f}" for name, value in bounds.items()
     )
-    log_p = results["test_log_p"]
     lines = [
         f"test log p(x) = {log_p['mean']:.2f} "
         f"{_error(log_p['standard_error'], 'one image', 2)} nats "
-        f"({log_p['error_over']}; {test['num_examples']} images), Monte Carlo "
-        f"+- {test['log_p']['monte_carlo']:.3f}, "
+        f"({log_p.get('error_over', 'over images')}; {test['num_examples']} images), "
+        f"Monte Carlo +- {test['log_p']['monte_carlo']:.3f}, "
         + (
             f"gap {gap['gap']:.3f} {_error(gap['gap_error'], 'one pair')} (median "
             f"{gap['median']:.3f}; {gap['num_large']} of {gap['num_simulated']} pairs "
@@ -140,29 +154,39 @@ def curve(setup, dataset):
     return measure
 
 
-def _evaluate_one(params, evaluator, folder, stages):
-    """All the numbers of one replicate, as nested dicts."""
-    settings, num = evaluator.settings, evaluator.num_examples
-    search = evaluator.search(params, folder, stages.advance)
-    per_chain = ENCODER_COST * settings.iwae_samples
+def _evaluate_one(params, evaluator, folder, progress, name, num_after):
+    """All the numbers of one replicate, as nested dicts.
 
-    def expect(progress):
-        left = progress.expected_moves - progress.num_moves
-        stages.expect(left + num * per_chain)
+    So many others come after it, which are expected to cost as much.
+    """
+    settings, num = evaluator.settings, evaluator.num_examples
+
+    def advance(stage, amount):
+        progress.advance(f"{name}, {stage}" if name else stage, amount)
+
+    search = evaluator.search(params, folder, advance)
+    per_image = forecast.encoder_moves(settings)
+
+    def expect(found):
+        later = num * per_image
+        if "pairs" not in found.stage:
+            later += forecast.pair_moves(settings, search.rule)
+        whole = found.expected_moves + later
+        progress.expect(whole - found.num_moves + num_after * whole)
 
     search.progress = expect
     estimate = search.estimate("test", num, evaluator.rows(params))
     spent, gap = evaluator.num_gradients(search), None
-    if pairs := settings.num_simulated:
+    if settings.num_simulated != 0:
         load = partial(evaluator.simulate, params)
-        gap = gap_of(search.estimate("pairs", pairs, load, is_paired=True))
+        gap = measured_gap(search, load, estimate, settings.num_simulated)
     encoder = evaluator.in_chunks(
         folder / "encoder",
         evaluator.images,
         partial(evaluator.encoder, params, None),
         ENCODER,
         load=lambda indices: (evaluator.test_images(indices),),
-        tell=lambda n: stages.advance("encoder", n * per_chain),
+        tell=lambda n: advance("encoder", n * per_image),
     )
     ais = as_result(estimate, spent, settings.num_leapfrog, gap)
     test = {
@@ -172,6 +196,7 @@ def _evaluate_one(params, evaluator, folder, stages):
         "active_units": _active_units(encoder["posterior_mean"]),
         "num_examples": num,
     }
+    test["iwae"]["per_example"] = _rounded(encoder["iwae"])
     if num < len(evaluator.dataset.test):
         test["images"] = evaluator.images.tolist()
     diagnostics.of_sampling(ais, test, settings)
@@ -192,7 +217,7 @@ def _of_chains(ais):
     found["log_p"] |= {
         "monte_carlo": ais.monte_carlo,
         "bias": ais.bias,
-        "per_example": [round(float(v), 4) for v in ais.log_p],
+        "per_example": _rounded(ais.log_p),
     }
     temperatures = sorted(
         {int(ais.num_temperatures.min())} | {int(ais.num_temperatures.max())}
@@ -217,6 +242,10 @@ def _of_pairs(gap):
         "num_simulated": len(gap.per_pair),
         "per_example_gap": gap.per_pair,
     }
+
+
+def _rounded(values):
+    return [round(float(value), 4) for value in values]
 
 
 def _active_units(posterior_mean):
@@ -250,11 +279,16 @@ def _moments(values):
     return {"mean": float(np.mean(values)), "standard_error": float(error)}
 
 
-def _summary(tests):
-    """Test log p(x) over replicates; with one replicate its error is over images."""
-    means = [test["log_p"]["mean"] for test in tests]
-    moments, over = _moments(means), "over replicates"
-    if len(tests) == 1:
-        over = "over images"
-        moments["standard_error"] = tests[0]["log_p"]["standard_error"]
-    return {"test_log_p": {**moments, "error_over": over}}
+def _summary(parts):
+    """Test log p(x) over replicates that are seeds, or of the best of different ones.
+
+    Of a lone replicate the error is over images.
+    """
+    means = [part["test"]["log_p"]["mean"] for part in parts]
+    best = int(np.argmax(means))
+    if len(parts) > 1 and "name" not in parts[0]:
+        return {"test_log_p": _moments(means) | {"error_over": "over replicates"}}
+    log_p = parts[best]["test"]["log_p"]
+    moments = {name: log_p[name] for name in ("mean", "standard_error")}
+    of_best = {"best": best} if len(parts) > 1 else {}
+    return {"test_log_p": moments | {"error_over": "over images"}, **of_best}

@@ -9,12 +9,14 @@ import numpy as np
 from ais_jax import sharding
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.batching import chain_keys, example_keys, map_examples
+from ais_jax.evidence import compiling
 from ais_jax.evidence.log_z import importance_log_weights
-from ais_jax.evidence.row_search import Rule, Search
+from ais_jax.evidence.row_search import Search
 from ais_jax.evidence.rows import row_chains
 from ais_jax.models import evaluation
 from ais_jax.models.latent import posterior_path
 from ais_jax.numerics import effective_sample_size, log_mean_exp
+from experiments.evaluate import forecast
 from experiments.evaluate.chunks import run_chunks
 from experiments.run import build
 
@@ -56,12 +58,7 @@ class Evaluator:
         self._transition = evaluation.trajectories(settings.num_leapfrog)
         if settings.preset == "paper":
             self._transition = partial(hmc_step, num_leapfrog=settings.num_leapfrog)
-        self.rule = Rule(
-            settings.error,
-            fixed,
-            settings.num_chains,
-            is_placed=settings.schedule == "adaptive",
-        )
+        self.rule = forecast.rule_of(settings)
         self.encoder = self._compile(self._one_encoder, SAMPLES_AT_A_TIME)
         self._chains = self._compile(self._one_slot, settings.num_chains)
         self._ends = self._compile(self._one_end, settings.num_chains)
@@ -133,7 +130,7 @@ class Evaluator:
             one = partial(function, params, shared)
             return map_examples(one, indices, *examples, block_size=block)
 
-        return sharding.spread_examples(chunk, self.mesh)
+        return sharding.spread_examples(chunk, self.mesh, compiling.options(1))
 
     def _one_slot(self, *args):
         chains = self._one_end(*args)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import numpy as np
 
 from experiments.evaluate import plots
@@ -30,7 +31,30 @@ def draw(run, evaluator, part):
     _draw_traversals(run, shown, codes[0], folder / "traversals.png")
     if gap := part.get("bidirectional"):
         plots.gaps(gap["per_example_gap"], folder / "bounds.png")
+    values = (part["test"][name]["per_example"] for name in ("log_p", "iwae"))
+    name = f"IWAE-{evaluator.settings.iwae_samples}"
+    plots.missed(*values, name, folder / "iwae.png")
     _to_tensorboard(folder, run.folder / "tensorboard", run.step)
+
+
+def in_training(setup, dataset):
+    """`Run` -> pictures for TensorBoard: samples from the same latents each time."""
+    keys = jax.random.split(jax.random.key(0), NUM_SAMPLES)
+
+    @jax.jit
+    def means(theta):
+        z = jax.vmap(lambda key: setup.model.simulate(key, theta)[1])(keys)
+        return jax.vmap(setup.model.decode, (None, 0))(theta, z)
+
+    def draw(run):
+        found = {}
+        with plots.optional():
+            grid = plots.in_rows(_shown(dataset, means(run.theta)), 10)
+            grid = np.atleast_3d(plots.canvas_of(grid))
+            found["training/samples"] = (255 * grid).astype(np.uint8)
+        return found
+
+    return draw
 
 
 def _draw_traversals(run, shown, code, path):

@@ -57,7 +57,7 @@ def learning_curves(
     the lowest to the highest, or a curve of each where they are not seeds but have
     names; in runs of 20 rows or more the first twentieth of the ELBO, where it is far
     off, does not set the lower limit. Below: "accept_prob" and "step_sizes" of each
-    move (means over replicates). The abscissa is "epoch", or "step" where there are no
+    move, means over seeds. The abscissa is "epoch", or "step" where there are no
     epochs; replicates come first and moves last.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -73,7 +73,7 @@ def learning_curves(
     if scores:
         _plot_scores(panels[0], rows, scores, replicates)
     for panel, name in zip(panels[bool(scores) :], vectors, strict=True):
-        _plot_moves(panel, rows, name)
+        _plot_moves(panel, rows, name, replicates)
     _save(figure, path)
 
 
@@ -91,7 +91,7 @@ def image_grid(
     Values outside are clipped; a last row that is not full ends in grey. Three channels
     are colours; others are grey pictures, side by side.
     """
-    rows, figure = _in_rows(images, columns), _figure()
+    rows, figure = in_rows(images, columns), _figure()
     axes = _show(figure, rows)
     axes.set_title(title, fontsize=8)
     height, width = (size + 1 for size in rows.shape[2:4])
@@ -113,7 +113,7 @@ def reconstructions(originals, reconstructed, path: PathLike, columns=10) -> Non
     The model's are the means of p(x|z) at the encoder's mean.
     """
     columns = min(columns, max(1, len(originals)))
-    above, below = (_in_rows(x, columns) for x in (originals, reconstructed))
+    above, below = (in_rows(x, columns) for x in (originals, reconstructed))
     pairs = np.stack([above, below], axis=1)
     image_grid(
         pairs.reshape(-1, *above.shape[2:]),
@@ -133,6 +133,18 @@ def gaps(per_pair, path: PathLike) -> None:
     series = {"upper less lower bound": (np.arange(1, len(rising) + 1), rising, None)}
     labels = {"xlabel": "images simulated by the model", "ylabel": "gap (nats)"}
     line_plot(series, path, **labels, title="bounds on log p(x) of simulated images")
+
+
+def missed(log_p, bound, name: str, path: PathLike) -> None:
+    """Plots by how much a bound on log p(x) of each image [N] is below AIS's."""
+    figure = _figure(5.5, 3.8)
+    axes = figure.add_subplot()
+    below = np.asarray(log_p) - np.asarray(bound)
+    axes.axhline(0.0, color="0.4", linewidth=0.8)
+    axes.plot(log_p, below, "o", color=COLOURS[0], markersize=2.5, alpha=0.5)
+    axes.set_title(f"what {name} misses of each test image", fontsize=9)
+    _label(axes, "log p(x) by AIS (nats)", f"AIS less {name} (nats)")
+    _save(figure, path)
 
 
 def line_plot(
@@ -219,21 +231,30 @@ def _plot_scores(axes, rows, names, replicates):
     _label(axes, unit, "nats")
 
 
-def _plot_moves(axes: Any, rows: Rows, name: str) -> None:
-    """Draws a curve for each move; the legend names the first and the last."""
+def _plot_moves(
+    axes: Any, rows: Rows, name: str, replicates: Sequence[str] = ()
+) -> None:
+    """Draws a curve for each move; the legend names the first and the last.
+
+    Replicates that have names have a colour each, and all their moves have it.
+    """
     import matplotlib as mpl
 
     label, scale = _PER_MOVE[name]
     x, values, unit = _series(rows, name)
-    values = values.reshape(len(x), -1, values.shape[-1]).mean(1)
-    num = values.shape[1]
-    colours = mpl.colormaps["cividis"](np.linspace(0, 0.93, num))
-    for i, (curve, colour) in enumerate(zip(values.T, colours, strict=True), 1):
-        name = f"move {i} of {num}" if i in (1, num) else None
-        style = {"linewidth": 1.2, "marker": "o" * (len(x) == 1), "clip_on": False}
-        axes.plot(x, curve, color=colour, label=name, **style)
+    values = values.reshape(len(x), -1, values.shape[-1])
+    num = values.shape[-1]
+    style = {"linewidth": 1.2, "marker": "o" * (len(x) == 1), "clip_on": False}
+    for r, each in enumerate(replicates):
+        curves = axes.plot(x, values[:, r], color=COLOURS[r % len(COLOURS)], **style)
+        curves[0].set_label(each)
+    if not replicates:
+        colours = mpl.colormaps["cividis"](np.linspace(0, 0.93, num))
+        for i, curve in enumerate(values.mean(1).T, 1):
+            name = f"move {i} of {num}" if i in (1, num) else None
+            axes.plot(x, curve, color=colours[i - 1], label=name, **style)
     _label(axes, unit, label)
-    if num > 1:
+    if num > 1 and not replicates:
         axes.legend(frameon=False, fontsize=8)
     low, high = axes.dataLim.intervaly
     if scale == "linear":  # a probability
@@ -247,7 +268,7 @@ def _plot_moves(axes: Any, rows: Rows, name: str) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _in_rows(images: np.ndarray, columns: int) -> np.ndarray:
+def in_rows(images: np.ndarray, columns: int) -> np.ndarray:
     """[N, H, W(, C)] as f32[rows, columns, H, W(, 3)], the last row padded in grey.
 
     Of other than 3 channels each is a grey picture, from left to right.
@@ -265,16 +286,21 @@ def _in_rows(images: np.ndarray, columns: int) -> np.ndarray:
     return images.reshape(-1, columns, *images.shape[1:])
 
 
-def _show(figure: Any, images: np.ndarray) -> Any:
-    """Shows [rows, columns, H, W(, 3)] with grey lines of one pixel around each."""
+def canvas_of(images: np.ndarray) -> np.ndarray:
+    """[rows, columns, H, W(, 3)] as one, with grey lines of one pixel around each."""
     images = np.clip(images, 0.0, 1.0)
     colours = ((0, 0),) * (images.ndim - 4)
     padding = ((0, 0), (0, 0), (0, 1), (0, 1), *colours)
     tiles = np.pad(images, padding, constant_values=_GREY).swapaxes(1, 2)
     rows, height, columns, width = tiles.shape[:4]
     canvas = tiles.reshape(rows * height, columns * width, *tiles.shape[4:])
-    canvas = np.pad(canvas, ((1, 0), (1, 0), *colours), constant_values=_GREY)
-    scale = 0.62 / max(height, width)
+    return np.pad(canvas, ((1, 0), (1, 0), *colours), constant_values=_GREY)
+
+
+def _show(figure: Any, images: np.ndarray) -> Any:
+    """Shows [rows, columns, H, W(, 3)] with grey lines of one pixel around each."""
+    canvas = canvas_of(images)
+    scale = 0.62 / (1 + max(images.shape[2:4]))
     figure.set_size_inches(canvas.shape[1] * scale + 0.6, canvas.shape[0] * scale + 0.4)
     axes = figure.add_subplot()
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from ais_jax.checks import unknown_name
 from experiments.paper.differences import cell
 from experiments.paper.lines import moments
+from experiments.paper.results import split
 from experiments.paper.variants import Variant, counted, gradient_evaluations, match
 from experiments.run.folder import read
 from experiments.run.settings import flatten, resolve
@@ -45,8 +46,9 @@ def table(variants: list[Variant], workdir: Path) -> str:
     found = {}
     for variant in variants:
         path = Path(workdir) / variant.name / "results.json"
-        if path.exists():
-            found[variant.name] = read(path, "replicates")
+        for one in split(read(path, "replicates")) if path.exists() else ():
+            name = one["replicates"][0].get("name")
+            found[f"{variant.name}, {name}" if name else variant.name] = one
     if not found:
         return "No variant is finished.\n"
     first = next(iter(found.values()))

@@ -53,18 +53,41 @@ def collect(paths):
         folders |= loaded
     runs, seen = {}, set()
     for folder in sorted(folders, key=lambda f: (f.name, str(f))):
-        for results, variant in folders[folder]:
+        for results, variant, replicate in folders[folder]:
             content = json.dumps([results, variant], sort_keys=True, default=str)
             if content in seen:
                 continue
             seen.add(content)
-            name, number = folder.name, 2
+            own = folder.name
+            if replicate is not None:
+                own += "-" + results["replicates"][0]["name"].replace(" ", "-")
+            name, number = own, 2
             while name in runs:
-                name, number = f"{folder.name}-{number}", number + 1
-            rows = read_metrics(folder / "metrics.jsonl")
-            curve = [row for row in rows if "test_log_p" in row]
+                name, number = f"{own}-{number}", number + 1
+            curve = _curve(folder, replicate)
             runs[name] = Run(name, folder, results, variant, curve)
     return [runs[name] for name in sorted(runs)]
+
+
+def split(results):
+    """One results.json for each replicate, where they differ in a setting."""
+    parts, config = results["replicates"], results["config"]
+    if "best" not in results:
+        return [results]
+    same = {k: v for k, v in results.items() if k != "best"}
+    for name in ("training_seconds", "evaluation_seconds"):
+        same[name] /= len(parts)
+    each = []
+    for r, part in enumerate(parts):
+        optimizer = copy.deepcopy(config["optimizer"])
+        for rates in (optimizer, optimizer["phi"]):
+            if rates["learning_rate"]:
+                own = rates["learning_rate"]
+                rates["learning_rate"] = own[r : r + 1] or own
+        one = {"num_replicates": 1, "seed": config["seed"] + r, "optimizer": optimizer}
+        of_part = {"test_log_p": part["test"]["log_p"], "replicates": [part]}
+        each.append(same | of_part | {"config": config | one})
+    return each
 
 
 def export(runs, folder):
@@ -105,22 +128,33 @@ def pool(runs: list[Run]) -> list[Run]:
 
 
 def _load(folder):
-    """[(results, variant)] of a run's folder, the newest evaluation first.
+    """[(results, variant, replicate)] of a run's folder, the newest evaluation first.
 
-    It is empty where the folder holds no run, and has no results of one that failed.
+    The replicate is None but where replicates differ in a setting. The list is empty
+    where the folder holds no run, and has no results of one that failed.
     """
     path = folder / "variant.json"
     variant = read(path) if path.exists() else None
     files = [folder / "results.json", *folder.glob("evaluation/*/evaluation.json")]
     evaluations = [
-        (results, variant)
+        (one, variant, None if one is results else r)
         for file in files
         if file.exists()
         and (results := read(file)).keys() >= {"test_log_p", "replicates"}
+        for r, one in enumerate(split(results))
     ]  # other results are another program's, such as figure1's
     if not evaluations and variant is not None and variant.get("failure"):
-        return [(None, variant)]
+        return [(None, variant, None)]
     return evaluations
+
+
+def _curve(folder, replicate):
+    """The rows of metrics with a test log p(x), of one replicate or all."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    rows = [row for row in rows if "test_log_p" in row]
+    if replicate is None:
+        return rows
+    return [row | {"test_log_p": row["test_log_p"][replicate]} for row in rows]
 
 
 def _compact(results):
@@ -128,6 +162,7 @@ def _compact(results):
     results = copy.deepcopy(results)
     for number, part in enumerate(results["replicates"]):
         part.get("bidirectional", {}).pop("per_example_gap", None)
+        part["test"].get("iwae", {}).pop("per_example", None)
         if number:
             part["test"].pop("images", None)
     return results

@@ -6,11 +6,11 @@ import math
 from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
-from experiments.evaluate import evaluate, plots
+from experiments.evaluate import evaluate, forecast, pictures, plots
 from experiments.run import build, folder, force, parameters, train
 from experiments.run.metrics import read_metrics
 from experiments.run.run import Run
-from experiments.run.settings import resolve
+from experiments.run.settings import replicate_names, resolve
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError
 from experiments.system.progress import log
@@ -44,12 +44,25 @@ def train_and_evaluate(
     with files.prepared(workdir):
         if mode == "evaluate":
             run, dataset = open_run(settings, workdir, dataset, model)
+            rows = read_metrics(workdir / "metrics.jsonl")
+            forecast.tell_before(settings.evaluation, len(dataset.test), rows)
         else:
             setup, dataset = open_training(settings, workdir, dataset, model)
             with _alone(workdir):
                 log.info("Working directory: %s", workdir)
-                curve = evaluate.curve(setup, dataset)
-                run = train.train(setup, dataset, workdir, curve)
+                num = setup.num_steps * settings.batch_size
+                run = train.train(
+                    setup,
+                    dataset,
+                    workdir,
+                    evaluate.curve(setup, dataset),
+                    pictures.in_training(setup, dataset),
+                    forecast.teller(
+                        None if mode == "train" else settings.evaluation,
+                        len(dataset.test),
+                        num * setup.estimator.gradient_evaluations,
+                    ),
+                )
                 _draw_learning_curves(settings, workdir)
         if mode == "train":
             _say_where(workdir)
@@ -115,17 +128,8 @@ def _draw_learning_curves(settings, workdir, results=None):
         rows,
         workdir / "plots" / "learning_curves.png",
         title=f"{settings.dataset}, {folder.method(settings)}: training",
-        replicates=_names(settings),
+        replicates=replicate_names(settings),
     )
-
-
-def _names(settings):
-    """What the replicates differ in but their seeds, or nothing."""
-    rates = settings.learning_rates
-    if len(set(rates)) == 1:
-        return ()
-    is_theta = len({theta for theta, _ in rates}) > 1
-    return [f"learning rate {theta if is_theta else phi:g}" for theta, phi in rates]
 
 
 def _check_given(settings, dataset, model):

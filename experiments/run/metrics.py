@@ -17,17 +17,17 @@ from experiments.system.files import damaged, from_plain, to_plain, write_text
 
 @contextlib.contextmanager
 def metrics_writer(workdir: Path, resume_step: int | None) -> Iterator[Callable]:
-    """Gives (step, row), which adds to `metrics.jsonl` and `tensorboard` of a folder.
+    """Gives (step, row, pictures), for `metrics.jsonl` and `tensorboard` of a folder.
 
     Opening it drops the rows that a resumed run will write again: those after
     `resume_step`, the step of the checkpoint that the run continues from, or all where
     it is None. When a row is written it survives the process's death; TensorBoard's
-    events follow within about a second. There a scalar is `name` and a vector `name/0`,
-    `name/1`, ...; an array of more axes is first averaged over all but the last.
+    events follow within about a second. There a scalar is `name`, a vector `name/0`,
+    `name/1`, ..., and a matrix `name/0/0`, ...; pictures are u8[H, W, C] by name.
     Processes other than the first write nothing.
     """
     if not is_first():
-        yield lambda step, row: None
+        yield lambda step, row, pictures=None: None
         return
     from tensorboardX import SummaryWriter
 
@@ -42,12 +42,14 @@ def metrics_writer(workdir: Path, resume_step: int | None) -> Iterator[Callable]
         SummaryWriter(str(workdir / "tensorboard"), flush_secs=1, **options) as events,
     ):
 
-        def write(step, row):
+        def write(step, row, pictures=None):
             file.write(_line({"step": step, **row}))
             file.flush()
             for name, value in row.items():
                 for tag, number in _tags(name, value):
                     events.add_scalar(tag, number, step)
+            for name, picture in (pictures or {}).items():
+                events.add_image(name, picture, step, dataformats="HWC")
 
         yield write
 
@@ -83,9 +85,5 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _tags(name: str, value: Any) -> Iterator[tuple[str, float]]:
     """Yields TensorBoard's scalars for one value."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim == 0:
-        yield name, float(array)
-    elif array.size:
-        for i, entry in enumerate(array.reshape(-1, array.shape[-1]).mean(0)):
-            yield f"{name}/{i}", float(entry)
+    for place, entry in np.ndenumerate(np.asarray(value, dtype=np.float64)):
+        yield "/".join([name, *map(str, place)]), float(entry)

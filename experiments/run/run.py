@@ -188,6 +188,8 @@ def as_key(key):
 
 def _row(part):
     test, row = part["test"], {}
+    if "name" in part:  # what it differs in from the other replicates
+        row["name"] = part["name"]
     for name in _TEST:
         row[name] = test[name]["mean"]
         row[f"{name}_error"] = test[name]["standard_error"]

@@ -122,6 +122,15 @@ def with_forces(settings: Settings, training: str, evaluation: str) -> Settings:
     )
 
 
+def replicate_names(settings):
+    """What the replicates differ in but their seeds, or nothing."""
+    rates = settings.learning_rates
+    if len(set(rates)) == 1:
+        return []
+    is_theta = len({theta for theta, _ in rates}) > 1
+    return [f"learning rate {theta if is_theta else phi:g}" for theta, phi in rates]
+
+
 def changed(config, settings):
     """A copy of a config with other settings, by their dotted names."""
     config = config.copy_and_resolve_references()

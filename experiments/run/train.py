@@ -14,6 +14,7 @@ from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
 from experiments.run.run import Run
+from experiments.run.settings import replicate_names
 from experiments.system.devices import is_first
 from experiments.system.errors import Stopped
 from experiments.system.progress import Progress, log
@@ -48,11 +49,21 @@ def as_run(setup: Training, workdir: Path, state) -> Run:
     )
 
 
-def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
+def train(
+    setup: Training, dataset, workdir: Path, evaluate=None, draw=None, tell=None
+) -> Run:
     """Trains to the last step, going on from the newest checkpoint in the folder.
 
-    `evaluate`, `Run` -> dict of metrics, is called every `training.evaluate_epochs`.
     After a signal the state is saved and `Stopped` raised.
+
+    Args:
+        setup: of `build.build_training`.
+        dataset: a `Dataset`.
+        workdir: the run's folder.
+        evaluate: `Run` -> dict of metrics, called every `training.evaluate_epochs`.
+        draw: `Run` -> dict of pictures u8[H, W, C] for TensorBoard, called after 1, 2,
+            4, 8, ... epochs.
+        tell: called with each row of metrics.
     """
     workdir = Path(workdir)
     with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
@@ -66,9 +77,10 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
             _warn_of_missing_rows(setup, workdir / "metrics.jsonl", saved)
         with (
             metrics_writer(workdir, saved) as write,
-            Progress(setup.num_steps, saved or 0, "step") as progress,
+            Progress("training", setup.num_steps, saved or 0) as progress,
         ):
-            show = _reporter(setup, workdir, write, progress, evaluate)
+            hooks = evaluate, draw, tell
+            show = _reporter(setup, workdir, write, progress, saved or 0, hooks)
             keep = _keeper(setup, workdir, checkpointer, stop)
             check = partial(_check_finite, checkpointer)
             state = _loop(setup, dataset, saved or 0, state, check, show, keep)
@@ -93,16 +105,24 @@ def _loop(setup, dataset, step, state, check, show, keep):
     return state
 
 
-def _reporter(setup, workdir, write, progress, evaluate):
+def _reporter(setup, workdir, write, progress, done, hooks):
     """(step, state, means): writes and shows a row of metrics."""
     started, before = time.monotonic(), last_row(workdir).get("seconds", 0.0)
+    evaluate, draw, tell = hooks
 
     def show(step, state, means):
-        row = _row(setup, step, state, means)
+        nonlocal done
+        row, pictures = _row(setup, step, state, means), {}
         if evaluate is not None and _is_due(setup, step):
             row.update(evaluate(as_run(setup, workdir, state)))
-        write(step, {**row, "seconds": before + time.monotonic() - started})
-        progress.update(step, _summary(row))
+        if draw is not None and _is_drawn(setup, step):
+            pictures = draw(as_run(setup, workdir, state))
+        row["seconds"] = before + time.monotonic() - started
+        write(step, row, pictures)
+        progress.advance(_summary(setup, row), step - done)
+        done = step
+        if tell is not None:
+            tell(row)
 
     return show
 
@@ -161,6 +181,11 @@ def _is_due(setup, step):
     return every and (step % every == 0 or step == setup.num_steps)
 
 
+def _is_drawn(setup, step):
+    epochs, rest = divmod(step, setup.steps_per_epoch)
+    return rest == 0 and epochs & (epochs - 1) == 0
+
+
 def _row(setup, step, state, means):
     """One row of metrics.jsonl; lists over replicates where there are several."""
     values = {"elbo": means.elbo, "ess": means.ess}
@@ -177,11 +202,17 @@ def _row(setup, step, state, means):
     }
 
 
-def _summary(row):
-    text = f"epoch {row['epoch']:.2f}  ELBO {np.mean(row['elbo']):.2f}"
-    if "accept_prob" in row:
-        text += f"  acceptance {np.mean(row['accept_prob']):.2f}"
-    return text
+def _summary(setup, row):
+    """A row as text: the mean over seeds, or each of replicates that differ."""
+    names = ("elbo", "accept_prob")
+    found = [np.asarray(row[name]) for name in names if name in row]
+    if replicate_names(setup.settings):
+        found = [values.reshape(len(values), -1).mean(1) for values in found]
+    else:
+        found = [values.mean(keepdims=True).ravel() for values in found]
+    texts = [" ".join(f"{value:.2f}" for value in values) for values in found]
+    labels = zip(("ELBO", "acceptance"), texts)
+    return "  ".join([f"epoch {row['epoch']:.2f}", *map(" ".join, labels)])
 
 
 def _warn_of_missing_rows(setup, path, saved):

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from experiments.system import devices, files
 from experiments.system.errors import Ended, InputError, Stopped
-from experiments.system.progress import end_of_line
+from experiments.system.progress import Lines, end_of_line
 
 _ENDING = threading.Lock()  # who ends at a full disk keeps it
 _DISK_FULL = "the disk is full. Free some space: the same command goes on from there."
@@ -97,7 +97,8 @@ def overrides():
 
 
 def _guarded(main):
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    logging.basicConfig(level=logging.WARNING, force=True)
+    logging.root.handlers[0].setFormatter(Lines())
     for name in ("absl", "asyncio"):  # orbax raises what it logs here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("experiments").setLevel(logging.INFO)

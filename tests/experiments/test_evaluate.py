@@ -70,7 +70,7 @@ def evaluate_again(workdir, cache, **settings):
 def per_example(folder):
     """Stage -> name -> the array over all examples, of one evaluation."""
     test = read_json(folder / "evaluation.json")["replicates"][0]["test"]
-    parts = [dict(np.load(p)) for p in sorted(folder.glob("*/encoder/*.npz"))]
+    parts = [dict(np.load(p)) for p in sorted(folder.glob("encoder/*.npz"))]
     encoder = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     log_p = np.array(test["log_p"]["per_example"])
     return {"ais": {"log_p": log_p}, "encoder": encoder}
@@ -93,7 +93,7 @@ def test_results_are_the_moments_of_the_examples(evaluated):
     results, found = first_evaluation(evaluated)
     test = results["replicates"][0]["test"]
     log_p = found["ais"]["log_p"]
-    parts = sorted(evaluated.glob("evaluation/*/*/test_T=16/*.npz"))
+    parts = sorted(evaluated.glob("evaluation/*/test_T=16/*.npz"))
     log_w = np.concatenate([np.load(path)["log_w"] for path in parts])
     own = [log_mean_exp(log_w[row::12].ravel()) for row in range(12)]
     np.testing.assert_allclose(log_p, own, atol=1e-4)

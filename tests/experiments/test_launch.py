@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import digits
 from experiments.data import load
+from experiments.evaluate import evaluate
 from experiments.run import build, folder, train
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.folder import VERSION
@@ -27,6 +28,7 @@ from experiments.run.settings import resolve
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError, NonFiniteLoss
 from experiments.system.files import read_json, write_json
+from tests.experiments.test_metrics import read_events
 
 ROOT = Path(__file__).parents[2]
 STEPS = 600
@@ -193,7 +195,7 @@ def assert_same_training(workdir, expected):
 def chunks(workdir):
     """Path within the evaluation's folder -> bytes of each array of each chunk."""
     found = {}
-    for path in sorted((workdir / "evaluation").glob("*/replicate_*/**/*.npz")):
+    for path in sorted((workdir / "evaluation").glob("*/*/*.npz")):
         with np.load(path) as file:
             content = {name: file[name].tobytes() for name in file.files}
         found["/".join(path.parts[-3:])] = content
@@ -223,10 +225,12 @@ def test_a_run_leaves_its_config_metrics_checkpoints_results_and_plots(uninterru
     assert saved["data_digest"] == results["data"]["digest"]
     assert any(p.stat().st_size for p in (uninterrupted / "tensorboard").iterdir())
     assert str(STEPS) in checkpoints(uninterrupted)
+    shown = {v.tag for e in read_events(uninterrupted) for v in e.summary.value}
+    assert {"elbo", "step_sizes/0", "training/samples", "samples"} <= shown
     rows = read_metrics(uninterrupted / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(5, STEPS + 1, 5))
     names = {"learning_curves", "samples", "sample_pixels", "reconstructions"}
-    names |= {"traversals", "bounds"}
+    names |= {"traversals", "bounds", "iwae"}
     plots = {p.stem: p for p in (uninterrupted / "plots").glob("*.png")}
     assert plots.keys() == names
     for path in plots.values():
@@ -326,20 +330,20 @@ def test_a_killed_evaluation_ends_with_the_very_same_numbers(
     shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns(*kept))
 
     def written(name):
-        found = workdir.glob(f"evaluation/*/replicate_0/{name}/*.npz")
+        found = workdir.glob(f"evaluation/*/{name}/*.npz")
         return {path: path.stat().st_mtime_ns for path in found}
 
     with started(cache, workdir, {}, "--mode=evaluate") as process:
-        kill_when(lambda: len(written("ais")) >= 2, process, workdir)
-    first = written("ais")
+        kill_when(lambda: len(written("test_T=16")) >= 2, process, workdir)
+    first = written("test_T=16")
     assert len(first) < 10
     with started(cache, workdir, {}, "--mode=evaluate") as process:
-        kill_when(lambda: written("bounds_2"), process, workdir)
-    assert first.items() <= written("ais").items()
+        kill_when(lambda: written("pairs_T=16"), process, workdir)
+    assert first.items() <= written("test_T=16").items()
     assert not (workdir / "results.json").exists()
     with started(cache, workdir, {}, "--mode=evaluate") as process:
         assert process.wait() == 0, log_of(workdir)
-    assert first.items() <= written("ais").items()
+    assert first.items() <= written("test_T=16").items()
     assert chunks(workdir) == chunks(uninterrupted)
     ended, expected = (
         read_json(folder / "results.json") for folder in (workdir, uninterrupted)
@@ -439,12 +443,24 @@ def test_replicates_equal_lone_runs_of_their_seeds_and_rates(cache, tmp_path):
         elbos = [row["elbo"] for row in read_metrics(workdir / "metrics.jsonl")]
         np.testing.assert_allclose([row["elbo"][r] for row in rows], elbos, rtol=1e-4)
     assert max(np.max(np.abs(many[0] - many[1])) for many in together) > 0.1
-    means = [part["test"]["log_p"]["mean"] for part in results["replicates"]]
-    assert len(set(means)) == 2
-    np.testing.assert_allclose(results["test_log_p"]["mean"], np.mean(means))
-    error = abs(means[0] - means[1]) / 2
-    np.testing.assert_allclose(results["test_log_p"]["standard_error"], error)
-    assert results["test_log_p"]["error_over"] == "over replicates"
+    parts = results["replicates"]
+    means = [part["test"]["log_p"]["mean"] for part in parts]
+    assert [part["name"] for part in parts] == [f"learning rate {r:g}" for r in rates]
+    assert results["best"] == np.argmax(means) and len(set(means)) == 2
+    assert results["test_log_p"]["mean"] == max(means)
+    lines = evaluate.report(results).splitlines()[::2]
+    for r, (line, mean) in enumerate(zip(lines, means, strict=True)):
+        best = " (best)" * (r == results["best"])
+        assert line.startswith(f"learning rate {rates[r]:g}{best}: test log p(x) = ")
+        assert f"{mean:.2f} +-" in line and "over images" in line
+
+
+def test_seeds_side_by_side_are_pooled():
+    means, test = (-3.0, -5.0), {"log_p": {"standard_error": 0.1}}
+    parts = [{"test": {"log_p": test["log_p"] | {"mean": m}}} for m in means]
+    log_p = evaluate._summary(parts)["test_log_p"]
+    expected = {"mean": -4.0, "standard_error": 1.0, "error_over": "over replicates"}
+    assert log_p == pytest.approx(expected)
 
 
 def slow(*case):

@@ -114,8 +114,10 @@ def test_vectors_are_lists_in_json_and_scalars_in_tensorboard(tmp_path):
         ("elbo", 3): -2.5,
         ("accept_prob/0", 3): 0.25,
         ("accept_prob/1", 3): 0.75,
-        ("step_sizes/0", 3): 2.0,
-        ("step_sizes/1", 3): 3.0,
+        ("step_sizes/0/0", 3): 1.0,
+        ("step_sizes/0/1", 3): 2.0,
+        ("step_sizes/1/0", 3): 3.0,
+        ("step_sizes/1/1", 3): 4.0,
     }
 
 

@@ -172,8 +172,8 @@ def test_systems_that_tell_neither_cores_nor_memory(monkeypatch):
 
 def test_without_stderr_progress_is_silent(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
-    with progress.Progress(2, 0, "step") as bar:
-        bar.update(1, "epoch 1")
+    with progress.Progress("training", 2) as shown:
+        shown.advance("epoch 1", 1)
     assert not progress.is_terminal()
 
 

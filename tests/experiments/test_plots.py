@@ -161,7 +161,7 @@ def test_reconstructions_alternate_with_their_originals(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
 def test_channels_that_are_no_colours_are_grey_pictures_side_by_side(channels):
     images = np.random.default_rng(0).uniform(size=(4, 3, 2, channels))
-    shown = plots._in_rows(images, 2)
+    shown = plots.in_rows(images, 2)
     assert shown.shape == (2, 2, 3, 2 * channels)
     for c in range(channels):
         image = shown[1, 0, :, 2 * c : 2 * c + 2]

@@ -2,46 +2,69 @@
 
 import logging
 
+import pytest
+
 from experiments.system import progress
 
 
-def test_a_pipe_gets_the_last_state_and_the_text(capsys, caplog):
-    caplog.set_level(logging.INFO, logger="experiments")
-    with progress.Progress(10, 4, "step") as bar:
-        bar.update(5, "epoch 1")
-        bar.update(6, "epoch 2")
-        bar.update(10, "epoch 3  ELBO -3.00")
-    lines = capsys.readouterr().err.splitlines()
-    assert "epoch 3  ELBO -3.00: 100%" in lines[-1] and "10/10" in lines[-1]
-    assert not any("epoch 2" in line for line in lines)  # too soon after the first
-
-
-def test_the_time_left_does_not_count_the_first_units_compilation(caplog):
-    caplog.set_level(logging.INFO, logger="experiments")
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the test sets."""
     now = [0.0]
-    with progress.Progress(30, 0, "step") as bar:
-        bar._bar._time, bar._bar.start_t = (lambda: now[0]), 0.0
-        bar._bar.last_print_t = 0.0
-        for done, now[0] in ((1, 500.0), (11, 510.0)):
-            bar.update(done, "")
-        shown = bar._bar.format_dict
-    assert shown["elapsed"] == 10.0 and shown["n"] - shown["initial"] == 10
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_has_whole_lines_now_and_then(clock, caplog):
+    caplog.set_level(logging.INFO, logger="experiments")
+    with progress.Progress("training", 10, 4) as shown:
+        for clock[0], text in ((9.0, "epoch 1"), (20.0, "epoch 2"), (22.0, "epoch 3")):
+            shown.advance(text, 2)
+    assert caplog.messages == [
+        "training: compiling, 40%, 0:00 + ?",
+        "training: epoch 2, 80%, 0:20 + 0:11",
+        "training: epoch 3, 100%, 0:22 + 0:00",
+    ]
+
+
+def test_what_is_left_goes_by_the_pace_after_the_compilation(clock, caplog):
+    caplog.set_level(logging.INFO, logger="experiments")
+    with progress.Progress("evaluation") as shown:
+        shown.expect(30.0)
+        for clock[0], amount in ((500.0, 1.0), (520.0, 19.0)):
+            shown.advance("pilot", amount)
+        assert caplog.messages[-1] == "evaluation: pilot, 67%, 8:40 + 0:10"
+        shown.expect(190.0)
+        clock[0] = 540.0
+        shown.advance("scouts", 19.0)
+    assert caplog.messages[-1] == "evaluation: scouts, 19%, 9:00 + 3:00"
 
 
 def test_what_is_done_or_silenced_shows_nothing(capsys, caplog):
     caplog.set_level(logging.INFO, logger="experiments")
-    with progress.Progress(10, 10, "step") as bar:
-        bar.update(10, "done")
+    with progress.Progress("training", 10, 10) as shown:
+        shown.advance("done", 0)
     caplog.set_level(logging.WARNING, logger="experiments")
-    with progress.Progress(10, 0, "step") as bar:
-        bar.update(10, "other process")
-    assert capsys.readouterr().err == ""
+    with progress.Progress("training", 10) as shown:
+        shown.advance("other process", 10)
+    assert capsys.readouterr().err == "" and not caplog.messages
 
 
-def test_a_last_line_begins_anew_after_a_bar(caplog):
+def test_a_terminal_has_one_line_that_warnings_do_not_break(
+    capsys, caplog, monkeypatch
+):
     caplog.set_level(logging.INFO, logger="experiments")
-    with progress.Progress(10, 0, "step"):
-        assert progress.end_of_line() == "\n"
-    with progress.Progress(10, 10, "step"):
-        assert progress.end_of_line() == ""
-    assert progress.end_of_line() == ""
+    monkeypatch.setattr(progress, "is_terminal", lambda: True)
+    record = logging.makeLogRecord({"msg": "few"})
+    with progress.Progress("training", 10) as shown:
+        shown.advance("epoch 1", 10)
+        assert progress.Lines().format(record) == "\nfew"
+    assert progress.Lines().format(record) == "few" and not caplog.messages
+    shown = capsys.readouterr().err
+    assert shown.startswith("\rtraining: compiling") and shown.endswith("0:00\n")
+    assert shown.count("\n") == 1
+
+
+def test_times_are_spoken_in_their_unit():
+    spoken = [progress.spoken(s) for s in (0.2, 80, 90, 5400, 1.5 * 86400)]
+    assert spoken == ["1 s", "80 s", "1.5 min", "1.5 h", "1.5 days"]

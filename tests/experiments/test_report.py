@@ -294,3 +294,21 @@ def test_the_program_takes_folders_and_refuses_others(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.startswith("Error:") and len(done.stderr.splitlines()) == 1
+
+
+def test_replicates_of_other_rates_are_runs_of_their_own(tmp_path):
+    rates = [0.1, 0.2, 0.3]
+    content = results(means=(-103.0, -101.0, -102.0), num_replicates=3)
+    content["config"]["optimizer"]["learning_rate"] = rates
+    for part, rate in zip(content["replicates"], rates):
+        part["name"] = f"learning rate {rate:g}"
+    (tmp_path / "run").mkdir()
+    save(tmp_path / "run", content | {"best": 1}, curve=[[-110.0, -109.0, -108.0]])
+    runs = collected.collect([tmp_path])
+    assert [run.name for run in runs] == [f"run-learning-rate-{r:g}" for r in rates]
+    assert [len(run.results["replicates"]) for run in collected.pool(runs)] == [1] * 3
+    assert [run.curve[0]["test_log_p"] for run in runs] == [-110.0, -109.0, -108.0]
+    found = [run.results["config"]["optimizer"]["learning_rate"] for run in runs]
+    assert found == [[rate] for rate in rates]
+    means = [run.results["test_log_p"]["mean"] for run in runs]
+    assert means == [-103.0, -101.0, -102.0]

@@ -460,7 +460,7 @@ def test_a_decoder_of_another_shape_and_missing_files_are_refused(tmp_path):
 
 
 def test_every_picture_is_drawn_and_shown_in_tensorboard(workdir):
-    names = ("bounds", "learning_curves", "reconstructions", "sample_pixels")
+    names = ("bounds", "iwae", "learning_curves", "reconstructions", "sample_pixels")
     names += ("samples", "traversals")
     assert sorted(p.stem for p in (workdir / "plots").glob("*.png")) == sorted(names)
     (events,) = (workdir / "tensorboard").glob("*.pictures")

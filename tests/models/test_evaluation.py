@@ -9,7 +9,8 @@ import pytest
 
 import ais_jax
 from ais_jax.evidence import allocation
-from ais_jax.evidence.row_search import Rule, Search, by_row
+from ais_jax.evidence.row_estimates import FEWEST_PAIRS, MOST_PAIRS, measured_gap
+from ais_jax.evidence.row_search import Rule, Search
 from ais_jax.models import evaluation
 from tests.targets import exact_log_p, exact_posterior, linear_gaussian
 
@@ -140,9 +141,10 @@ def test_a_decoder_that_was_trained_elsewhere_is_scored_from_the_prior():
     model = ais_jax.from_decoder(decode, 1, "gaussian")
     theta = {"w": np.asarray(weight), "b": np.asarray(bias)}
     found = ais_jax.log_likelihood(
-        jax.random.key(0), model, X[3:], (theta, ()), start="prior", num_simulated=32
+        jax.random.key(0), model, X, (theta, ()), start="prior", num_simulated=32
     )
-    assert abs(found.mean - np.mean(EXACT[3:])) < 0.05 + 4.0 * found.monte_carlo
+    away = np.abs(found.log_p - EXACT)
+    assert np.max(away / (found.standard_error + 1e-3)) < 5.0
     assert abs(found.gap.mean) < 0.05 + 4.0 * found.gap.standard_error
     assert "simulated pairs" in str(found) and found.wanted_error >= 0.05
 
@@ -168,7 +170,7 @@ def test_work_goes_by_the_root_of_the_cost_and_fills_the_slots():
     slots = allocation.slots_of(share, np.arange(4))
     assert slots.shape[1] % allocation.SLOTS == 0
     assert len({tuple(slot) for slot in slots.T}) == slots.shape[1]
-    log_w = by_row(slots[1][:, None].astype(float), slots[0], np.arange(4))
+    log_w = allocation.by_row(slots[1][:, None].astype(float), slots[0], np.arange(4))
     for row in log_w:
         there = row[~np.isnan(row)]
         np.testing.assert_array_equal(there, np.arange(len(there)))
@@ -186,3 +188,17 @@ def test_moments_of_log_normal_weights():
     with_dead = np.array([[0.0, -np.inf], [-np.inf, -np.inf]])
     dead = allocation.moments(with_dead)
     np.testing.assert_allclose(dead.log_p, [-np.log(2.0), -np.inf])
+
+
+def test_there_are_as_many_pairs_as_the_gaps_error_needs():
+    pairs = partial(evaluation.simulate, MODEL, jax.random.key(1), PARAMS[0])
+    nums = []
+    for error in (0.5, 0.03):
+        one = search(0, Rule(error=error, num_temperatures=4, num_chains=K))
+        estimate = one.estimate("rows", NUM, load)
+        gap = measured_gap(one, pairs, estimate, None)
+        nums.append(len(gap.per_pair))
+        assert gap.standard_error < 1.3 * error
+    assert nums[0] == FEWEST_PAIRS < nums[1] <= MOST_PAIRS
+    fixed = measured_gap(one, pairs, estimate, 20)
+    assert len(fixed.per_pair) == 20

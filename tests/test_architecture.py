@@ -37,6 +37,7 @@ STANDARD = {
     "copy",
     "difflib",
     "functools",
+    "hashlib",
     "importlib",
     "inspect",
     "math",

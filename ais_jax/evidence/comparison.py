@@ -91,7 +91,7 @@ def compare(
         raise ValueError(f"results has {len(results)} models: give at least two")
     for name, result in results.items():
         _check(name, result, allow_warnings)
-    _check_data({name: getattr(r, "digest", 0) for name, r in results.items()})
+    _check_data({name: r.digest for name, r in results.items()})
     weight = _prior(list(results), prior)
     names = np.array(list(results))
     log_z = np.array([float(r.log_z) for r in results.values()])

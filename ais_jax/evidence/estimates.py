@@ -78,6 +78,7 @@ class LogNormalizer(NamedTuple):
         wanted_error: standard error that was asked for, or infinity.
         shift: standard errors by which log Z moved when temperatures were doubled.
         plan: the frozen schedule; `log_normalizer` takes it again.
+        digest: of the data, as `digests.digest`, for `compare`; 0 where unknown.
     """
 
     log_z: Scalar
@@ -95,6 +96,7 @@ class LogNormalizer(NamedTuple):
     wanted_error: ScalarLike = float("inf")
     shift: float | np.floating | Scalar = 0.0
     plan: Plan | None = None
+    digest: ScalarLike = 0
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""

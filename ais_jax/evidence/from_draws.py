@@ -15,7 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.path import AnnealingPath, digest_of
 from ais_jax.checks import check_count
 from ais_jax.evidence.base import BaseFit, fit, student_path, with_base
 from ais_jax.evidence.both_ways import anneal_from_both_ends
@@ -105,7 +105,9 @@ def log_z_from_draws(
         rounds.append(Round(forward, -reverse, starts, *counts))
         meter.pay(f"chains at T = {num}, both ways", 2 * (num - 1))
         estimate = meet(rounds, num, meter.spent, eps)
-        estimate = estimate._replace(r_hat=r_hat, wanted_error=error)
+        estimate = estimate._replace(
+            r_hat=r_hat, wanted_error=error, digest=digest_of(log_density)
+        )
         meter.latest = estimate.log_z, estimate.standard_error
         is_rough = abs(estimate.apart) > FAR or estimate.pareto_k > LARGEST_K
         if not is_rough and estimate.standard_error <= error:

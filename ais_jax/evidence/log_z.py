@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.path import AnnealingPath, digest_of
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
 from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import derivatives
@@ -140,7 +140,8 @@ def estimate_log_z(
             found = find(meter, task, key, found)
     *_, result = search(meter, task, found, key, eps)
     log_z = derivatives.with_derivative(result.log_z, flat, result.z, result.log_w)
-    return result._replace(log_z=log_z, z=user_positions(task, result.z, num_chains))
+    z = user_positions(task, result.z, num_chains)
+    return result._replace(log_z=log_z, z=z, digest=digest_of(whole))
 
 
 def log_normalizer(
@@ -184,6 +185,7 @@ def log_normalizer(
         return _log_normalizer(chains, plan, resample_below > 0.0, eps)
 
     result = derivatives.stopped(run, key, check_plan(plan))
+    result = result._replace(digest=digest_of(whole))
     return _for_user(result, path, unflatten)
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax.annealing.path import AnnealingPath, Coordinates
+from ais_jax.annealing.path import AnnealingPath, Coordinates, PathOfData
 from ais_jax.evidence.bounded import lost_draws
+from ais_jax.evidence.digests import digest
 
 if TYPE_CHECKING:
     from pymc import Model
@@ -62,7 +63,7 @@ def from_pymc(model: "Model") -> AnnealingPath:
 
         return of_dict
 
-    path = AnnealingPath(
+    path = PathOfData(
         sample_base=sample,
         log_base=lambda z: densities(*(z[name] for name in names))[1],
         log_target=lambda z: densities(*(z[name] for name in names))[0],
@@ -74,6 +75,9 @@ def from_pymc(model: "Model") -> AnnealingPath:
         raise ValueError(f"a prior of the model has no draws in JAX: {error}") from None
     for name, reason in lost:
         raise ValueError(f"variable {name!r} has a prior of whose draws {reason}")
+    if not model.potentials:
+        values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
+        path.digest = digest(_compile([], values)())
     return path
 
 

@@ -28,6 +28,7 @@ NUMPYRO = {"complements", "numpyro_runs", "priors"}  # imported where they are c
 OF_EXTRAS = {  # what files import within functions
     "arviz_objects": {"arviz", "arviz_base"},
     "budget": {"time"},
+    "checkpoint": {"os", "pathlib"},
     "row_search": {"time"},
     "comparison": {"matplotlib", "pandas"},
     "pymc_models": {"pymc", "pytensor"},

@@ -26,6 +26,7 @@ from ais_jax.evidence.log_z import (
     log_normalizer,
 )
 from ais_jax.evidence.numpyro_models import from_numpyro
+from ais_jax.evidence.paths import between, prequential, tempered
 from ais_jax.evidence.plan import Plan, resample_plan, tune, tune_examples
 from ais_jax.evidence.pymc_models import from_pymc
 from ais_jax.evidence.row_estimates import Gap, LogLikelihood
@@ -87,6 +88,7 @@ __all__ = [
     "anneal",
     "annealed",
     "bernoulli_model",
+    "between",
     "bidirectional_bounds",
     "bounded",
     "compare",
@@ -107,6 +109,7 @@ __all__ = [
     "log_z_from_draws",
     "optimizers",
     "posterior_path",
+    "prequential",
     "prior_path",
     "resample",
     "resample_plan",
@@ -114,6 +117,7 @@ __all__ = [
     "schedules",
     "sharding",
     "step_sizes",
+    "tempered",
     "to_arviz",
     "training",
     "trajectory_step",

@@ -31,6 +31,7 @@ OF_EXTRAS = {  # what files import within functions
     "checkpoint": {"os", "pathlib"},
     "row_search": {"time"},
     "comparison": {"matplotlib", "pandas"},
+    "stepping": {"matplotlib"},
     "pymc_models": {"pymc", "pytensor"},
 }
 STANDARD = {

@@ -73,12 +73,14 @@ class PathOfData(AnnealingPath):
     """A path that a function of data gives: other data need no other program.
 
     Its digest is of the data that its target observes (`digests.digest`), 0 where they
-    are not known. `_replace` makes a path that has lost all three.
+    are not known. No base is fitted where its own is not normalised. `_replace` makes a
+    path that has lost all of these.
     """
 
     function: Callable[[PyTree], AnnealingPath] | None = None
     data: PyTree = None
     digest: int = 0
+    is_base_normalised: bool = True
 
 
 def path_of_data(

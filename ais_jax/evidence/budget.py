@@ -159,8 +159,8 @@ class Task(NamedTuple):
         """`Programs.begin`, with the chains spread over the mesh."""
         chains, memory = self.programs.begin(self.x, key, part, places, pilot)
         if self.mesh is not None:
-            spread = NamedSharding(self.mesh, P(None, self.mesh.axis_names))
-            chains = jax.device_put(chains, spread)
+            devices = Mesh(self.mesh.devices.ravel(), "chains")  # axes are automatic
+            chains = jax.device_put(chains, NamedSharding(devices, P(None, "chains")))
         return chains, memory
 
 

@@ -16,7 +16,7 @@ from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.path import AnnealingPath, digest_of
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
 from ais_jax.checks import check_count, lookup
-from ais_jax.evidence import derivatives
+from ais_jax.evidence import derivatives, stepping
 from ais_jax.evidence.approach import approach
 from ais_jax.evidence.both_ways import anneal_from_both_ends, starts
 from ais_jax.evidence.budget import (
@@ -116,6 +116,7 @@ def estimate_log_z(
     check_data("data", path, data)
     check_mesh(mesh, num_chains)
     whole, (key, x) = _path_of(path, data), derivatives.constant((key, data))
+    fit_base = fit_base and getattr(whole, "is_base_normalised", True)
     flat = flatten(key, whole)[0]
     if is_traced((key, x)) or derivatives.closes_over_traced(key, _path_of(path, x)):
         num_temperatures = check_traced(error, num_temperatures, checkpoint, mesh)
@@ -292,6 +293,9 @@ def _log_normalizer(result: AISResult, plan, is_resampled, eps):
     summary = summarize(independent)
     is_live = jnp.isfinite(result.log_w)
     resolution = _resolution(result.point, eps)
+    log_z_at = error_at = None
+    if not is_resampled:
+        log_z_at, error_at = stepping.log_z_at(result.increments.T)
     return LogNormalizer(
         log_z=log_mean_exp(result.log_w),
         standard_error=jnp.hypot(summary.standard_error, resolution),
@@ -306,6 +310,8 @@ def _log_normalizer(result: AISResult, plan, is_resampled, eps):
         num_outside=jnp.sum(result.is_outside),
         num_moves=result.accept_prob.size,
         plan=plan,
+        log_z_at=log_z_at,
+        error_at=error_at,
     )
 
 

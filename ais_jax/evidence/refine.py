@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
+from ais_jax.evidence import stepping
 from ais_jax.evidence.budget import Found, Meter, Task, first_temperatures, steer
 from ais_jax.evidence.checkpoint import Checkpoint
 from ais_jax.evidence.compiling import quickly
@@ -160,6 +161,7 @@ def merge(
     if before is not None:
         apart = np.hypot(error, before.standard_error)
         shift = float(np.abs(summary.log_z - before.log_z) / apart)
+    log_z_at, error_at = stepping.log_z_at(increments.astype(float))
     return LogNormalizer(
         log_z=summary.log_z,
         standard_error=error.astype(log_w.dtype),
@@ -176,6 +178,8 @@ def merge(
         wanted_error=np.float32(meter.limits.error or math.inf),
         shift=np.float32(shift),
         plan=chunks[0].plan,
+        log_z_at=log_z_at,
+        error_at=error_at,
     )
 
 

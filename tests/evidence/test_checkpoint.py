@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.stats import norm
-from jax.sharding import AxisType
 
 from ais_jax import AnnealingPath, estimate_log_z
 from ais_jax.evidence import budget
@@ -47,8 +46,7 @@ def killed(folder):
 
 def on_all_devices():
     """A program that prints the log weights that eight devices find."""
-    options = {"axis_types": (AxisType.Auto,)}
-    mesh = jax.make_mesh((jax.device_count(),), ("chains",), **options)
+    mesh = jax.make_mesh((4, 2), ("a", "b"))
     with pytest.raises(ValueError, match=r"num_chains=12 .* 8 devices: use 16"):
         estimate(mesh=mesh, num_chains=12)
     advance = budget.Task.begin

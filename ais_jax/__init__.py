@@ -13,7 +13,6 @@ from ais_jax.annealing.hmc import HMCInfo, hmc_step
 from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.proposals import WeightedSamples, annealed, importance, resample
 from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
-from ais_jax.evidence.arviz_objects import to_arviz
 from ais_jax.evidence.bounded import bounded
 from ais_jax.evidence.bridge import BridgeEstimate
 from ais_jax.evidence.comparison import Comparison, compare
@@ -118,7 +117,6 @@ __all__ = [
     "sharding",
     "step_sizes",
     "tempered",
-    "to_arviz",
     "training",
     "trajectory_step",
     "tune",

@@ -1,6 +1,6 @@
 """What an estimate of log Z says: its numbers, and what its numbers cannot tell."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from ais_jax.checks import check_count
 from ais_jax.evidence import stepping
+from ais_jax.evidence.arviz_objects import to_arviz
 from ais_jax.evidence.plan import Plan
 from ais_jax.evidence.reports import LARGEST_K, SMALLEST_ESS, report, table, warnings_of
 from ais_jax.numerics import (
@@ -142,6 +143,26 @@ class LogNormalizer(NamedTuple):
         index = np.asarray(jax.random.categorical(key, self.log_w, shape=(num,)))
         z = jax.tree.map(lambda a: np.asarray(a)[index], self.z)
         return Draws(z, float(1.0 / (1.0 / self.ess + 1.0 / num)))
+
+    def to_arviz(self, key: PRNGKey, num_draws: int = 1000) -> Any:
+        """Draws from the target with what is known of them, for ArviZ.
+
+        They are worth fewer independent ones than ArviZ computes from them: the
+        attribute `ess` of the group posterior says how many. The group sample_stats has
+        `log_marginal_likelihood`, as PyMC names it, and its standard error.
+
+        Args:
+            key: of the draws.
+            num_draws: in one chain of ArviZ's.
+
+        Returns:
+            A `DataTree`, or an `InferenceData` where ArviZ is installed below 1.
+
+        Raises:
+            ImportError: without arviz-base, which the extra `arviz` brings.
+            ValueError: where no chain has a positive weight.
+        """
+        return to_arviz(key, self, num_draws)
 
     @property
     def warnings(self) -> list[str]:

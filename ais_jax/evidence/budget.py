@@ -107,6 +107,8 @@ def check_mesh(mesh: Mesh | None, num_chains: int) -> None:
     Raises:
         ValueError: with both numbers.
     """
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise ValueError(f"mesh={mesh}: give a jax.sharding.Mesh, as of jax.make_mesh")
     if mesh is not None and num_chains % mesh.size:
         raise ValueError(
             f"num_chains={num_chains} cannot be spread over the mesh's {mesh.size} "

@@ -44,6 +44,8 @@ class Checkpoint:
         settings: dict[str, Any],
     ):
         """Takes the folder of a call, by its key, flat path, data and settings."""
+        if folder is not None and (not folder or not isinstance(folder, Folder)):
+            raise ValueError(f"checkpoint={folder!r}: give the path of a folder")
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return

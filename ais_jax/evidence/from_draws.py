@@ -29,7 +29,13 @@ from ais_jax.evidence.budget import (
     find,
     first_temperatures,
 )
-from ais_jax.evidence.draws import check_shapes, flat_draws, read_draws, split_r_hat
+from ais_jax.evidence.draws import (
+    check_density,
+    check_shapes,
+    flat_draws,
+    read_draws,
+    split_r_hat,
+)
 from ais_jax.evidence.estimates import LARGEST_K
 from ais_jax.evidence.plan import DEFAULT_TARGET, DEFAULT_TRANSITION, Plan, make_plan
 from ais_jax.evidence.positions import spacing_of_numbers
@@ -132,9 +138,11 @@ def _positions(key, log_density, draws):
         check_shapes(draws, like)
     else:
         draws = read_draws(draws)
-    positions = flat_draws(draws, to_path)
     draw = jax.tree.map(lambda a: a[0, 0], draws)
-    leaves, structure = jax.tree.flatten(draw if to_path is None else to_path(draw))
+    position = draw if to_path is None else to_path(draw)
+    check_density(log_density, position)
+    positions = flat_draws(draws, to_path, log_density)
+    leaves, structure = jax.tree.flatten(position)
     shapes = tuple(np.shape(a) for a in leaves)
     return positions, _paths(log_density, structure, shapes)
 

@@ -1,14 +1,14 @@
 """Paths of fewer data, of a power of the likelihood, and between two posteriors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree, ScalarLike
+from jaxtyping import Array, Float, Int, PyTree
 
 from ais_jax.annealing.path import AnnealingPath, PathOfData
 from ais_jax.evidence.positions import constrain
-from ais_jax.types import AnyArray
+from ais_jax.types import AnyArray, is_traced
 
 
 def prequential(
@@ -28,6 +28,11 @@ def prequential(
     def first(n):
         def log_target(z):
             each = log_likelihoods(constrain(path, z))
+            if jnp.ndim(each) != 1:
+                raise ValueError(
+                    f"log_likelihoods returned the shape {jnp.shape(each)}: it must "
+                    "return one number for each of the data"
+                )
             is_in = jnp.arange(each.shape[0]) < n
             return path.log_base(z) + jnp.sum(jnp.where(is_in, each, 0.0))
 
@@ -36,13 +41,18 @@ def prequential(
     return first
 
 
-def tempered(path: AnnealingPath, power: ScalarLike) -> AnnealingPath:
+def tempered(path: AnnealingPath, power: Float[AnyArray, ""] | float) -> AnnealingPath:
     """The path from a prior to the posterior with the likelihood to a power.
 
     Args:
         path: from the prior to the posterior.
         power: of the likelihood, positive.
+
+    Raises:
+        ValueError: for another power.
     """
+    if not is_traced(power) and not float(power) > 0.0:
+        raise ValueError(f"power={power}: use a positive number")
 
     def log_target(z):
         log_prior, log_joint = path.log_base(z), path.log_target(z)
@@ -68,24 +78,40 @@ def between(
         second: the path to the second, of the same parameters.
 
     Raises:
-        ValueError: where the parameters differ in their names or shapes.
+        ValueError: where the parameters of both, or the draws, differ in their names
+            or shapes.
     """
-    unconstrain = None if first.coordinates is None else first.coordinates.unconstrain
-    positions = jax.vmap(unconstrain)(draws) if unconstrain else draws
-    shapes = jax.tree.map(lambda a: jnp.shape(a)[1:], positions)
-    draw = jax.eval_shape(second.sample_base, jax.random.key(0))
-    if shapes != jax.tree.map(lambda a: a.shape, draw):
+    key = jax.random.key(0)
+    ours, theirs = (_shapes(path.sample_base, key) for path in (first, second))
+    if ours != theirs:
         raise ValueError(
-            f"draws of the first path have the shapes {shapes}, and parameters of the "
-            f"second {jax.tree.map(lambda a: a.shape, draw)}: they must be the same"
+            f"first has positions of the shapes {ours} and second {theirs}: give paths "
+            "of the same parameters"
         )
-    num = jax.tree.leaves(positions)[0].shape[0]
+    like = _shapes(lambda key: constrain(first, first.sample_base(key)), key)
+    if isinstance(like, Mapping) and isinstance(draws, Mapping):
+        draws = {name: draws[name] for name in like if name in draws}
+    found = jax.tree.map(lambda a: jnp.shape(a)[1:], draws)
+    if found != like:
+        raise ValueError(
+            f"draws have the shapes {found} after their one axis, and the parameters "
+            f"{like}: give them the same"
+        )
+    coordinates = first.coordinates
+    if coordinates is not None:
+        draws = jax.vmap(coordinates.unconstrain)(draws)
+    num = jax.tree.leaves(draws)[0].shape[0]
 
     def sample_base(key):
         i = jax.random.randint(key, (), 0, num)
-        return jax.tree.map(lambda a: jnp.asarray(a)[i], positions)
+        return jax.tree.map(lambda a: jnp.asarray(a)[i], draws)
 
-    path = second._replace(sample_base=sample_base, log_base=first.log_target)
-    path = PathOfData(*path)
+    path = PathOfData(
+        *second._replace(sample_base=sample_base, log_base=first.log_target)
+    )
     path.is_base_normalised = False
     return path
+
+
+def _shapes(sample, key):
+    return jax.tree.map(lambda a: a.shape, jax.eval_shape(sample, key))

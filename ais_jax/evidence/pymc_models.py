@@ -44,7 +44,9 @@ def from_pymc(model: "Model") -> AnnealingPath:
             transform that is not its own, or cannot be drawn by JAX; for minibatches,
             and models without data.
     """
-    _import()
+    Model = _import()
+    if not isinstance(model, Model):
+        raise ValueError(f"model is a {type(model).__name__}: give a pymc.Model")
     _check(model)
     names = [rv.name for rv in model.free_RVs]
     densities = _compile(
@@ -82,11 +84,14 @@ def from_pymc(model: "Model") -> AnnealingPath:
 
 
 def _import():
+    """PyMC's class of models."""
     try:
         import pymc.sampling.jax  # noqa: F401
+        from pymc import Model
     except ImportError as error:
         text = "from_pymc needs PyMC: pip install 'ais_jax[pymc]'"
         raise ImportError(text) from error
+    return Model
 
 
 def _check(model):

@@ -117,7 +117,7 @@ def test_draws_of_bounded_parameters_begin_the_path():
 
 def test_paths_of_other_parameters_are_refused():
     other = AnnealingPath(lambda key: jnp.zeros(2), jnp.sum, jnp.sum)
-    with pytest.raises(ValueError, match=r"\{'mean': \(\)\}, .* \(2,\): they must be"):
+    with pytest.raises(ValueError, match=r"\{'mean': \(\)\} and second \(2,\): give"):
         between({"mean": jnp.zeros(9)}, posterior(1.0), other)
 
 
@@ -148,3 +148,13 @@ def test_the_picture_goes_from_zero_to_log_z(first):
     assert x[0] == y[0] == 0.0 and x[-1] == 1.0
     assert y[-1] == pytest.approx(float(first.log_z), abs=1e-4)
     line.figure.clear()
+
+
+def test_powers_and_likelihoods_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"power=-1.0: use a positive number"):
+        tempered(posterior(1.0), -1.0)
+    path = prequential(posterior(1.0), lambda z: jnp.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"log_likelihoods returned the shape \(2, 2"):
+        estimate_log_z(KEY, path, 1, **SETTINGS)
+    with pytest.raises(ValueError, match=r"draws have the shapes \{'mean': \(9,\)\}"):
+        between({"mean": jnp.zeros((9, 9))}, posterior(1.0), posterior(2.0))

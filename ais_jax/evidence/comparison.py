@@ -124,7 +124,7 @@ def _check(name, result, allow_warnings):
         )
     if np.ndim(result.log_z) > 0:
         raise ValueError(
-            f"results[{name!r}] holds {np.size(result.log_z)} estimates: give one of them"
+            f"results[{name!r}] holds {np.size(result.log_z)} estimates: give one"
         )
     if not (np.isfinite(result.log_z) and np.isfinite(result.standard_error)):
         raise ValueError(

@@ -31,6 +31,7 @@ OF_EXTRAS = {  # what files import within functions
     "checkpoint": {"os", "pathlib"},
     "row_search": {"time"},
     "comparison": {"matplotlib", "pandas"},
+    "estimates": {"matplotlib"},
     "stepping": {"matplotlib"},
     "pymc_models": {"pymc", "pytensor"},
 }

@@ -13,7 +13,6 @@ from ais_jax.annealing.hmc import HMCInfo, hmc_step
 from ais_jax.annealing.path import AnnealingPath, Point, evaluate
 from ais_jax.annealing.proposals import WeightedSamples, annealed, importance, resample
 from ais_jax.annealing.trajectory import TrajectoryInfo, trajectory_step
-from ais_jax.evidence.arviz_objects import to_arviz
 from ais_jax.evidence.bounded import bounded
 from ais_jax.evidence.bridge import BridgeEstimate
 from ais_jax.evidence.comparison import Comparison, compare
@@ -26,6 +25,7 @@ from ais_jax.evidence.log_z import (
     log_normalizer,
 )
 from ais_jax.evidence.numpyro_models import from_numpyro
+from ais_jax.evidence.paths import between, prequential, tempered
 from ais_jax.evidence.plan import Plan, resample_plan, tune, tune_examples
 from ais_jax.evidence.pymc_models import from_pymc
 from ais_jax.evidence.row_estimates import Gap, LogLikelihood
@@ -87,6 +87,7 @@ __all__ = [
     "anneal",
     "annealed",
     "bernoulli_model",
+    "between",
     "bidirectional_bounds",
     "bounded",
     "compare",
@@ -107,6 +108,7 @@ __all__ = [
     "log_z_from_draws",
     "optimizers",
     "posterior_path",
+    "prequential",
     "prior_path",
     "resample",
     "resample_plan",
@@ -114,7 +116,7 @@ __all__ = [
     "schedules",
     "sharding",
     "step_sizes",
-    "to_arviz",
+    "tempered",
     "training",
     "trajectory_step",
     "tune",

@@ -152,8 +152,8 @@ MUTANTS = {
     ),
     "the_pilots_key_for_the_estimate": Mutant(
         "ais_jax/evidence/log_z.py",
-        "search(meter, task, found, key, eps)",
-        "search(meter, task, found, pilot_key, eps)",
+        "search(meter, task, found, key, eps, kept)",
+        "search(meter, task, found, pilot_key, eps, kept)",
         f"{EVIDENCE}/test_refine.py -k frozen_chains",
     ),
     "draws_and_moves_of_one_key": Mutant(

@@ -28,8 +28,11 @@ NUMPYRO = {"complements", "numpyro_runs", "priors"}  # imported where they are c
 OF_EXTRAS = {  # what files import within functions
     "arviz_objects": {"arviz", "arviz_base"},
     "budget": {"time"},
+    "checkpoint": {"os", "pathlib"},
     "row_search": {"time"},
     "comparison": {"matplotlib", "pandas"},
+    "estimates": {"matplotlib"},
+    "stepping": {"matplotlib"},
     "pymc_models": {"pymc", "pytensor"},
 }
 STANDARD = {
@@ -37,6 +40,7 @@ STANDARD = {
     "copy",
     "difflib",
     "functools",
+    "hashlib",
     "importlib",
     "inspect",
     "math",

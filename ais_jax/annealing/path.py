@@ -5,7 +5,7 @@ Everything is for one chain: add chains and examples by `jax.vmap`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,20 +72,29 @@ class AnnealingPath(NamedTuple):
 class PathOfData(AnnealingPath):
     """A path that a function of data gives: other data need no other program.
 
-    `_replace` makes a path that has lost both.
+    Its digest is of the data that its target observes (`digests.digest`), 0 where they
+    are not known. No base is fitted where its own is not normalised. `_replace` makes a
+    path that has lost all of these.
     """
 
     function: Callable[[PyTree], AnnealingPath] | None = None
     data: PyTree = None
+    digest: int = 0
+    is_base_normalised: bool = True
 
 
 def path_of_data(
-    function: Callable[[PyTree], AnnealingPath], data: PyTree
+    function: Callable[[PyTree], AnnealingPath], data: PyTree, digest: int = 0
 ) -> PathOfData:
-    """The path that a function gives for data, which remembers both."""
+    """The path that a function gives for data, which remembers all of these."""
     path = PathOfData(*function(data))
-    path.function, path.data = function, data
+    path.function, path.data, path.digest = function, data, digest
     return path
+
+
+def digest_of(path: Any) -> int:
+    """The digest of a path's data; 0 where it has none."""
+    return getattr(path, "digest", 0)
 
 
 class Point(NamedTuple):

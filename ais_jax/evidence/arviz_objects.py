@@ -3,13 +3,13 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import jax
 import numpy as np
 
-from ais_jax.evidence.estimates import LogNormalizer
 from ais_jax.types import PRNGKey
 
 
-def to_arviz(key: PRNGKey, result: LogNormalizer, num_draws: int = 1000) -> Any:
+def to_arviz(key: PRNGKey, result: Any, num_draws: int) -> Any:
     """An estimate's posterior draws with what is known of them, for ArviZ.
 
     The draws are the ends of chains, drawn again by their weights. They are worth fewer
@@ -18,7 +18,7 @@ def to_arviz(key: PRNGKey, result: LogNormalizer, num_draws: int = 1000) -> Any:
 
     Args:
         key: draws the chains.
-        result: of `estimate_log_z` or `log_normalizer`.
+        result: a `LogNormalizer` of one estimate.
         num_draws: in one chain of ArviZ's.
 
     Returns:
@@ -37,19 +37,24 @@ def to_arviz(key: PRNGKey, result: LogNormalizer, num_draws: int = 1000) -> Any:
             "to_arviz needs arviz-base: pip install arviz-base"
         ) from error
     drawn = result.draws(key, num_draws)
-    z = drawn.z if isinstance(drawn.z, dict) else {"z": drawn.z}
+    leaves = jax.tree_util.tree_leaves_with_path(drawn.z)
     stats = {
         "log_marginal_likelihood": np.full((1, num_draws), result.log_z),
         "log_marginal_likelihood_error": np.full((1, num_draws), result.standard_error),
     }
     tree = from_dict(
         {
-            "posterior": {str(name): a[None] for name, a in z.items()},
+            "posterior": {_name(place): a[None] for place, a in leaves},
             "sample_stats": stats,
         },
         attrs={"posterior": {"ess": drawn.ess}},
     )
     return tree if _version("arviz") >= 1 else _inference_data(tree)
+
+
+def _name(place):
+    """Of a variable, by its place in a position; of a lone array, z."""
+    return jax.tree_util.keystr(place, simple=True, separator=".") or "z"
 
 
 def _version(package):

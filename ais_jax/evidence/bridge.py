@@ -104,6 +104,7 @@ class BridgeEstimate(NamedTuple):
             target's is not.
         num_moves: of all chains together, the pilot's included.
         wanted_error: standard error that was asked for.
+        digest: of the data, as `digests.digest`, for `compare`; 0 where unknown.
     """
 
     log_z: float
@@ -121,6 +122,7 @@ class BridgeEstimate(NamedTuple):
     num_outside: int
     num_moves: int
     wanted_error: float
+    digest: int = 0
 
     def __str__(self) -> str:
         """The report."""

@@ -5,14 +5,17 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from ais_jax.annealing.clouds import Cloud
+from ais_jax.annealing.loop import Chains
 from ais_jax.checks import check_count
 from ais_jax.evidence import pilot as pilots
-from ais_jax.evidence.base import BaseFit
-from ais_jax.evidence.pilot import Pilot
+from ais_jax.evidence.base import BaseFit, fit_clouds
+from ais_jax.evidence.pilot import Pilot, PilotMemory
 from ais_jax.evidence.sampler import (
     NEAR_PILOT,
     PILOT,
@@ -98,7 +101,24 @@ def check_limits(limits: Limits, num_chains: int) -> Limits:
     return limits
 
 
-def check_traced(error: float | None, num_temperatures: int | None) -> int:
+def check_mesh(mesh: Mesh | None, num_chains: int) -> None:
+    """Refuses a mesh over whose devices K chains cannot be spread evenly.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise ValueError(f"mesh={mesh}: give a jax.sharding.Mesh, as of jax.make_mesh")
+    if mesh is not None and num_chains % mesh.size:
+        raise ValueError(
+            f"num_chains={num_chains} cannot be spread over the mesh's {mesh.size} "
+            f"devices: use {math.ceil(num_chains / mesh.size) * mesh.size}"
+        )
+
+
+def check_traced(
+    error: float | None, num_temperatures: int | None, *of_the_host: object
+) -> int:
     """The number of temperatures, of traced arrays, for which the host decides nothing.
 
     Raises:
@@ -110,6 +130,8 @@ def check_traced(error: float | None, num_temperatures: int | None) -> int:
             "give num_temperatures and no error; so too where path closes over arrays "
             "that are differentiated, or give these as data"
         )
+    if any(setting is not None for setting in of_the_host):
+        raise ValueError("under jit or vmap checkpoint and mesh must be None")
     return num_temperatures
 
 
@@ -120,16 +142,28 @@ class Task(NamedTuple):
         programs: of the path.
         x: its data.
         base: that was fitted, or None for the path's own.
+        mesh: over whose devices chains are spread, or None for one device.
     """
 
     programs: Programs
     x: PyTree
     base: BaseFit | None = None
+    mesh: Mesh | None = None
 
     @property
     def name(self) -> str:
         """What a stage of the progress ends in."""
         return "" if self.base is None else ", fitted base"
+
+    def begin(
+        self, key: PRNGKey, part: int, places: tuple, pilot: Pilot
+    ) -> tuple[Chains, PilotMemory]:
+        """`Programs.begin`, with the chains spread over the mesh."""
+        chains, memory = self.programs.begin(self.x, key, part, places, pilot)
+        if self.mesh is not None:
+            devices = Mesh(self.mesh.devices.ravel(), "chains")  # axes are automatic
+            chains = jax.device_put(chains, NamedSharding(devices, P(None, "chains")))
+        return chains, memory
 
 
 class Found(NamedTuple):
@@ -139,13 +173,14 @@ class Found(NamedTuple):
         pilot: for the frozen schedule.
         num: temperatures of its next pass.
         length: of the path, `pilots.length`.
-        clouds: of its chains at the target.
+        fit: of a base to its chains at the target, where the path is long and a base
+            may be fitted.
     """
 
     pilot: Pilot
     num: int
     length: float
-    clouds: Cloud
+    fit: BaseFit | None = None
 
 
 class Meter:
@@ -209,7 +244,7 @@ def find(
             pilot = task.programs.blank(task.x)
         part = PILOT if task.base is None else NEAR_PILOT
         places = np.int32(i), np.int32(0)
-        chains, memory = task.programs.begin(task.x, key, part, places, pilot)
+        chains, memory = task.begin(key, part, places, pilot)
         steering = steer(pilot, is_pilot=True, is_first=i == 0)
         advanced = task.programs.advance(task.x, chains, memory, steering)
         done = int(advanced.memory.i)
@@ -218,11 +253,12 @@ def find(
         pilot, error, length = end_pass(
             advanced.memory, pilot, steering.is_first, np.int32(num)
         )
-        found = Found(pilot, num, float(length), advanced.chains.clouds)
-        is_long = can_refit and i == 0 and found.length > LONG
+        found = Found(pilot, num, float(length))
+        is_long = can_refit and found.length > LONG
         is_settled = i >= NUM_ROUNDS and float(error) <= pilots.LARGEST_ERROR
-        if is_long or is_settled or i >= MOST_ROUNDS:
-            return found
+        if (is_long and i == 0) or is_settled or i >= MOST_ROUNDS:
+            fit = fit_clouds(advanced.chains.clouds) if is_long else None
+            return found._replace(fit=fit)
         i += 1
 
 

@@ -87,11 +87,15 @@ def compare(
         ValueError: naming the model, for estimates that warn, of several log Z, or of
             other data than the first one's where both know theirs; for fewer than two.
     """
+    if not isinstance(results, Mapping):
+        raise ValueError(
+            f"results is a {type(results).__name__}: give a dict of names to estimates"
+        )
     if len(results) < 2:
         raise ValueError(f"results has {len(results)} models: give at least two")
     for name, result in results.items():
         _check(name, result, allow_warnings)
-    _check_data({name: getattr(r, "digest", 0) for name, r in results.items()})
+    _check_data({name: r.digest for name, r in results.items()})
     weight = _prior(list(results), prior)
     names = np.array(list(results))
     log_z = np.array([float(r.log_z) for r in results.values()])
@@ -113,12 +117,20 @@ def compare(
 
 
 def _check(name, result, allow_warnings):
+    if not isinstance(result, LogNormalizer | BridgeEstimate):
+        raise ValueError(
+            f"results[{name!r}] is a {type(result).__name__}: give what estimate_log_z "
+            "or log_z_from_draws returned"
+        )
     if np.ndim(result.log_z) > 0:
         raise ValueError(
-            f"results[{name!r}] holds {len(result.log_z)} estimates: give one of them"
+            f"results[{name!r}] holds {np.size(result.log_z)} estimates: give one"
         )
-    if not np.isfinite(result.standard_error):
-        raise ValueError(f"results[{name!r}] has no standard error: use more chains")
+    if not (np.isfinite(result.log_z) and np.isfinite(result.standard_error)):
+        raise ValueError(
+            f"results[{name!r}] is {result.log_z} +- {result.standard_error}, no "
+            "estimate: use more chains, or another base"
+        )
     if result.warnings and not allow_warnings:
         raise ValueError(
             f"results[{name!r}] warns that {result.warnings[0]}; mend it, or compare "
@@ -141,8 +153,10 @@ def _check_data(digests):
 def _prior(names, prior):
     if prior is None:
         return np.ones(len(names))
-    if set(prior) != set(names) or not all(p > 0.0 for p in prior.values()):
+    is_dict = isinstance(prior, Mapping) and set(prior) == set(names)
+    values = prior.values() if is_dict else ()
+    if not values or not all(np.isreal(p) and 0.0 < p < np.inf for p in values):
         raise ValueError(
-            f"prior={dict(prior)}: give each of {', '.join(names)} a positive number"
+            f"prior={prior}: give each of {', '.join(names)} a positive number"
         )
     return np.array([float(prior[name]) for name in names])

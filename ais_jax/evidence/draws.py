@@ -33,13 +33,17 @@ def read_draws(draws: Any, like: PyTree = None) -> PyTree[Float[np.ndarray, "C N
     draws = jax.tree.map(np.asarray, draws)
     shapes = {np.shape(a)[:2] for a in jax.tree.leaves(draws)}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        found = sorted(shapes) or draws
         raise ValueError(
-            f"draws have the leading axes {sorted(shapes)}: give every array the same "
+            f"draws have the leading axes {found}: give every array the same "
             "two, of chains and draws"
         )
     num = next(iter(shapes))[1]
     if num < FEWEST:
-        raise ValueError(f"draws has {num} for each chain: give at least {FEWEST}")
+        raise ValueError(
+            f"draws has {num} for each chain: give at least {FEWEST}, with axes of "
+            "(chain, draw, ...)"
+        )
     for leaf in jax.tree.leaves(draws):
         if not np.all(np.isfinite(leaf)):
             raise ValueError("draws are not all finite: leave out what is not a draw")
@@ -61,29 +65,60 @@ def check_shapes(draws: PyTree, like: PyTree) -> None:
         )
 
 
+def check_density(log_density: Callable[[PyTree], Any], position: PyTree) -> None:
+    """Refuses what is no log density of one position.
+
+    Raises:
+        ValueError: with what came instead.
+    """
+    shapes = jax.tree.map(lambda a: np.shape(a), position)
+    try:
+        value = jax.eval_shape(log_density, position)
+    except Exception as error:
+        raise ValueError(
+            f"log_density fails at one draw, of the shapes {shapes} ({error!r}): give "
+            "a function of one position, or the path of a model"
+        ) from error
+    if getattr(value, "shape", None) != ():
+        raise ValueError(
+            f"log_density returned {value} for one draw: it must return one number"
+        )
+
+
 def flat_draws(
     draws: PyTree[Float[np.ndarray, "C N ..."]],
     unconstrain: Callable[[PyTree], PyTree] | None,
+    log_density: Callable[[PyTree], Float[Array, ""]],
 ) -> Float[Array, "C N D"]:
     """Each draw as a flat position, after `unconstrain` where that is given.
 
     Raises:
-        ValueError: where positions are infinite.
+        ValueError: where positions or their densities are not finite.
     """
 
     @jax.jit
     def flat(draws):
-        return jax.lax.map(lambda z: ravel(unconstrain(z) if unconstrain else z), draws)
+        def one(draw):
+            z = unconstrain(draw) if unconstrain else draw
+            return ravel(z), log_density(z)
+
+        return jax.lax.map(one, draws)
 
     leaves = jax.tree.leaves(draws)
     num = leaves[0].shape[:2]
     merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), draws)
-    positions = flat(merged)
+    positions, log_densities = flat(merged)
     num_lost = int(np.sum(~np.all(np.isfinite(positions), axis=1)))
     if num_lost:
         raise ValueError(
             f"{num_lost} of {len(positions)} draws lie at a bound of their parameters, "
             f"as {positions.dtype} tells numbers: use jax_enable_x64"
+        )
+    num_zero = int(np.sum(~np.isfinite(np.asarray(log_densities))))
+    if num_zero:
+        raise ValueError(
+            f"log_density is -inf or NaN at {num_zero} of {len(positions)} draws: give "
+            "the density that they were drawn from"
         )
     return positions.reshape(*num, -1)
 

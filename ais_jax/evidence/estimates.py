@@ -1,6 +1,6 @@
 """What an estimate of log Z says: its numbers, and what its numbers cannot tell."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from ais_jax.checks import check_count
+from ais_jax.evidence import stepping
+from ais_jax.evidence.arviz_objects import to_arviz
 from ais_jax.evidence.plan import Plan
 from ais_jax.evidence.reports import LARGEST_K, SMALLEST_ESS, report, table, warnings_of
 from ais_jax.numerics import (
@@ -18,6 +20,9 @@ from ais_jax.numerics import (
     relative_weights,
 )
 from ais_jax.types import AnyArray, PRNGKey, Scalar, is_traced
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Summary(NamedTuple):
@@ -78,6 +83,11 @@ class LogNormalizer(NamedTuple):
         wanted_error: standard error that was asked for, or infinity.
         shift: standard errors by which log Z moved when temperatures were doubled.
         plan: the frozen schedule; `log_normalizer` takes it again.
+        digest: of the data, as `digests.digest`, for `compare`; 0 where unknown.
+        log_z_at: log Z of the path at plan.betas[1:], nats. From a fitted base
+            (plan.base) it is not that of the tempered posterior: use fit_base=False.
+            None for chains that were resampled.
+        error_at: standard errors of log_z_at.
     """
 
     log_z: Scalar
@@ -95,6 +105,9 @@ class LogNormalizer(NamedTuple):
     wanted_error: ScalarLike = float("inf")
     shift: float | np.floating | Scalar = 0.0
     plan: Plan | None = None
+    digest: ScalarLike = 0
+    log_z_at: Float[AnyArray, "T"] | None = None
+    error_at: Float[AnyArray, "T"] | None = None
 
     def __str__(self) -> str:
         """The report, of one estimate or of a batch of them."""
@@ -131,10 +144,34 @@ class LogNormalizer(NamedTuple):
         z = jax.tree.map(lambda a: np.asarray(a)[index], self.z)
         return Draws(z, float(1.0 / (1.0 / self.ess + 1.0 / num)))
 
+    def to_arviz(self, key: PRNGKey, num_draws: int = 1000) -> Any:
+        """Draws from the target with what is known of them, for ArviZ.
+
+        They are worth fewer independent ones than ArviZ computes from them: the
+        attribute `ess` of the group posterior says how many. The group sample_stats has
+        `log_marginal_likelihood`, as PyMC names it, and its standard error.
+
+        Args:
+            key: of the draws.
+            num_draws: in one chain of ArviZ's.
+
+        Returns:
+            A `DataTree`, or an `InferenceData` where ArviZ is installed below 1.
+
+        Raises:
+            ImportError: without arviz-base, which the extra `arviz` brings.
+            ValueError: where no chain has a positive weight.
+        """
+        return to_arviz(key, self, num_draws)
+
     @property
     def warnings(self) -> list[str]:
         """What is wrong with one estimate, each with what to do; read on the host."""
         return warnings_of(self)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws log_z_at against the inverse temperature, with two standard errors."""
+        return stepping.plot(self, ax)
 
 
 class Bounds(NamedTuple):

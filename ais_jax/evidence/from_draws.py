@@ -15,7 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.path import AnnealingPath, digest_of
 from ais_jax.checks import check_count
 from ais_jax.evidence.base import BaseFit, fit, student_path, with_base
 from ais_jax.evidence.both_ways import anneal_from_both_ends
@@ -29,7 +29,13 @@ from ais_jax.evidence.budget import (
     find,
     first_temperatures,
 )
-from ais_jax.evidence.draws import check_shapes, flat_draws, read_draws, split_r_hat
+from ais_jax.evidence.draws import (
+    check_density,
+    check_shapes,
+    flat_draws,
+    read_draws,
+    split_r_hat,
+)
 from ais_jax.evidence.estimates import LARGEST_K
 from ais_jax.evidence.plan import DEFAULT_TARGET, DEFAULT_TRANSITION, Plan, make_plan
 from ais_jax.evidence.positions import spacing_of_numbers
@@ -105,7 +111,9 @@ def log_z_from_draws(
         rounds.append(Round(forward, -reverse, starts, *counts))
         meter.pay(f"chains at T = {num}, both ways", 2 * (num - 1))
         estimate = meet(rounds, num, meter.spent, eps)
-        estimate = estimate._replace(r_hat=r_hat, wanted_error=error)
+        estimate = estimate._replace(
+            r_hat=r_hat, wanted_error=error, digest=digest_of(log_density)
+        )
         meter.latest = estimate.log_z, estimate.standard_error
         is_rough = abs(estimate.apart) > FAR or estimate.pareto_k > LARGEST_K
         if not is_rough and estimate.standard_error <= error:
@@ -130,9 +138,11 @@ def _positions(key, log_density, draws):
         check_shapes(draws, like)
     else:
         draws = read_draws(draws)
-    positions = flat_draws(draws, to_path)
     draw = jax.tree.map(lambda a: a[0, 0], draws)
-    leaves, structure = jax.tree.flatten(draw if to_path is None else to_path(draw))
+    position = draw if to_path is None else to_path(draw)
+    check_density(log_density, position)
+    positions = flat_draws(draws, to_path, log_density)
+    leaves, structure = jax.tree.flatten(position)
     shapes = tuple(np.shape(a) for a in leaves)
     return positions, _paths(log_density, structure, shapes)
 

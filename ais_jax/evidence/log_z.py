@@ -8,27 +8,26 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.path import AnnealingPath
+from ais_jax.annealing.path import AnnealingPath, digest_of
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
 from ais_jax.checks import check_count, lookup
-from ais_jax.evidence import derivatives
-from ais_jax.evidence.base import fit_clouds
+from ais_jax.evidence import derivatives, stepping
+from ais_jax.evidence.approach import approach
 from ais_jax.evidence.both_ways import anneal_from_both_ends, starts
 from ais_jax.evidence.budget import (
-    LONG,
-    SHORTER,
     Limits,
     Meter,
     Progress,
-    Task,
     check_limits,
+    check_mesh,
     check_traced,
-    find,
 )
+from ais_jax.evidence.checkpoint import Checkpoint, Folder
 from ais_jax.evidence.estimates import (
     Bounds,
     LogNormalizer,
@@ -49,7 +48,7 @@ from ais_jax.evidence.plan import (
 )
 from ais_jax.evidence.positions import check_like_draws, flatten, spacing_of_numbers
 from ais_jax.evidence.refine import search, user_positions
-from ais_jax.evidence.sampler import as_function, fitted_paths, flat_paths, programs
+from ais_jax.evidence.sampler import as_function, flat_paths
 from ais_jax.numerics import log_mean_exp
 from ais_jax.types import PRNGKey, is_traced
 
@@ -70,6 +69,8 @@ def estimate_log_z(
     max_moves: int = 10_000_000,
     max_seconds: float = float("inf"),
     progress: Callable[[Progress], object] | None = None,
+    checkpoint: Folder | None = None,
+    mesh: Mesh | None = None,
 ) -> LogNormalizer:
     """Estimates log Z of a path, to 0.1 nats where nothing else is said.
 
@@ -97,6 +98,9 @@ def estimate_log_z(
             leapfrog steps.
         max_seconds: after which no further run is begun.
         progress: called after every few hundred moves, for instance `print`.
+        checkpoint: folder that keeps pilots and runs, from which the same call goes on,
+            also to a smaller error; or None.
+        mesh: over whose devices the chains are spread, or None for one device.
 
     Its `log_z` has the derivative in data: the weighted mean of that of the target.
     Under `jit` or `vmap`, or for a derivative in what path closes over, it is one run
@@ -110,10 +114,12 @@ def estimate_log_z(
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
     check_data("data", path, data)
+    check_mesh(mesh, num_chains)
     whole, (key, x) = _path_of(path, data), derivatives.constant((key, data))
+    fit_base = fit_base and getattr(whole, "is_base_normalised", True)
     flat = flatten(key, whole)[0]
     if is_traced((key, x)) or derivatives.closes_over_traced(key, _path_of(path, x)):
-        num_temperatures = check_traced(error, num_temperatures)
+        num_temperatures = check_traced(error, num_temperatures, checkpoint, mesh)
         pilot_key, key = jax.random.split(key)
         settings = {"transition": transition, "mass_matrix": mass_matrix}
         plan = tune(pilot_key, whole, num_temperatures=num_temperatures, **settings)
@@ -126,21 +132,16 @@ def estimate_log_z(
         path, x = as_function(path)
     eps = spacing_of_numbers(key, whole)
     flat_fn = flat_paths(path, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    call = {"num_chains": num_chains, "mass_matrix": mass_matrix, "fit_base": fit_base}
+    call |= {"digest": digest_of(whole)}
+    kept = Checkpoint(checkpoint, key, flat, x, transition, call)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
-    task = Task(programs(flat_fn, *settings), x)
-    found = find(meter, task, key, can_refit=fit_base)
-    if fit_base and found.length > LONG:
-        base = fit_clouds(found.clouds)
-        programs_near = programs(fitted_paths(flat_fn), *settings)
-        near = Task(programs_near, (x, base), base)
-        nearer = find(meter, near, key)
-        if nearer.length < SHORTER * found.length:
-            task, found = near, nearer
-        else:
-            found = find(meter, task, key, found)
-    *_, result = search(meter, task, found, key, eps)
+    spread = {"fit_base": fit_base, "mesh": mesh, "kept": kept}
+    task, found = approach(meter, key, flat_fn, x, settings, **spread)
+    *_, result = search(meter, task, found, key, eps, kept)
     log_z = derivatives.with_derivative(result.log_z, flat, result.z, result.log_w)
-    return result._replace(log_z=log_z, z=user_positions(task, result.z, num_chains))
+    z = user_positions(task, result.z, num_chains)
+    return result._replace(log_z=log_z, z=z, digest=digest_of(whole))
 
 
 def log_normalizer(
@@ -184,6 +185,7 @@ def log_normalizer(
         return _log_normalizer(chains, plan, resample_below > 0.0, eps)
 
     result = derivatives.stopped(run, key, check_plan(plan))
+    result = result._replace(digest=digest_of(whole))
     return _for_user(result, path, unflatten)
 
 
@@ -291,6 +293,9 @@ def _log_normalizer(result: AISResult, plan, is_resampled, eps):
     summary = summarize(independent)
     is_live = jnp.isfinite(result.log_w)
     resolution = _resolution(result.point, eps)
+    log_z_at = error_at = None
+    if not is_resampled:
+        log_z_at, error_at = stepping.log_z_at(result.increments.T)
     return LogNormalizer(
         log_z=log_mean_exp(result.log_w),
         standard_error=jnp.hypot(summary.standard_error, resolution),
@@ -305,6 +310,8 @@ def _log_normalizer(result: AISResult, plan, is_resampled, eps):
         num_outside=jnp.sum(result.is_outside),
         num_moves=result.accept_prob.size,
         plan=plan,
+        log_z_at=log_z_at,
+        error_at=error_at,
     )
 
 

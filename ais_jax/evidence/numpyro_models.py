@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ais_jax.annealing.path import AnnealingPath, Coordinates, path_of_data
+from ais_jax.evidence.digests import digest
 from ais_jax.types import is_traced
 
 KEPT = 32  # models whose programs are kept
@@ -41,11 +42,14 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Anneal
             within scans, and models without data.
     """
     runs = _runs()
-    shapes = runs.check(lambda key: runs.run(model, args, kwargs, key, runs.draw))
+    draw = partial(runs.run, model, args, kwargs, place=runs.draw)
+    shapes, observed = runs.check(draw)
+    if is_traced(observed):  # by the look at the model, or by the caller
+        observed = jax.jit(lambda key: runs.observed(draw(key)))(jax.random.key(0))
     family, arrays = _split(model, args, kwargs)
     mirrored = tuple(runs.mirrored(partial(family.gaps, arrays), shapes))
     function = _path_of(family, mirrored)
-    return path_of_data(function, arrays)
+    return path_of_data(function, arrays, digest(observed))
 
 
 class _Family:

@@ -10,6 +10,7 @@ from jax.extend.core import Jaxpr, Var
 from jaxtyping import Array, ArrayLike, Float, PyTree
 from numpyro import deterministic, handlers
 from numpyro.contrib.control_flow.scan import scan_wrapper
+from numpyro.distributions import Unit
 
 from ais_jax.evidence import complements, priors
 from ais_jax.evidence.bounded import lost_draws
@@ -161,24 +162,36 @@ def log_likelihood(sites: Sites, others: Sites, mirrored: Sequence[str]) -> Scal
     return jnp.asarray(total)
 
 
-def check(draw: Callable[[PRNGKey], Sites]) -> Mapping[str, jax.ShapeDtypeStruct]:
+def observed(sites: Sites) -> list[ArrayLike]:
+    """The data of a run; none where a factor may hold more of them."""
+    sampled = [site for site in _sampled(sites).values() if site["is_observed"]]
+    if any(isinstance(site["fn"], Unit) for site in sampled):
+        return []
+    return [site["value"] for site in sampled]
+
+
+def check(
+    draw: Callable[[PRNGKey], Sites],
+) -> tuple[Mapping[str, jax.ShapeDtypeStruct], list[ArrayLike]]:
     """Refuses a model whose evidence a path would not give.
 
     Args:
         draw: a run at a draw of the prior.
 
     Returns:
-        The shapes of its positions.
+        (the shapes of its positions, its data as `observed`; traced where they are not
+        arrays that the model closes over or is given).
 
     Raises:
         ValueError: naming the site.
     """
-    doubtful = []
+    doubtful, data = [], []
 
     def drawn(key):
         sites = draw(key)
         _check_sites(sites)
         doubtful.extend(_doubtful(sites))
+        data.extend(observed(sites))
         return positions(sites)
 
     trace = jax.make_jaxpr(drawn, return_shape=True)
@@ -188,7 +201,7 @@ def check(draw: Callable[[PRNGKey], Sites]) -> Mapping[str, jax.ShapeDtypeStruct
     lost = (lambda key: _only(doubtful, positions(draw(key)))) if doubtful else None
     for name, reason in lost_draws(lost) if lost else []:
         _refuse({"name": name}, f"has a prior of whose draws {reason}")
-    return shapes
+    return shapes, data
 
 
 def derived(sites: Sites) -> dict[str, PyTree]:

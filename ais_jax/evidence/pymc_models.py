@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ais_jax.annealing.path import AnnealingPath, Coordinates
+from ais_jax.annealing.path import AnnealingPath, Coordinates, PathOfData
 from ais_jax.evidence.bounded import lost_draws
+from ais_jax.evidence.digests import digest
 
 if TYPE_CHECKING:
     from pymc import Model
@@ -43,7 +44,9 @@ def from_pymc(model: "Model") -> AnnealingPath:
             transform that is not its own, or cannot be drawn by JAX; for minibatches,
             and models without data.
     """
-    _import()
+    Model = _import()
+    if not isinstance(model, Model):
+        raise ValueError(f"model is a {type(model).__name__}: give a pymc.Model")
     _check(model)
     names = [rv.name for rv in model.free_RVs]
     densities = _compile(
@@ -62,7 +65,7 @@ def from_pymc(model: "Model") -> AnnealingPath:
 
         return of_dict
 
-    path = AnnealingPath(
+    path = PathOfData(
         sample_base=sample,
         log_base=lambda z: densities(*(z[name] for name in names))[1],
         log_target=lambda z: densities(*(z[name] for name in names))[0],
@@ -74,15 +77,21 @@ def from_pymc(model: "Model") -> AnnealingPath:
         raise ValueError(f"a prior of the model has no draws in JAX: {error}") from None
     for name, reason in lost:
         raise ValueError(f"variable {name!r} has a prior of whose draws {reason}")
+    if not model.potentials:
+        values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
+        path.digest = digest(_compile([], values)())
     return path
 
 
 def _import():
+    """PyMC's class of models."""
     try:
         import pymc.sampling.jax  # noqa: F401
+        from pymc import Model
     except ImportError as error:
         text = "from_pymc needs PyMC: pip install 'ais_jax[pymc]'"
         raise ImportError(text) from error
+    return Model
 
 
 def _check(model):

@@ -9,13 +9,16 @@ leaves a bias, which is small where its runs agree.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
+from ais_jax.evidence import stepping
 from ais_jax.evidence.budget import Found, Meter, Task, first_temperatures, steer
+from ais_jax.evidence.checkpoint import Checkpoint
 from ais_jax.evidence.compiling import quickly
 from ais_jax.evidence.estimates import LogNormalizer, summarize
 from ais_jax.evidence.plan import Plan
@@ -37,7 +40,7 @@ class Chunk(NamedTuple):
     increments: Float[np.ndarray, "T K"]
     is_unsound: Bool[np.ndarray, "K"]
     is_outside: Bool[np.ndarray, "K"]
-    largest: float
+    largest: np.floating
     plan: Plan
 
 
@@ -47,7 +50,7 @@ def run_chunk(
     """A chunk of K chains of T temperatures, a segment of moves after another."""
     programs, x, pilot = task.programs, task.x, found.pilot
     places = np.int32(num), np.int32(number)
-    chains, memory = programs.begin(x, key, CHAINS, places, pilot)
+    chains, memory = task.begin(key, CHAINS, places, pilot)
     parts, first = [], 0
     while True:
         steering = steer(pilot, is_pilot=False, num=num, first=first)
@@ -72,13 +75,13 @@ def run_chunk(
         increments=increments,
         is_unsound=ends.is_unsound,
         is_outside=ends.is_outside,
-        largest=float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0)),
+        largest=np.max(np.abs(values), where=np.isfinite(values), initial=0.0),
         plan=Plan(betas, moves.step_sizes[:-1], scale, task.base),
     )
 
 
 def search(
-    meter: Meter, task: Task, found: Found, key: PRNGKey, eps: float
+    meter: Meter, task: Task, found: Found, key: PRNGKey, eps: float, kept: Checkpoint
 ) -> Iterator[LogNormalizer]:
     """Estimates of log Z, each better founded than the last; it ends where one is.
 
@@ -93,14 +96,21 @@ def search(
         key: chunk i of a number of temperatures depends on it, on both numbers, and on
             nothing else.
         eps: relative spacing of the log densities' numbers.
+        kept: keeps the chunks.
     """
+    zero = np.zeros(())
+    plan = Plan(zero, zero, zero, task.base)
+    like = Chunk(zero, zero, zero, zero, zero, zero, np.float32(0.0), plan)
     limits, before, chunks, wanted = meter.limits, None, [], 1
     num = limits.num_temperatures or first_temperatures(meter, found)
     is_confirming = limits.num_temperatures is None
     meter.expect(num * (3 if is_confirming else 1))
     while True:
         while len(chunks) < wanted:
-            chunks.append(run_chunk(meter, task, found, num, key, len(chunks)))
+            args = meter, task, found, num, key, len(chunks)
+            name = f"chains-{num}-{len(chunks)}{'-fitted' if task.base else ''}"
+            chunk = kept.step(name, meter, partial(run_chunk, *args), lambda: [like])
+            chunks.append(chunk)
         result = merge(chunks, meter, eps, before)
         meter.latest = float(result.log_z), float(result.standard_error)
         yield result
@@ -151,6 +161,7 @@ def merge(
     if before is not None:
         apart = np.hypot(error, before.standard_error)
         shift = float(np.abs(summary.log_z - before.log_z) / apart)
+    log_z_at, error_at = stepping.log_z_at(increments.astype(float))
     return LogNormalizer(
         log_z=summary.log_z,
         standard_error=error.astype(log_w.dtype),
@@ -167,6 +178,8 @@ def merge(
         wanted_error=np.float32(meter.limits.error or math.inf),
         shift=np.float32(shift),
         plan=chunks[0].plan,
+        log_z_at=log_z_at,
+        error_at=error_at,
     )
 
 

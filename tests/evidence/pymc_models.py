@@ -14,6 +14,7 @@ with warnings.catch_warnings(action="ignore"):  # of ArviZ, and of PyTensor with
     import pymc as pm
 
 from ais_jax import estimate_log_z, from_pymc, importance_log_weights
+from ais_jax.evidence.digests import digest
 from ais_jax.numerics import log_mean_exp, log_mean_exp_error
 
 KEY = jax.random.key(0)
@@ -75,6 +76,8 @@ def check_model(make):
     """Draws from the prior weigh to the evidence, and come back as they were."""
     model, right = make()
     path = from_pymc(model)
+    observed = [model.rvs_to_values[rv].eval() for rv in model.observed_RVs]
+    assert path.digest == (0 if model.potentials else digest(observed))
     log_w = importance_log_weights(KEY, path, 20_000, 20_000)
     off, error = log_mean_exp(log_w) - right, log_mean_exp_error(log_w)
     assert abs(off) < 4.0 * error < 0.2, (make, off, error)

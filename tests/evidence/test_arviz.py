@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ais_jax import LogNormalizer, to_arviz
+from ais_jax import LogNormalizer
 from ais_jax.evidence.draws import read_draws
 
 pytestmark = [
@@ -28,7 +28,7 @@ def estimate(log_w):
 
 def test_draws_are_as_many_as_the_weights_say():
     log_w = np.where(np.arange(NUM) == 3, np.log(0.75 * (NUM - 1) / 0.25), 0.0)
-    data = to_arviz(jax.random.key(0), estimate(log_w), 4000)
+    data = estimate(log_w).to_arviz(jax.random.key(0), 4000)
     a = np.asarray(data.posterior["a"])
     assert a.shape == (1, 4000) and data.posterior["b"].shape == (1, 4000, 2)
     assert abs(np.mean(a == 3) - 0.75) < 4.0 * np.sqrt(0.75 * 0.25 / 4000)
@@ -39,11 +39,23 @@ def test_draws_are_as_many_as_the_weights_say():
 
 
 def test_its_draws_are_read_again():
-    data = to_arviz(jax.random.key(0), estimate(np.zeros(NUM)), 50)
+    data = estimate(np.zeros(NUM)).to_arviz(jax.random.key(0), 50)
     draws = read_draws(data, {"b": jnp.zeros(2)})
     assert set(draws) == {"b"} and draws["b"].shape == (1, 50, 2)
 
 
+@pytest.mark.parametrize(
+    ("z", "names"),
+    [
+        (np.ones((NUM, 2)), {"z"}),
+        ({"a": {"b": np.ones(NUM)}, "c": (np.ones(NUM),)}, {"a.b", "c.0"}),
+    ],
+)
+def test_variables_are_named_by_their_place(z, names):
+    result = estimate(np.zeros(NUM))._replace(z=z)
+    assert set(result.to_arviz(jax.random.key(0), 9).posterior.data_vars) == names
+
+
 def test_chains_of_no_weight_give_no_draws():
     with pytest.raises(ValueError, match="no chain has a positive weight"):
-        to_arviz(jax.random.key(0), estimate(np.full(NUM, -np.inf)))
+        estimate(np.full(NUM, -np.inf)).to_arviz(jax.random.key(0))

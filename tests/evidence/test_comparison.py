@@ -56,13 +56,24 @@ def test_the_table_in_print_in_pandas_and_in_a_picture():
     [
         ({"a": RESULTS["a"]}, {}, "1 models"),
         (RESULTS | {"d": estimate(0.0, r_hat=2.0)}, {}, r"results\['d'\] warns"),
-        (RESULTS | {"d": estimate(0.0, np.inf)}, {}, r"results\['d'\] has no standard"),
+        (RESULTS | {"d": estimate(0.0, np.inf)}, {}, r"\['d'\] is 0.0 \+- inf, no"),
         (RESULTS, {"prior": {"a": 1.0}}, "give each of b, a, c"),
+        (RESULTS, {"prior": dict.fromkeys("abc", np.inf)}, "give each of b, a, c"),
+        (
+            RESULTS | {"d": estimate(0.0, digest=1), "e": estimate(0.0, digest=2)},
+            {},
+            r"results\['e'\] and results\['d'\] are of different data",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(results, options, error):
     with pytest.raises(ValueError, match=error):
         compare(results, **options)
+
+
+def test_models_of_the_same_data_and_of_unknown_ones_are_compared():
+    known = {name: estimate(-3.0, digest=1) for name in "de"}
+    assert len(compare(RESULTS | known).names) == 5
 
 
 def test_warnings_can_be_allowed():

@@ -144,3 +144,18 @@ def test_split_r_hat_of_one_and_of_several_means():
     assert split_r_hat(x) == pytest.approx(np.sqrt(1.0 + 1.5 / 7.0), abs=0.02)
     drifting = np.random.default_rng(0).normal(size=(1, 1000)) + np.linspace(0, 3, 1000)
     assert split_r_hat(drifting[..., None]) > 1.3
+
+
+@pytest.mark.parametrize(
+    ("log_density", "error"),
+    [
+        (lambda: 0.0, "log_density fails at one draw"),
+        (lambda z: z["a"], "log_density fails at one draw"),
+        (lambda z: z, r"returned ShapeDtypeStruct.* for one draw"),
+        (lambda z: jnp.where(z[0] > 0.0, correlated(z), -jnp.inf), r"at \d* of 1600"),
+        (lambda z: jnp.nan * z[0], "-inf or NaN at 1600 of 1600 draws"),
+    ],
+)
+def test_what_is_no_density_of_the_draws_is_refused(log_density, error):
+    with pytest.raises(ValueError, match=error):
+        log_z_from_draws(KEY, log_density, exact_draws())

@@ -257,3 +257,33 @@ def test_a_path_can_be_made_of_data_that_are_traced():
 
     exact = stats.norm.logpdf(1.0) * 2.0 + stats.norm.logpdf(Y, X.sum(1), 0.5).sum()
     np.testing.assert_allclose(jax.jit(log_target)(Y), exact, rtol=1e-5)
+
+
+def test_models_of_the_same_data_have_one_digest():
+    """However the data come in: whole, in loops, under other names."""
+
+    def halves():
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("last", dist.Normal(mu, 1.0).expand([2]), obs=jnp.asarray(Y[1:]))
+        numpyro.sample("first", dist.Normal(mu, 1.0), obs=Y[0])
+
+    paths = [numpyro_models.from_numpyro(model) for model in (normal, walk, halves)]
+    paths.append(numpyro_models.from_numpyro(regression, X, Y))
+    assert len({path.digest for path in paths}) == 1 and paths[0].digest > 0
+    others = (regression, X, Y + 0.1), (beta_binomial,), (gamma_poisson,)
+    digests = {numpyro_models.from_numpyro(*args).digest for args in others}
+    assert len(digests | {paths[0].digest}) == 4
+
+
+def test_data_of_a_factor_or_of_traced_arrays_have_no_digest():
+    def digest(y):
+        return jnp.asarray(numpyro_models.from_numpyro(regression, X, y).digest)
+
+    assert numpyro_models.from_numpyro(within).digest == 0
+    assert jax.jit(digest)(Y) == 0 < digest(Y)
+
+
+def test_results_keep_the_digest_of_their_data():
+    path = numpyro_models.from_numpyro(normal)
+    result = log_z.log_normalizer(jax.random.key(0), path, PLAN, 10)
+    assert result.digest == path.digest

@@ -1,0 +1,63 @@
+"""From where a search runs: the path's own base, or one that is fitted to a pilot."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from ais_jax.annealing.path import AnnealingPath
+from ais_jax.evidence.base import BaseFit
+from ais_jax.evidence.budget import SHORTER, Found, Meter, Task, find
+from ais_jax.evidence.checkpoint import Checkpoint
+from ais_jax.evidence.sampler import fitted_paths, programs
+from ais_jax.types import PRNGKey
+
+
+def approach(
+    meter: Meter,
+    key: PRNGKey,
+    flat_fn: Callable[[PyTree], AnnealingPath],
+    x: PyTree,
+    settings: tuple[Any, ...],
+    *,
+    fit_base: bool,
+    mesh: Mesh | None,
+    kept: Checkpoint,
+) -> tuple[Task, Found]:
+    """The path to run on and its pilot: a fitted base is taken if the path is shorter.
+
+    Args:
+        meter: counts.
+        key: of the call.
+        flat_fn: x -> the flat path.
+        x: its data.
+        settings: of `sampler.programs`.
+        fit_base: whether a base may be fitted.
+        mesh: as in `Task`.
+        kept: keeps the pilots.
+    """
+
+    def step(name, task, *args):
+        def likes():
+            pilot = jax.eval_shape(task.programs.blank, task.x)
+            fit = BaseFit(jnp.zeros(1), jnp.zeros(1))
+            return [Found(pilot, 0, 0.0), Found(pilot, 0, 0.0, fit)]
+
+        found = partial(find, meter, task, key, *args)
+        return kept.step(name, meter, found, likes)
+
+    task = Task(programs(flat_fn, *settings), x, mesh=mesh)
+    found = step("pilot", task, None, fit_base)
+    if found.fit is None:
+        return task, found
+    base = found.fit
+    fitted = programs(fitted_paths(flat_fn), *settings)
+    near = Task(fitted, (x, base), base, mesh)
+    nearer = step("pilot-of-fitted-base", near)
+    if nearer.length < SHORTER * found.length:
+        return near, nearer
+    return task, step("pilot-further", task, found)

@@ -94,7 +94,7 @@ _SECTIONS = {
         "weighting": Setting("importance", "or uniform"),
     },
     "optimizer": {
-        "schedule": Setting("stages", "the paper's 3^i epochs; constant, cosine"),
+        "schedule": Setting("stages", "the paper's 3^i epochs; constant, cosine, wsd"),
         "name": Setting("adam", "or another of optax and optax.contrib"),
         "learning_rate": Setting((1e-3,), "one, or one for each replicate"),
         "settings": Setting({}, "others, {'weight_decay': 1e-4, 'clip_norm': 1.0}"),

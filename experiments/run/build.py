@@ -37,6 +37,7 @@ class Training(NamedTuple):
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
     num_steps: int  # in all
+    num_kept: int  # from the checkpoint of this step a longer run goes on; 0: none
 
 
 def build_model(settings, image_shape, start=None):
@@ -115,7 +116,21 @@ def build_training(settings, dataset, model=None):
         ),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
+        num_kept=num_kept(settings, num_train),
     )
+
+
+def num_kept(settings, num_train):
+    """The steps whose state a run of more epochs would have too; 0 where none.
+
+    They end where a row of metrics does.
+    """
+    each = num_train // settings.batch_size
+    optimizer = settings.optimizer
+    if optimizer.get("warmup") or settings.phi_optimizer.get("warmup"):
+        return 0
+    stable = optimizers.stable_steps(optimizer["schedule"], settings.num_epochs * each)
+    return stable - stable % each % settings.steps_per_row
 
 
 def _check_memory(settings, init, mesh):

@@ -1,9 +1,7 @@
 """One run from its config to its results, as the programs and the tests call it."""
 
-import contextlib
 import math
 
-from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, plots
@@ -46,7 +44,7 @@ def train_and_evaluate(
             run, dataset = open_run(settings, workdir, dataset, model)
         else:
             setup, dataset = open_training(settings, workdir, dataset, model)
-            with _alone(workdir):
+            with folder.alone(workdir):
                 log.info("Working directory: %s", workdir)
                 curve = evaluate.curve(setup, dataset)
                 run = train.train(setup, dataset, workdir, curve)
@@ -140,22 +138,6 @@ def _check_given(settings, dataset, model):
                 f"{name}={said!r}: config.{name}={GIVEN!r} goes together with "
                 f"train_and_evaluate(config, {short}=...)"
             )
-
-
-@contextlib.contextmanager
-def _alone(workdir):
-    """Holds a folder's lock during a training; evaluations need none."""
-    with contextlib.ExitStack() as stack:
-        is_free = True
-        if devices.is_first():
-            lock = files.locked(workdir, ".training.lock")
-            is_free = stack.enter_context(lock)
-        if sharding.any_process(not is_free):
-            raise ConfigError(
-                f"workdir={workdir} is in use by another training: wait for its end, "
-                "or choose another --workdir"
-            )
-        yield
 
 
 def use_cores(configs):

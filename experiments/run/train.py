@@ -55,7 +55,8 @@ def train(setup: Training, dataset, workdir: Path, evaluate=None) -> Run:
     After a signal the state is saved and `Stopped` raised.
     """
     workdir = Path(workdir)
-    with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
+    checkpoints = Checkpointer(workdir / "checkpoints", keep=setup.num_kept)
+    with checkpoints as checkpointer, StopSignals() as stop:
         saved = checkpointer.latest_step()
         if saved is None:
             state = parameters.start(setup, initial_state(setup))
@@ -117,7 +118,8 @@ def _keeper(setup, workdir, checkpointer, stop):
         is_stopping, is_old = sharding.any_process(
             [stop.requested, age > setup.settings.checkpoint_seconds]
         )
-        if is_old or is_stopping or step == setup.num_steps:
+        is_kept = step in (setup.num_kept, setup.num_steps)
+        if is_old or is_stopping or is_kept:
             checkpointer.save(step, state, wait=is_stopping)
             saved_at = time.monotonic()
         if is_stopping:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -275,36 +276,41 @@ def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
         train_and_evaluate(config, tmp_path, "train", dataset=dataset)
 
 
-@pytest.mark.slow
-def test_a_constant_rate_run_goes_on_bit_for_bit(tmp_path):
-    config, dataset = arrays_config(num_replicates=1)
-    states = []
-    for folder, epochs in (("a", (1, 2)), ("b", (2,))):
+@pytest.mark.parametrize(
+    "schedule", [pytest.param("constant", marks=pytest.mark.slow), "wsd"]
+)
+def test_a_run_goes_on_for_more_epochs_bit_for_bit(tmp_path, schedule):
+    config, dataset = arrays_config(num_replicates=1, optimizer__schedule=schedule)
+    runs = []
+    for folder, epochs in (("a", (2, 4)), ("b", (4,))):
         for num in epochs:
             config.num_epochs = num
             train_and_evaluate(config, tmp_path / folder, "train", dataset=dataset)
-        states.append(experiments.load_run(tmp_path / folder).replicates)
-    jax.tree.map(np.testing.assert_array_equal, *states)
+        runs.append(experiments.load_run(tmp_path / folder))
+    jax.tree.map(np.testing.assert_array_equal, *(run.replicates for run in runs))
+    pd.testing.assert_series_equal(*(run.history.elbo for run in runs))
 
 
 @pytest.mark.parametrize(
-    ("schedule", "warmup", "more"),
+    ("schedule", "section", "more"),
     [
-        ("constant", 0.0, 3),
-        ("constant", 0.0, 1),
-        ("constant", 0.1, 3),
-        ("cosine", 0, 3),
+        ("constant", None, 3),
+        ("wsd", None, 3),
+        ("wsd", None, 1),
+        ("wsd", "optimizer", 3),
+        ("wsd", "optimizer.phi", 3),
+        ("cosine", None, 3),
     ],
 )
-def test_more_epochs_are_for_constant_rates_alone(tmp_path, schedule, warmup, more):
-    config = tiny(
-        "vae",
-        optimizer__schedule=schedule,
-        optimizer__settings={"warmup": float(warmup)},
-    )
+def test_more_epochs_are_for_rates_that_do_not_depend_on_them(
+    tmp_path, schedule, section, more
+):
+    config = tiny("vae", optimizer__schedule=schedule, optimizer__phi__name="sgd")
+    if section is not None:
+        config.update_from_flattened_dict({f"{section}.settings": {"warmup": 0.1}})
     claim(tmp_path, resolve(config), DATASET)
     config.num_epochs = more
-    if more > 2 and (schedule, warmup) == ("constant", 0.0):
+    if more > 2 and section is None and schedule != "cosine":
         claim(tmp_path, resolve(config), DATASET)
         assert read_json(tmp_path / "config.json")["config"]["num_epochs"] == more
         return

@@ -73,6 +73,7 @@ _SECTIONS = {
             example=((200, 200),),
         ),
         "activation": Setting("tanh", "or another of flax.linen"),
+        "missing": Setting(False, "NaN are missing values, and x the observed ones"),
         "data_mean_bias": Setting(True, "the decoder starts at the mean image"),
         "precision": Setting("float32", "of matrix products"),
         "force_precision": Setting("auto", "of HMC's force; auto: by device", _FORCES),

@@ -167,7 +167,7 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))
-        x = _draw_pixels(keys(pixel_key), images) if binarize else images
+        x = draw_pixels(keys(pixel_key), images) if binarize else images
         generative, theta_loss, accept_prob, ess = update_theta(
             state, keys(sample_key), x
         )
@@ -240,11 +240,12 @@ def _indices(num, axis_name):
     return first + jnp.arange(num)
 
 
-def _draw_pixels(keys, images):
-    """Binary pixels whose means are the images' intensities."""
+def draw_pixels(keys: PRNGKeys, images: Real[Array, "B X"]) -> Real[Array, "B X"]:
+    """Binary pixels whose means are the images' intensities; NaN stays NaN."""
 
     def draw(key, mean):
-        return jax.random.bernoulli(key, mean).astype(images.dtype)
+        pixels = jax.random.bernoulli(key, mean).astype(images.dtype)
+        return jnp.where(jnp.isnan(mean), mean, pixels)
 
     return jax.vmap(draw)(keys, images)
 

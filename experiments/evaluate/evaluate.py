@@ -154,7 +154,7 @@ def _evaluate_one(params, evaluator, folder, stages):
     estimate = search.estimate("test", num, evaluator.rows(params))
     spent, gap = evaluator.num_gradients(search), None
     if pairs := settings.num_simulated:
-        load = partial(evaluator.simulate, params)
+        load = partial(evaluator.pairs, params)
         gap = gap_of(search.estimate("pairs", pairs, load, is_paired=True))
     encoder = evaluator.in_chunks(
         folder / "encoder",

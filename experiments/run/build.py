@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ais_jax import epochs, estimators, optimizers, sharding, training
 from ais_jax.models import latent, networks
@@ -151,13 +152,23 @@ def _check_memory(settings, init, mesh):
 def _model_of_data(settings, dataset):
     """The model of the settings, its decoder started at the mean image."""
     family = LIKELIHOODS[settings.model["likelihood"]]
-    start = family.start(dataset.train) if settings.data_mean_bias else None
+    data = _filled(dataset.train)
+    start = family.start(data) if settings.data_mean_bias else None
     try:
         return build_model(settings, dataset.image_shape, start)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
+
+
+def _filled(rows):
+    """Rows whose missing values are the mean of the others, or 0 where none is."""
+    is_missing = np.isnan(rows)
+    if not is_missing.any():
+        return rows
+    seen = np.maximum(np.sum(~is_missing, axis=0), 1)
+    return np.where(is_missing, np.nansum(rows, axis=0) / seen, rows)
 
 
 def check_batch_size(settings, num_train):

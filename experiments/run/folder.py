@@ -35,6 +35,8 @@ def read(path: Path, *names: str) -> dict:
         raise damaged(path, f"it has no {missing[0] if missing else 'names'}")
     if not isinstance(content.get("config", {}), dict):
         raise damaged(path, "its config is none")
+    if isinstance(model := content.get("config", {}).get("model"), dict):
+        model.setdefault("missing", False)  # earlier runs had all values
     if (version := content.get("version", VERSION)) != VERSION:
         raise ConfigError(
             f"{path} has version={version}, and this program reads {VERSION}: use the "

@@ -89,7 +89,8 @@ def _loaded(settings, dataset):
     """The settings' data set, or the one given, of the likelihood's values."""
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
-    return for_likelihood(dataset, settings.model["likelihood"])
+    model = settings.model
+    return for_likelihood(dataset, model["likelihood"], model["missing"])
 
 
 def _say_where(workdir):

@@ -25,7 +25,7 @@ from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
 from experiments.system.errors import ConfigError, DataError, InputError
 from experiments.system.files import read_json
-from tests.targets import shaken
+from tests.targets import errors_off, shaken
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -169,11 +169,53 @@ def test_annealed_latents_have_the_posteriors_mean(run):
     assert np.all(abs(draws.mean(0) - weights @ z) < 5 / np.sqrt(8))
 
 
+@pytest.fixture(scope="module")
+def gappy(tmp_path_factory):
+    """A run on images with missing values, and its test images."""
+    masks = {
+        "train": RNG.random(TRAIN.shape) < 0.6,
+        "test": RNG.random(TEST.shape) < 0.6,
+    }
+    dataset = Dataset.from_arrays(TRAIN, TEST, masks=masks)
+    config, _ = arrays_config(model__missing=True, num_replicates=1)
+    folder = tmp_path_factory.mktemp("gappy")
+    train_and_evaluate(config, folder, dataset=dataset)
+    x = np.where(masks["test"], (TEST > 127).astype(np.float32), np.nan)
+    return experiments.load_run(folder), x
+
+
+def test_log_likelihoods_are_of_the_observed_values(gappy):
+    run, x = gappy
+    log_joint, _, area = grid_of(run)
+    exact = [jax.nn.logsumexp(log_joint(jnp.asarray(each))) + area for each in x]
+    found = run.log_likelihood(x, error=0.01)
+    assert np.all(abs(found.log_p - exact) < 5 * found.standard_error + 1e-3)
+    assert np.all(np.isfinite(run.results.gap))
+
+
+def test_missing_values_are_imputed(gappy):
+    run, x = gappy
+    draws = run.impute(0, x, num_samples=200)
+    assert draws.shape == (12, 200, 4, 5)
+    is_missing = np.isnan(x)
+    seen = draws.swapaxes(1, 0)[:, ~is_missing]
+    np.testing.assert_array_equal(seen, np.tile(x[~is_missing], (200, 1)))
+    means = run.impute(0, x, num_samples=200, means=True)
+    errors = (draws - means).swapaxes(1, 0)[:, is_missing]
+    assert abs(errors_off(errors, 0.0)).max() < 5
+    filled = np.where(is_missing, 1.0, x)
+    again = run.impute(0, filled, ~is_missing, num_samples=200)
+    np.testing.assert_array_equal(draws, again)
+    with pytest.raises(DataError, match=r"mask=\(4, 5\): use the shape of x"):
+        run.impute(0, x, is_missing[0])
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
         (np.zeros((3, 5, 5)), r"x is \[3, 5, 5\]: use images"),
-        (np.full((3, 4, 5), np.nan), "NaN"),
+        (np.full((3, 4, 5), np.nan), "NaN alone"),
+        (np.where(np.eye(4, 5), np.nan, np.zeros((3, 4, 5))), "has missing values"),
         (np.full((3, 4, 5), 1.5), "does not fit likelihood='bernoulli'"),
     ],
 )

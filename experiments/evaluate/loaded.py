@@ -9,7 +9,7 @@ from configs import presets
 from experiments.data.dataset import Dataset
 from experiments.evaluate.evaluator import Evaluator
 from experiments.run.run import Run, as_key
-from experiments.system.errors import DataError
+from experiments.system.errors import ConfigError, DataError
 
 COLUMNS = ("log_p", "standard_error", "ess", "num_temperatures", "accept_prob")
 
@@ -40,6 +40,8 @@ class LoadedRun(Run):
             num_samples: draws of each image.
             means: whether to give the means of p(x|z) in place of draws.
         """
+        if not means and self.model.observe is None:
+            raise ConfigError("the run's model has no `observe`: use means=True")
         if mask is not None:
             if np.shape(mask) != np.shape(x):
                 raise DataError(

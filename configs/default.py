@@ -114,6 +114,7 @@ _SECTIONS = {
         "average_decay": Setting(
             0.0, "of theta's evaluated average; 0: no", Range(0, 1)
         ),
+        "keep_best": Setting(False, "evaluate the best parameters by validation ELBO"),
     },
     "sharding": {
         "data": Setting(int, "devices of a batch; CPU: cores, else 1", Range(1)),

@@ -92,6 +92,17 @@ class Dataset(NamedTuple):
             *(is_binary, digest(rows), source, levels),
         )
 
+    def with_valid(self) -> "Dataset":
+        """The data set, a share of whose training images is held out for validation.
+
+        A data set that has validation images stays as it is.
+        """
+        if self.valid is not None:
+            return self
+        parts = _split(self.name, self.train, TEST_SHARE, SPLIT_SEED)
+        held = self._replace(train=parts["train"], valid=parts["test"])
+        return held._replace(digest=digest(held.splits()))
+
     def splits(self) -> dict[str, np.ndarray]:
         """Name -> array of each split that there is."""
         names = ("train", "test", "valid")

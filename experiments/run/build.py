@@ -12,6 +12,7 @@ import numpy as np
 from ais_jax import epochs, estimators, optimizers, sharding, training
 from ais_jax.models import latent, networks
 from ais_jax.models.likelihoods import LIKELIHOODS
+from ais_jax.training import selection
 from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
 from experiments.system import devices
@@ -38,6 +39,7 @@ class Training(NamedTuple):
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
     num_steps: int  # in all
+    keep_best: Callable | None  # of `selection.make_keep_best`, for one replicate
     num_kept: int  # from the checkpoint of this step a longer run goes on; 0: none
 
 
@@ -101,6 +103,7 @@ def build_training(settings, dataset, model=None):
         ),
         step_size=settings.first_step_size,
         keep_average=settings.average_decay > 0.0,
+        keep_best=settings.keep_best,
     )
     mesh = build_mesh(settings)
     _check_memory(settings, init, mesh)
@@ -117,8 +120,16 @@ def build_training(settings, dataset, model=None):
         ),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
+        keep_best=_keep_best(settings, model, data_size),
         num_kept=num_kept(settings, num_train),
     )
+
+
+def _keep_best(settings, model, data_size):
+    if not settings.keep_best:
+        return None
+    block = block_size(settings, data_size, selection.NUM_SAMPLES)
+    return selection.make_keep_best(model, block)
 
 
 def num_kept(settings, num_train):

@@ -25,6 +25,8 @@ from experiments.system.files import damaged, locked, read_json, timestamp, writ
 from experiments.system.progress import log
 
 VERSION = 7  # config.json, results.json and variant.json have it
+# Settings that came later, as runs of this version without them behaved.
+_LATER = {"model": {"missing": False}, "training": {"keep_best": False}}
 
 
 def read(path: Path, *names: str) -> dict:
@@ -35,8 +37,9 @@ def read(path: Path, *names: str) -> dict:
         raise damaged(path, f"it has no {missing[0] if missing else 'names'}")
     if not isinstance(content.get("config", {}), dict):
         raise damaged(path, "its config is none")
-    if isinstance(model := content.get("config", {}).get("model"), dict):
-        model.setdefault("missing", False)  # earlier runs had all values
+    for section, later in _LATER.items():
+        if isinstance(given := content.get("config", {}).get(section), dict):
+            content["config"][section] = later | given
     if (version := content.get("version", VERSION)) != VERSION:
         raise ConfigError(
             f"{path} has version={version}, and this program reads {VERSION}: use the "

@@ -89,6 +89,8 @@ def _loaded(settings, dataset):
     """The settings' data set, or the one given, of the likelihood's values."""
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
+    if settings.keep_best:
+        dataset = dataset.with_valid()
     model = settings.model
     return for_likelihood(dataset, model["likelihood"], model["missing"])
 

@@ -159,6 +159,43 @@ def test_a_kept_average_of_theta_is_what_is_evaluated(tmp_path):
     jax.tree.map(same, (state.average, state.inference.params), found[0])
 
 
+def test_the_best_parameters_by_validation_elbo_are_what_is_loaded(tmp_path):
+    settings = {"training__keep_best": True, "optimizer__learning_rate": (0.3,)}
+    config, dataset = arrays_config(num_epochs=12, batch_size=27, **settings)
+    train_and_evaluate(config, tmp_path, "train", dataset=dataset)
+    setup, held = open_training(resolve(config), tmp_path, dataset=dataset)
+    assert (len(held.train), len(held.valid)) == (54, 6)
+    elbos = np.stack(experiments.load_run(tmp_path).history.valid_elbo)
+    best = np.argmax(elbos, axis=0)
+    assert elbos.shape == (12, 2) and not np.all(best == 11)
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        state = checkpointer.restore(train.template(setup))
+    np.testing.assert_array_equal(state.best.elbo, elbos.max(0))
+    found = experiments.load_run(tmp_path).replicates
+    theta, phi = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    again = state.generative.replace(params=theta), state.inference.replace(params=phi)
+    state = state.replace(generative=again[0], inference=again[1])
+    _, elbo = train.validator(setup, held)(state)
+    np.testing.assert_allclose(elbo, elbos.max(0), rtol=1e-5)
+
+
+def test_a_run_without_later_settings_is_as_it_was(tmp_path):
+    config, dataset = arrays_config()
+    claim(tmp_path, resolve(config), dataset)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del (
+        content["config"]["model"]["missing"],
+        content["config"]["training"]["keep_best"],
+    )
+    path.write_text(json.dumps(content))
+    claim(tmp_path, resolve(config), dataset)
+    config.model.missing = True
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"model\.missing=False, not True"):
+        claim(tmp_path, resolve(config), dataset)
+
+
 @pytest.mark.slow
 def test_annealed_latents_have_the_posteriors_mean(run):
     x = run.sample(1, 1)

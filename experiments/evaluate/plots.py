@@ -59,8 +59,8 @@ def learning_curves(
 
     Top: "elbo", "valid_elbo" and every "test_*" (nats), the mean over replicates with a
     band from the lowest to the highest, or a curve of each where they are not seeds but
-    have names; in runs of 20 rows or more the first twentieth of the ELBO, where it is far
-    off, does not set the lower limit. Below: "accept_prob" and "step_sizes" of each
+    have names; in runs of 20 rows or more the first twentieth of the ELBO, where it is
+    far off, does not set the lower limit. Below: "accept_prob" and "step_sizes" of each
     move (means over replicates). The abscissa is "epoch", or "step" where there are no
     epochs; replicates come first and moves last.
     """

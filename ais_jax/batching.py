@@ -32,7 +32,7 @@ def map_examples(
     Args:
         function: of one example.
         *args: arrays with a leading axis of B examples.
-        block_size: as for `sum_blocks`.
+        block_size: examples at once, or None for all of them.
 
     Returns:
         The results with a leading axis of B.

@@ -2,10 +2,10 @@
 
     python -m benchmarks.smc
 
-Eight densities, the same base, the same HMC (its step sizes and units follow the
-particles in both), the same number of gradient evaluations. BlackJAX adapts within the
-run. This library adapts before it, in a pilot whose gradients count as its own; the
-estimate then has as many chains as make it cost no less.
+Eight densities and the same base. `estimate_log_z` is called at its defaults; only its
+mass matrix is that of the density. BlackJAX gets as many gradients as that took, its
+pilot and its confirmation included, with HMC whose step sizes and mass matrix follow
+the particles and whose length suits the density.
 """
 
 from functools import partial
@@ -24,12 +24,13 @@ from blackjax.smc.tuning.from_particles import (
 )
 from blackjax.smc.waste_free import waste_free_smc
 
-from ais_jax import hmc_step, log_normalizer, tune
-from ais_jax.evidence.plan import DEFAULT_JITTER, DEFAULT_TARGET, PILOT_CHAINS
+from ais_jax import estimate_log_z
+from ais_jax.evidence.plan import DEFAULT_TARGET
 from benchmarks import runner
 from benchmarks.densities import DENSITIES
 
-NUM_REPEATS, FEWEST_CHAINS = 60, 100
+NUM_REPEATS = 60
+NUM_LEAPFROG = 10  # of a move of `estimate_log_z`
 NUM_MOVES = 5  # of BlackJAX's particles at each temperature
 TARGET_ESS = 0.5  # of BlackJAX's particles, where it places the next temperature
 FIRST_PARTICLES = 200  # of the run that tells how many temperatures it takes
@@ -49,12 +50,11 @@ def rows(name, num_repeats):
     keys = jax.random.split(jax.random.key(0), num_repeats)
     budget = None
     for method, run in {
-        "AIS": partial(ours, resample_below=0.0),
-        "AIS, resampled": partial(ours, resample_below=0.5),
+        "ais_jax": ours,
         "BlackJAX": partial(theirs, is_waste_free=False),
         "BlackJAX, waste-free": partial(theirs, is_waste_free=True),
     }.items():
-        log_z, cost, pilot = run(keys, density, budget)
+        log_z, cost = run(keys, density, budget)
         budget = cost if budget is None else budget
         off = log_z - density.log_z
         is_found = np.isfinite(off)
@@ -63,7 +63,6 @@ def rows(name, num_repeats):
             "density": name,
             "method": method,
             "gradients, 1e6": cost / 1e6,
-            "pilot's share": pilot / cost,
             "mean error, nats": np.mean(off[is_found]) if is_found.any() else np.nan,
             "rms error, nats": np.sqrt(mean_square),
             "square error x gradients, 1e3": mean_square * cost / 1e3,
@@ -72,47 +71,17 @@ def rows(name, num_repeats):
         }
 
 
-def ours(keys, density, budget, resample_below):
-    """(log Z of each key, gradient evaluations in all, those of the pilot)."""
+def ours(keys, density, budget):
+    """(log Z of each key, gradient evaluations of a call: a pilot's are among them)."""
     del budget
-    path, moves = density.path(), []
-    hmc = partial(hmc_step, num_leapfrog=density.num_leapfrog, jitter=DEFAULT_JITTER)
-
-    def counted(*args):
-        jax.debug.callback(lambda: moves.append(1))  # once for all chains
-        return hmc(*args)
-
-    def plan(key, transition):
-        return tune(
-            key,
-            path,
-            num_temperatures=density.num_temperatures,
-            mass_matrix=density.preconditioner,
-            transition=transition,
-        )
-
-    def estimate(key):
-        pilot_key, key = jax.random.split(key)
-        return log_normalizer(
-            key,
-            path,
-            plan(pilot_key, hmc),
-            num_chains=num_chains,
-            transition=hmc,
-            resample_below=resample_below,
-        ).log_z
-
-    jax.block_until_ready(plan(keys[0], counted))
-    jax.effects_barrier()
-    pilot = len(moves) * PILOT_CHAINS * density.num_leapfrog
-    of_a_chain = (density.num_temperatures - 1) * density.num_leapfrog
-    num_chains = max(FEWEST_CHAINS, pilot // of_a_chain)
-    log_z = jax.jit(partial(jax.lax.map, estimate))(keys)
-    return np.asarray(log_z, float), pilot + num_chains * of_a_chain, pilot
+    path, mass_matrix = density.path(), density.preconditioner
+    found = [estimate_log_z(key, path, mass_matrix=mass_matrix) for key in keys]
+    num_moves = np.mean([result.num_moves for result in found])
+    return np.array([float(result.log_z) for result in found]), num_moves * NUM_LEAPFROG
 
 
 def theirs(keys, density, budget, is_waste_free):
-    """As `ours`, without a pilot; as many particles as the budget allows."""
+    """As `ours`; as many particles as the budget allows."""
     cost_of = density.num_leapfrog * (NUM_MOVES if not is_waste_free else 1)
     run = partial(tempered, density, is_waste_free)
     num = FIRST_PARTICLES
@@ -121,7 +90,7 @@ def theirs(keys, density, budget, is_waste_free):
     num = int(budget / (cost_of * temperatures))
     num = max(num // 10 * 10, 20)
     log_z, temperatures = run(num, keys)
-    return np.asarray(log_z, float), num * cost_of * np.mean(temperatures), 0
+    return np.asarray(log_z, float), num * cost_of * np.mean(temperatures)
 
 
 def tempered(density, is_waste_free, num_particles, keys):

@@ -44,8 +44,8 @@ class Chains(NamedTuple):
         log_w: their log weights, nats.
         lost: the rounding error of log_w so far.
         ancestor: the first ancestor of each, by its place.
-        is_unsound: as in `AISResult`.
-        is_outside: as in `AISResult`.
+        is_unsound: whether each met a density of NaN or plus infinity; it weighs zero.
+        is_outside: whether each met a place where only the base is zero.
     """
 
     keys: PRNGKeys

@@ -162,7 +162,7 @@ def log_normalizer(
         path: from the base to the target.
         plan: temperatures and step sizes.
         num_chains: K.
-        transition: as for `ais.anneal`.
+        transition: makes the moves, for instance `trajectory_step`.
         resample_below: the chains are resampled where their effective sample size falls
             below this share of K (sequential Monte Carlo); 0 leaves them independent.
             The error is then that of their families, of which many must be left: use
@@ -204,7 +204,7 @@ def bidirectional_bounds(
             reverse chains start; as the z of a simulated pair (x, z) is for p(z|x).
         plan: temperatures and step sizes.
         num_chains: K in each direction.
-        transition: as for `ais.anneal`; it must be reversible.
+        transition: makes the moves; it must be reversible, as HMC is.
 
     Where the target is zero on a part of the base's support, reverse chains estimate
     P_base(support) / Z and not 1 / Z: the upper bound holds but never closes.

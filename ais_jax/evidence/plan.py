@@ -76,12 +76,12 @@ def tune(
     Args:
         key: use another one for the estimate itself.
         path: from the base to the target; or, with xs, x -> path.
-        xs: None, or pilot examples with a leading axis, as for `tune_examples`.
+        xs: None, or pilot examples, a pytree with a leading axis.
         num_temperatures: T of the plan.
         num_chains: pilot chains of each path, at least 2.
         mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension)
-            or 'unit', as for `tune_examples`.
-        **settings: as for `tune_examples`.
+            or 'unit', which leaves the path's `scale`.
+        **settings: the other arguments of `tune_examples`.
 
     Raises:
         ValueError: as `tune_examples`.
@@ -132,7 +132,7 @@ def tune_examples(
         num_temperatures: T of the plan.
         schedule: 'adaptive', a name in `schedules.SCHEDULES`, or T + 1 betas.
         num_chains: chains for each pilot example, at least 2.
-        transition: as for `ais.anneal`.
+        transition: makes the moves, for instance `hmc_step`.
         target: acceptance probability to aim for.
         first_step_size: where the search starts, in units of the base's draws; it is
             multiplied by D^(-1/4).

@@ -177,10 +177,12 @@ def test_a_far_target_gets_a_fitted_base():
 
 
 def test_limits_end_a_search_and_are_said():
-    result = estimate_log_z(
-        KEY, normal, jnp.array(0.7), error=1e-4, max_moves=30_000, **SETTINGS
-    )
-    assert result.num_moves <= 30_000 and result.standard_error > 1e-4
+    def check(progress):
+        assert progress.num_moves <= 30_000
+
+    limits = {"error": 1e-4, "max_moves": 30_000, "progress": check}
+    result = estimate_log_z(KEY, normal, jnp.array(0.7), **limits, **SETTINGS)
+    assert result.standard_error > 1e-4
     assert any("0.0001, was not reached" in text for text in result.warnings)
 
 

@@ -11,6 +11,8 @@ from experiments.evaluate.evaluator import Evaluator
 from experiments.run.run import Run, as_key
 from experiments.system.errors import ConfigError, DataError
 
+NUM_CHAINS = presets.EVALUATION["default"]["num_chains"]
+MOST_CHAINS = 64  # of an image that is imputed
 COLUMNS = ("log_p", "standard_error", "ess", "num_temperatures", "accept_prob")
 
 
@@ -31,7 +33,7 @@ class LoadedRun(Run):
         """Images given their observed values: f32[N, num_samples, *image_shape].
 
         Observed values stay. The others are drawn from p(x|z), z by annealed chains
-        that end close to p(z|observed).
+        that end close to p(z|observed): a chain for each draw, of 8 to 64.
 
         Args:
             key: of the draws.
@@ -49,7 +51,9 @@ class LoadedRun(Run):
                 )
             x = np.where(mask, x, np.nan)
         z_key, x_key = jax.random.split(as_key(key))
-        z = self.latents(z_key, x, num_samples, annealed=True)
+        num_chains = int(np.clip(num_samples, NUM_CHAINS, MOST_CHAINS))
+        estimate, _, _ = self._estimate(x, 0.0, 0, True, num_chains)
+        z = posterior_draws(z_key, estimate, num_samples)
         flat = z.reshape(-1, z.shape[-1])
         if means:
             found = self.decode(flat)
@@ -78,10 +82,11 @@ class LoadedRun(Run):
         found = as_result(estimate, spent, num_leapfrog)
         return pd.DataFrame({name: getattr(found, name) for name in COLUMNS})
 
-    def _estimate(self, x, error, seed, with_ends=False):
+    def _estimate(self, x, error, seed, with_ends=False, num_chains=NUM_CHAINS):
         rows = np.asarray(self._rows(x))
         asked = presets.EVALUATION["default"] | {"num_temperatures": None}
         asked |= {"error": error, "seed": seed, "num_examples": 0}
+        asked |= {"num_chains": num_chains}
         settings = self.settings.evaluation._replace(**asked)
         evaluator = Evaluator(self, Dataset.from_arrays(rows, rows, name="x"), settings)
         search = evaluator.search(self.params, with_ends=with_ends)

@@ -232,16 +232,16 @@ def test_log_likelihoods_are_of_the_observed_values(gappy):
 
 def test_missing_values_are_imputed(gappy):
     run, x = gappy
-    draws = run.impute(0, x, num_samples=200)
-    assert draws.shape == (12, 200, 4, 5)
+    draws = run.impute(0, x, num_samples=50)
+    assert draws.shape == (12, 50, 4, 5)
     is_missing = np.isnan(x)
     seen = draws.swapaxes(1, 0)[:, ~is_missing]
-    np.testing.assert_array_equal(seen, np.tile(x[~is_missing], (200, 1)))
-    means = run.impute(0, x, num_samples=200, means=True)
+    np.testing.assert_array_equal(seen, np.tile(x[~is_missing], (50, 1)))
+    means = run.impute(0, x, num_samples=50, means=True)
     errors = (draws - means).swapaxes(1, 0)[:, is_missing]
     assert abs(errors_off(errors, 0.0)).max() < 5
     filled = np.where(is_missing, 1.0, x)
-    again = run.impute(0, filled, ~is_missing, num_samples=200)
+    again = run.impute(0, filled, ~is_missing, num_samples=50)
     np.testing.assert_array_equal(draws, again)
     with pytest.raises(DataError, match=r"mask=\(4, 5\): use the shape of x"):
         run.impute(0, x, is_missing[0])

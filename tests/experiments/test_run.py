@@ -359,7 +359,8 @@ def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
     "schedule", [pytest.param("constant", marks=pytest.mark.slow), "wsd"]
 )
 def test_a_run_goes_on_for_more_epochs_bit_for_bit(tmp_path, schedule):
-    config, dataset = arrays_config(num_replicates=1, optimizer__schedule=schedule)
+    settings = {"num_replicates": 1, "batch_size": 6, "optimizer__schedule": schedule}
+    config, dataset = arrays_config(**settings)
     runs = []
     for folder, epochs in (("a", (2, 4)), ("b", (4,))):
         for num in epochs:

@@ -72,7 +72,7 @@ class Dataset(NamedTuple):
         arrays = {k: _numbers(name, k, a) for k, a in given.items() if a is not None}
         masks = {k: _mask(name, k, m, arrays) for k, m in (masks or {}).items()}
         if test is None:
-            for each in filter(None, (arrays, masks)):
+            for each in (arrays, masks) if "train" in masks else (arrays,):
                 each |= _split(name, each["train"], test_share, seed)
             source += f", split by seed {seed}"
         shapes = {split: a.shape[1:] for split, a in arrays.items()}

@@ -127,7 +127,7 @@ def _go_back(workdir, before, num_train):
         return
     with alone(workdir), Checkpointer(folder) as checkpointer:
         if checkpointer.go_back(step):
-            log.info("Going on from step %d, where the learning rate fell.", step)
+            log.info("Going on from step %d, before the learning rate fell.", step)
 
 
 @contextlib.contextmanager

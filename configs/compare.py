@@ -50,7 +50,10 @@ def get_config(dataset="omniglot"):
                     "phi": {"learning_rate": (1.5e-3,)},
                 },
             },
-            "best": presets.BEST,
+            "best": {
+                "estimator": presets.BEST["estimator"],
+                "optimizer": presets.BEST["optimizer"] | {"schedule": "cosine"},
+            },
         }
     )
     return config

@@ -73,6 +73,7 @@ _SECTIONS = {
             example=((200, 200),),
         ),
         "activation": Setting("tanh", "or another of flax.linen"),
+        "missing": Setting(False, "NaN are missing values, and x the observed ones"),
         "data_mean_bias": Setting(True, "the decoder starts at the mean image"),
         "precision": Setting("float32", "of matrix products"),
         "force_precision": Setting("auto", "of HMC's force; auto: by device", _FORCES),
@@ -94,7 +95,7 @@ _SECTIONS = {
         "weighting": Setting("importance", "or uniform"),
     },
     "optimizer": {
-        "schedule": Setting("stages", "the paper's 3^i epochs; constant, cosine"),
+        "schedule": Setting("stages", "the paper's 3^i epochs; constant, cosine, wsd"),
         "name": Setting("adam", "or another of optax and optax.contrib"),
         "learning_rate": Setting((1e-3,), "one, or one for each replicate"),
         "settings": Setting({}, "others, {'weight_decay': 1e-4, 'clip_norm': 1.0}"),
@@ -113,6 +114,7 @@ _SECTIONS = {
         "average_decay": Setting(
             0.0, "of theta's evaluated average; 0: no", Range(0, 1)
         ),
+        "keep_best": Setting(False, "evaluate the best parameters by validation ELBO"),
     },
     "sharding": {
         "data": Setting(int, "devices of a batch; CPU: cores, else 1", Range(1)),

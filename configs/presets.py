@@ -20,6 +20,7 @@ EVALUATION = {  # evaluation.preset -> what every None of config.evaluation beco
 }
 BEST = {  # the argument "best" of a config, in place of an estimator: one chain whose
     # last trajectory is averaged, an encoder that is trained more, and Muon for theta
+    # at a rate that serves runs of any length
     "estimator": {
         "num_temperatures": 1,
         "final_moves": 2,
@@ -29,7 +30,7 @@ BEST = {  # the argument "best" of a config, in place of an estimator: one chain
         "num_phi_samples": 4,
     },
     "optimizer": {
-        "schedule": "cosine",
+        "schedule": "wsd",
         "name": "muon",
         "learning_rate": (1.5e-2,),
         "phi": {"name": "adam", "learning_rate": (2e-3,)},

@@ -41,9 +41,27 @@ MUTANTS = {
     ),
     "evaluation_of_theta": Mutant(
         "experiments/run/parameters.py",
-        '"average" if is_averaged else "generative/params"',
+        '"average" if "average" in kept else "generative/params"',
         '"generative/params"',
         "tests/experiments/test_run.py -k average",
+    ),
+    "missing_pixels_drawn_as_zeros": Mutant(
+        "ais_jax/training/step.py",
+        "return jnp.where(jnp.isnan(mean), mean, pixels)",
+        "return pixels",
+        f"{TRAINING}/test_step.py -k missing",
+    ),
+    "missing_values_as_zeros": Mutant(
+        "ais_jax/models/likelihoods.py",
+        "jnp.where(is_observed, each, 0.0)",
+        "each",
+        "tests/models/test_likelihoods.py -k missing",
+    ),
+    "more_epochs_from_the_end": Mutant(
+        "experiments/run/checkpoint.py",
+        "if saved > step]",
+        "if saved > step and False]",
+        "tests/experiments/test_run.py -k more_epochs_bit",
     ),
     "phis_rate_for_theta": Mutant(
         "ais_jax/training/step.py",

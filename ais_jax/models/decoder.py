@@ -57,10 +57,13 @@ def from_decoder(
     def log_joint(theta, x, z):
         return prior(theta).log_prob(z) + family.log_prob(*output(theta, z), x)
 
+    def observe(key, theta, z):
+        return family.sample(key, *output(theta, z))
+
     def simulate(key, theta):
         z_key, x_key = jax.random.split(key)
         z = prior(theta).sample(z_key)
-        return family.sample(x_key, *output(theta, z)), z
+        return observe(x_key, theta, z), z
 
     return LatentVariableModel(
         init=lambda key: ((), ()),
@@ -69,6 +72,7 @@ def from_decoder(
         proposal=proposal,
         decode=lambda theta, z: family.mean(output(theta, z)[0]),
         simulate=simulate,
+        observe=observe,
     )
 
 

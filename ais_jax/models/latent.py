@@ -75,6 +75,7 @@ class LatentVariableModel(NamedTuple):
         simulate: (key, theta) -> (x, z), an exact draw from p(x, z).
         target_with_residuals: what HMC evaluates in place of log_joint and its gradient
             in z, or None.
+        observe: (key, theta, z) -> x, an exact draw from p(x|z), or None.
     """
 
     init: Callable[[PRNGKey], tuple[Params, Params]]
@@ -84,6 +85,7 @@ class LatentVariableModel(NamedTuple):
     decode: Callable[[Params, Float[Array, "D"]], Float[Array, "X"]]
     simulate: Callable[[PRNGKey, Params], tuple[Real[Array, "X"], Float[Array, "D"]]]
     target_with_residuals: TargetWithResiduals | None = None
+    observe: Callable[..., Real[Array, "X"]] | None = None
 
 
 def posterior_path(

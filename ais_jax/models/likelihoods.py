@@ -169,6 +169,30 @@ def negative_binomial() -> Likelihood:
     return _counts("log_mean", True, log_prob, sample)
 
 
+def of_observed(family: Likelihood) -> Likelihood:
+    """A likelihood of the observed values alone: those of x that are not NaN.
+
+    Its encoder's input is a pair for each value: what the network saw of it before, 0
+    where it is missing, and whether it is observed.
+
+    References:
+        Mattei & Frellsen, MIWAE: Deep Generative Modelling and Imputation of Incomplete
+        Data Sets, 2019.
+    """
+
+    def log_prob(output, log_scale, x):
+        is_observed, filled = ~jnp.isnan(x), jnp.nan_to_num(x)
+        columns = jax.tree.map(lambda a: a[:, None], (output, log_scale, filled))
+        each = jax.vmap(family.log_prob)(*columns)
+        return jnp.sum(jnp.where(is_observed, each, 0.0))
+
+    def encoder_input(x):
+        seen = family.encoder_input(jnp.nan_to_num(x))
+        return jnp.stack([seen, ~jnp.isnan(x)], axis=-1).ravel()
+
+    return family._replace(log_prob=log_prob, encoder_input=encoder_input)
+
+
 def data_mean_bias(
     images: Real[Array | np.ndarray, "N X"], smallest: float = 0.001
 ) -> Float[Array, "X"]:

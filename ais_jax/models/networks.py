@@ -13,7 +13,13 @@ from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
 from ais_jax.models.latent import Distribution, LatentVariableModel
-from ais_jax.models.likelihoods import LIKELIHOODS, Likelihood, Start, data_mean_bias
+from ais_jax.models.likelihoods import (
+    LIKELIHOODS,
+    Likelihood,
+    Start,
+    data_mean_bias,
+    of_observed,
+)
 from ais_jax.models.modules import (
     ACTIVATIONS,
     ConvolutionalOutputNet,
@@ -65,6 +71,7 @@ def latent_model(
     latent_sizes: Sequence[int] = (50,),
     widths: Sequence[Sequence[int]] | None = None,
     activation: str = "tanh",
+    missing: bool = False,
     start: Start | None = None,
     precision: str = "float32",
     force_precision: str = "float32",
@@ -85,6 +92,8 @@ def latent_model(
         widths: hidden widths of each layer's network in the encoder's order; of
             convolutions, their channels. None for `WIDTHS`, of one layer.
         activation: one of `ACTIVATIONS`.
+        missing: whether values may be missing, which are NaN. Log p(x, z) is then that
+            of the observed ones, and the encoder sees which they are.
         start: what to start the decoder's output bias and log scale from
             (`Likelihood.start`); None for zeros.
         precision: of the matrix products, one of `precision.PRECISIONS`. Convolutions
@@ -115,6 +124,10 @@ def latent_model(
         "start": start,
     }
     hidden, decoder = bottom(tuple(image_shape), tuple(widths[0]), act, output)
+    if missing:  # the encoder has twice the channels
+        doubled = (*image_shape[:2], 2 * math.prod(image_shape[2:]))
+        family = of_observed(family)
+        hidden, _ = bottom(doubled, tuple(widths[0]), act, output)
 
     def gaussian(hidden, size):
         return GaussianNet(hidden, size, product)
@@ -126,7 +139,7 @@ def latent_model(
         priors=tuple(map(gaussian, down, latent_sizes)),
         decoder=decoder,
         latent_sizes=tuple(latent_sizes),
-        data_size=math.prod(image_shape),
+        input_size=math.prod(image_shape) * (2 if missing else 1),
         likelihood=family,
     )
     target = None
@@ -142,6 +155,7 @@ def latent_model(
         decode=nets.decode,
         simulate=nets.simulate,
         target_with_residuals=target,
+        observe=nets.observe,
     )
 
 
@@ -179,7 +193,7 @@ class _Networks(NamedTuple):
         priors: p(z_1|z_2), p(z_2|z_3), ...; the top prior is N(0, I).
         decoder: p(x|z_1).
         latent_sizes: of z_1, z_2, ...
-        data_size: X.
+        input_size: of the encoder of x.
         likelihood: of x given the decoder's outputs.
     """
 
@@ -187,7 +201,7 @@ class _Networks(NamedTuple):
     priors: tuple[GaussianNet, ...]
     decoder: OutputNet | ConvolutionalOutputNet
     latent_sizes: tuple[int, ...]
-    data_size: int
+    input_size: int
     likelihood: Likelihood
 
     def with_coarse_force(self, product):
@@ -202,7 +216,7 @@ class _Networks(NamedTuple):
         theta_key, phi_key = jax.random.split(key)
         layers = [jnp.zeros(size) for size in self.latent_sizes]
         theta = _init_all(theta_key, (self.decoder, *self.priors), layers)
-        below = [jnp.zeros(self.data_size), *layers[:-1]]
+        below = [jnp.zeros(self.input_size), *layers[:-1]]
         return theta, _init_all(phi_key, self.encoders, below)
 
     def split(self, z):
@@ -265,7 +279,10 @@ class _Networks(NamedTuple):
     def simulate(self, key, theta):
         z_key, x_key = jax.random.split(key)
         z = self.prior(theta).sample(z_key)
-        return self.likelihood.sample(x_key, *self.output(theta, z)), z
+        return self.observe(x_key, theta, z), z
+
+    def observe(self, key, theta, z):
+        return self.likelihood.sample(key, *self.output(theta, z))
 
 
 def _normal(net, params, x) -> tuple[Array, Array]:

@@ -48,7 +48,33 @@ def cosine(num_steps: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(1.0, num_steps)
 
 
-LEARNING_RATE_SCHEDULES = {"stages": staged, "constant": constant, "cosine": cosine}
+def wsd(num_steps: int) -> optax.Schedule:
+    """The peak learning rate, and in the last fifth a straight line to zero.
+
+    The rates before that do not depend on how many steps are to come, so that a longer
+    run can go on from there (warm-up, stable, decay, with a warm-up where asked for).
+
+    References:
+        Hu et al., MiniCPM, 2024; Hägele et al., Scaling Laws and Compute-Optimal
+        Training Beyond Fixed Training Durations, 2024.
+    """
+    num_stable = stable_steps("wsd", num_steps)
+    decay = optax.linear_schedule(1.0, 0.0, num_steps - num_stable)
+    return optax.join_schedules([optax.constant_schedule(1.0), decay], [num_stable])
+
+
+def stable_steps(schedule: str, num_steps: int) -> int:
+    """How many of the first steps have rates that do not depend on `num_steps`."""
+    decaying = {"constant": 0, "wsd": max(1, num_steps // 5)}
+    return num_steps - decaying.get(schedule, num_steps)
+
+
+LEARNING_RATE_SCHEDULES = {
+    "stages": staged,
+    "constant": constant,
+    "cosine": cosine,
+    "wsd": wsd,
+}
 
 
 def _as_matrices(params):

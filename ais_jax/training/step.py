@@ -22,6 +22,14 @@ from ais_jax.training.step_sizes import StepSizeRule, update_step_sizes
 from ais_jax.types import Params, PRNGKey, PRNGKeys, Scalar
 
 
+class Best(NamedTuple):
+    """The parameters of the best validation ELBO so far, nats (`selection`)."""
+
+    theta: PyTree
+    phi: PyTree
+    elbo: Any
+
+
 @struct.dataclass
 class TrainState:
     """Everything that training changes; the seed and learning rate stay outside.
@@ -31,6 +39,7 @@ class TrainState:
         inference: Flax train state of phi.
         step_sizes: of each move.
         average: exponential moving average of theta, where one is kept.
+        best: a `Best`, where it is kept.
     """
 
     # JAX rebuilds this class around shapes, shardings and placeholders too, and
@@ -39,11 +48,19 @@ class TrainState:
     inference: PyTree
     step_sizes: PyTree
     average: PyTree = None
+    best: PyTree = None
 
     @property
     def theta(self) -> Params:
-        """What is evaluated: the average of theta where one is kept, else theta."""
+        """The average of theta where one is kept, else theta."""
         return self.generative.params if self.average is None else self.average
+
+    @property
+    def evaluated(self) -> tuple[Params, Params]:
+        """Theta and phi that are evaluated: the best where they are kept."""
+        if self.best is None:
+            return self.theta, self.inference.params
+        return self.best.theta, self.best.phi
 
     @property
     def step(self) -> Any:
@@ -80,6 +97,7 @@ def init(
     *,
     learning_rates: Float[Array, "2"],
     keep_average: bool = False,
+    keep_best: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -91,6 +109,7 @@ def init(
         step_size: HMC's first step size at every temperature.
         learning_rates: the peak rates of theta and of phi.
         keep_average: whether to keep an exponential moving average of theta.
+        keep_best: whether to keep the parameters of the best validation ELBO.
     """
     theta, phi = model.init(key)
 
@@ -110,6 +129,7 @@ def init(
         create(phi, optimizers.phi, learning_rates[1]),
         step_sizes,
         theta if keep_average else None,
+        Best(theta, phi, jnp.finfo(jnp.float32).min) if keep_best else None,
     )
 
 
@@ -167,7 +187,7 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         pixel_key, sample_key, phi_key = jax.random.split(key, 3)
         keys = partial(example_keys, indices=_indices(len(images), axis_name))
-        x = _draw_pixels(keys(pixel_key), images) if binarize else images
+        x = draw_pixels(keys(pixel_key), images) if binarize else images
         generative, theta_loss, accept_prob, ess = update_theta(
             state, keys(sample_key), x
         )
@@ -181,7 +201,7 @@ def make_train_step(
         if state.average is not None:
             change = 1.0 - average_decay
             mean = optax.incremental_update(generative.params, state.average, change)
-        state = TrainState(generative, inference, step_sizes, mean)
+        state = TrainState(generative, inference, step_sizes, mean, state.best)
         return state, Metrics(elbo, ess, accept_prob, bad_step)
 
     return train_step
@@ -240,11 +260,12 @@ def _indices(num, axis_name):
     return first + jnp.arange(num)
 
 
-def _draw_pixels(keys, images):
-    """Binary pixels whose means are the images' intensities."""
+def draw_pixels(keys: PRNGKeys, images: Real[Array, "B X"]) -> Real[Array, "B X"]:
+    """Binary pixels whose means are the images' intensities; NaN stays NaN."""
 
     def draw(key, mean):
-        return jax.random.bernoulli(key, mean).astype(images.dtype)
+        pixels = jax.random.bernoulli(key, mean).astype(images.dtype)
+        return jnp.where(jnp.isnan(mean), mean, pixels)
 
     return jax.vmap(draw)(keys, images)
 

@@ -17,7 +17,10 @@ _WHITE = {"uint8": 255, "uint16": 65535}  # type of whole numbers -> its intensi
 
 
 class Dataset(NamedTuple):
-    """Images, or other vectors of numbers, as flat rows without labels."""
+    """Images, or other vectors of numbers, as flat rows without labels.
+
+    Values that are missing are NaN.
+    """
 
     name: str  # as `config.dataset` names it
     train: np.ndarray  # f32[N, X], upright images row by row, channels last
@@ -40,6 +43,7 @@ class Dataset(NamedTuple):
         *,
         name=GIVEN,
         source="arrays",
+        masks=None,
         test_share=TEST_SHARE,
         seed=SPLIT_SEED,
     ) -> "Dataset":
@@ -55,17 +59,21 @@ class Dataset(NamedTuple):
             valid: validation images, for the pilot of an evaluation.
             name: of the data set, for reports and refusals.
             source: where the data come from, in a line.
+            masks: split -> bool array of its shape, False where a value is missing;
+                NaN are missing too.
             test_share: share of the images that are for tests where `test` is None.
             seed: of that permutation.
 
         Raises:
-            DataError: for an array that holds no numbers, or NaN, or none, or has its
-                channels first; and for arrays of different shapes or scales.
+            DataError: for an array that holds no numbers, or infinite ones, or none, or
+                has its channels first; and for arrays of different shapes or scales.
         """
         given = {"train": train, "test": test, "valid": valid}
         arrays = {k: _numbers(name, k, a) for k, a in given.items() if a is not None}
+        masks = {k: _mask(name, k, m, arrays) for k, m in (masks or {}).items()}
         if test is None:
-            arrays |= _split(name, arrays["train"], test_share, seed)
+            for each in (arrays, masks) if "train" in masks else (arrays,):
+                each |= _split(name, each["train"], test_share, seed)
             source += f", split by seed {seed}"
         shapes = {split: a.shape[1:] for split, a in arrays.items()}
         if len(set(shapes.values())) > 1:
@@ -75,12 +83,25 @@ class Dataset(NamedTuple):
             split: a.reshape(len(a), -1).astype(np.float32) / np.float32(levels)
             for split, a in arrays.items()
         }
-        is_binary = all(np.isin(x, (0.0, 1.0)).all() for x in rows.values())
+        for split, mask in masks.items():
+            rows[split][~mask.reshape(rows[split].shape)] = np.nan
+        is_binary = all(_are_bits(x[~np.isnan(x)]) for x in rows.values())
         shape = image_shape(arrays["train"].shape[1:])
         return cls(
             *(name, rows["train"], rows["test"], rows.get("valid"), shape),
             *(is_binary, digest(rows), source, levels),
         )
+
+    def with_valid(self) -> "Dataset":
+        """The data set, a share of whose training images is held out for validation.
+
+        A data set that has validation images stays as it is.
+        """
+        if self.valid is not None:
+            return self
+        parts = _split(self.name, self.train, TEST_SHARE, SPLIT_SEED)
+        held = self._replace(train=parts["train"], valid=parts["test"])
+        return held._replace(digest=digest(held.splits()))
 
     def splits(self) -> dict[str, np.ndarray]:
         """Name -> array of each split that there is."""
@@ -90,13 +111,13 @@ class Dataset(NamedTuple):
     @property
     def limits(self) -> tuple[float, float]:
         """The values that pictures show as black and as white."""
-        low, high = float(self.train.min()), float(self.train.max())
+        low, high = float(np.nanmin(self.train)), float(np.nanmax(self.train))
         return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
 
 
-def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
+def for_likelihood(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
     """The data set `with_values`, where its scale can be right and fits."""
-    scaled = with_values(dataset, likelihood)
+    scaled = with_values(dataset, likelihood, missing)
     if scaled.levels > 1:
         _check_white(dataset)
     if likelihood == "bernoulli":
@@ -111,8 +132,11 @@ def for_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
     return scaled
 
 
-def with_values(dataset: Dataset, likelihood: str) -> Dataset:
-    """The data set with the values that a likelihood takes: counts for counts."""
+def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
+    """The data set with the values that a likelihood takes: counts for counts.
+
+    Values are only missing where they may be.
+    """
     from ais_jax import likelihoods
 
     is_count = likelihoods.LIKELIHOODS[likelihood].is_count
@@ -120,8 +144,14 @@ def with_values(dataset: Dataset, likelihood: str) -> Dataset:
         splits = {k: np.rint(x * dataset.levels) for k, x in dataset.splits().items()}
         dataset = dataset._replace(levels=1, **splits)
     for split, x in dataset.splits().items():
+        is_missing = np.isnan(x)
+        if not missing and is_missing.any():
+            raise DataError(
+                f"dataset={dataset.name}: {split} has missing values (NaN, or False in "
+                "its mask): use model.missing=True"
+            )
         try:
-            likelihoods.check_values(likelihood, x)
+            likelihoods.check_values(likelihood, x[~is_missing])
         except ValueError as error:
             raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
     return dataset
@@ -136,9 +166,10 @@ def in_units(x, levels: int, likelihood: str) -> np.ndarray:
     from ais_jax import likelihoods
 
     x = np.asarray(x)
-    if x.dtype.kind not in "uif" or not x.size or (x != np.rint(x)).any():
+    seen = x[~np.isnan(x)] if x.dtype.kind in "uif" else x[:0]
+    if not seen.size or (seen != np.rint(seen)).any():
         return x
-    low, high = x.min(), x.max()
+    low, high = seen.min(), seen.max()
     is_count = likelihoods.LIKELIHOODS[likelihood].is_count
     if levels > 1 and not 0 <= low <= high <= levels:
         raise DataError(
@@ -179,7 +210,7 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _levels(name, arrays):
     """What whole numbers are divided by: the white of their type, or 1 where bits."""
-    if all(((a == 0) | (a == 1)).all() for a in arrays.values()):
+    if all(map(_are_bits, arrays.values())):
         return 1
     levels = {_WHITE.get(a.dtype.name, 1) for a in arrays.values()}
     if len(levels) > 1:
@@ -188,9 +219,24 @@ def _levels(name, arrays):
     return levels.pop()
 
 
+def _are_bits(array):
+    return ((array == 0) | (array == 1)).all()
+
+
+def _mask(name, split, mask, arrays):
+    """Whether each value of a split is there, as bools of its array's shape."""
+    mask, shape = np.asarray(mask), arrays[split].shape if split in arrays else None
+    if mask.shape != shape or not _are_bits(mask):
+        raise DataError(
+            f"dataset={name}: the mask of {split} is {mask.dtype}{list(mask.shape)}: "
+            f"use bools {'of an array that is there' if shape is None else list(shape)}"
+        )
+    return mask.astype(bool)
+
+
 def _check_white(dataset):
     """Refuses intensities of which none is near white, such as 0 to 16 of 255."""
-    largest = max(x.max() for x in dataset.splits().values())
+    largest = max(np.nanmax(x) for x in dataset.splits().values())
     if largest < 0.5:
         level = round(largest * dataset.levels)
         raise DataError(
@@ -201,15 +247,15 @@ def _check_white(dataset):
 
 
 def _numbers(name, split, array):
-    """An array of at least one image of finite numbers."""
+    """An array of at least one image of numbers, finite where they are not missing."""
     array = np.asarray(array)
     if array.dtype.kind not in "buif" or not 2 <= array.ndim <= 4 or not array.size:
         raise DataError(
             f"dataset={name}: {split} is {array.dtype}{list(array.shape)}: use numbers "
             "[N, H, W], [N, H, W, C] or [N, X]"
         )
-    if not np.isfinite(array).all():
-        raise DataError(f"dataset={name}: {split} has NaN or infinite values")
+    if np.isinf(array).any() or np.isnan(array).all():
+        raise DataError(f"dataset={name}: {split} has infinite values, or NaN alone")
     first, height, width = array.shape[1:] if array.ndim == 4 else (1, 1, 1)
     if first < min(height, width) and (first <= 4 < width or height == width):
         raise DataError(

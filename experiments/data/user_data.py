@@ -44,7 +44,8 @@ def load(name: str, root: Path) -> Dataset:
     An .npz holds one array, or an array for each split; a folder holds images, or
     folders for each split. A split is a word of the name: train, training, test,
     testing, val, valid, validation. An array whose name has y, label or target, and
-    what a Macintosh adds, is left out. Without a split for tests the training images
+    what a Macintosh adds, is left out. An array called mask says which values of its
+    split are there. Without a split for tests the training images
     are split by `dataset.SPLIT_SEED`.
     """
     path = find(name, root)
@@ -64,8 +65,10 @@ def _read_arrays(name, path):
         if isinstance(content, np.ndarray):
             return {"train": content}
         with content:
-            keys = _by_split(name, [key for key in content.files if _is_own(key)])
-            return {split: content[key] for split, key in keys.items()}
+            keys = [key for key in content.files if _is_own(key)]
+            masks = {_split(k) or "train": content[k] for k in keys if _is_mask(k)}
+            keys = _by_split(name, [key for key in keys if not _is_mask(key)])
+            return {s: content[key] for s, key in keys.items()} | {"masks": masks}
     except InputError:
         raise
     except (OSError, ValueError, EOFError, KeyError) as error:
@@ -86,6 +89,10 @@ def _by_split(name, keys):
             "test and perhaps valid, or give one array"
         )
     return found
+
+
+def _is_mask(name):
+    return "mask" in _words(name)
 
 
 def _words(name):

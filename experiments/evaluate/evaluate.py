@@ -178,7 +178,7 @@ def _evaluate_one(params, evaluator, folder, progress, name, num_after):
     estimate = search.estimate("test", num, evaluator.rows(params))
     spent, gap = evaluator.num_gradients(search), None
     if settings.num_simulated != 0:
-        load = partial(evaluator.simulate, params)
+        load = partial(evaluator.pairs, params)
         gap = measured_gap(search, load, estimate, settings.num_simulated)
     encoder = evaluator.in_chunks(
         folder / "encoder",

@@ -16,6 +16,7 @@ from ais_jax.evidence.rows import row_chains
 from ais_jax.models import evaluation
 from ais_jax.models.latent import posterior_path
 from ais_jax.numerics import effective_sample_size, log_mean_exp
+from ais_jax.training.step import draw_pixels
 from experiments.evaluate import forecast
 from experiments.evaluate.chunks import run_chunks
 from experiments.run import build
@@ -118,6 +119,12 @@ class Evaluator:
         key = self.keys["simulate"]
         return evaluation.simulate(self.model, key, params[0], np.asarray(indices))
 
+    def pairs(self, params, indices):
+        """Does as `simulate`; what a test image lacks, its pair lacks too."""
+        images, z = self.simulate(params, indices)
+        like = self.dataset.test[self.images[indices % self.num_examples]]
+        return np.where(np.isnan(like), like, images), z
+
     def test_images(self, indices):
         """Test images f32[C, X], binarized once and for all by seed and index."""
         return self._binarize(self.dataset.test, indices)
@@ -174,9 +181,7 @@ class Evaluator:
         if not self._draws_pixels:
             return x
         keys = example_keys(self.keys["pixels"], jnp.asarray(indices))
-        return jax.vmap(lambda key, p: jax.random.bernoulli(key, p).astype(p.dtype))(
-            keys, x
-        )
+        return draw_pixels(keys, x)
 
 
 def _choose(settings, num):

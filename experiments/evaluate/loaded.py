@@ -1,5 +1,6 @@
 """A run that was loaded: a `Run` whose images can be scored by annealed chains."""
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -8,7 +9,10 @@ from configs import presets
 from experiments.data.dataset import Dataset
 from experiments.evaluate.evaluator import Evaluator
 from experiments.run.run import Run, as_key
+from experiments.system.errors import ConfigError, DataError
 
+NUM_CHAINS = presets.EVALUATION["default"]["num_chains"]
+MOST_CHAINS = 64  # of an image that is imputed
 COLUMNS = ("log_p", "standard_error", "ess", "num_temperatures", "accept_prob")
 
 
@@ -24,6 +28,42 @@ class LoadedRun(Run):
             return super().latents(key, x, num_samples)
         estimate, _, _ = self._estimate(x, 0.0, 0, with_ends=True)
         return posterior_draws(as_key(key), estimate, num_samples)
+
+    def impute(self, key, x, mask=None, num_samples=8, means=False) -> np.ndarray:
+        """Images given their observed values: f32[N, num_samples, *image_shape].
+
+        Observed values stay. The others are drawn from p(x|z), z by annealed chains
+        that end close to p(z|observed): a chain for each draw, of 8 to 64.
+
+        Args:
+            key: of the draws.
+            x: images, whose missing values are NaN.
+            mask: bools of their shape, False where a value is missing.
+            num_samples: draws of each image.
+            means: whether to give the means of p(x|z) in place of draws.
+        """
+        if not means and self.model.observe is None:
+            raise ConfigError("the run's model has no `observe`: use means=True")
+        if mask is not None:
+            if np.shape(mask) != np.shape(x):
+                raise DataError(
+                    f"mask={np.shape(mask)}: use the shape of x, {np.shape(x)}"
+                )
+            x = np.where(mask, x, np.nan)
+        z_key, x_key = jax.random.split(as_key(key))
+        num_chains = int(np.clip(num_samples, NUM_CHAINS, MOST_CHAINS))
+        estimate, _, _ = self._estimate(x, 0.0, 0, True, num_chains)
+        z = posterior_draws(z_key, estimate, num_samples)
+        flat = z.reshape(-1, z.shape[-1])
+        if means:
+            found = self.decode(flat)
+        else:
+            draw = jax.jit(jax.vmap(self.model.observe, (0, None, 0)))
+            found = draw(jax.random.split(x_key, len(flat)), self.theta, flat)
+        rows = np.asarray(self._rows(x))[:, None]
+        found = np.reshape(found, (*z.shape[:2], -1))
+        found = np.where(np.isnan(rows), found, rows)
+        return found.reshape(*z.shape[:2], *self.image_shape)
 
     def log_likelihood(self, x, error: float = 0.0, seed: int = 0) -> pd.DataFrame:
         """Log p(x) of images by AIS: a row each, in nats.
@@ -42,10 +82,11 @@ class LoadedRun(Run):
         found = as_result(estimate, spent, num_leapfrog)
         return pd.DataFrame({name: getattr(found, name) for name in COLUMNS})
 
-    def _estimate(self, x, error, seed, with_ends=False):
+    def _estimate(self, x, error, seed, with_ends=False, num_chains=NUM_CHAINS):
         rows = np.asarray(self._rows(x))
         asked = presets.EVALUATION["default"] | {"num_temperatures": None}
         asked |= {"error": error, "seed": seed, "num_examples": 0}
+        asked |= {"num_chains": num_chains}
         settings = self.settings.evaluation._replace(**asked)
         evaluator = Evaluator(self, Dataset.from_arrays(rows, rows, name="x"), settings)
         search = evaluator.search(self.params, with_ends=with_ends)

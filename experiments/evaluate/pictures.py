@@ -77,10 +77,13 @@ def _draw_traversals(run, shown, code, path):
 
 
 def _shown(dataset, images):
-    """Images [N, X] as [N, H, W(, C)], scaled to [0, 1] by the data's limits."""
+    """Images [N, X] as [N, H, W(, C)], scaled to [0, 1] by the data's limits.
+
+    What is missing is grey.
+    """
     low, high = dataset.limits
     images = (np.asarray(images) - low) / ((high - low) or 1.0)
-    return images.reshape(-1, *dataset.image_shape)
+    return np.nan_to_num(images, nan=0.5).reshape(-1, *dataset.image_shape)
 
 
 def _to_tensorboard(folder, events, step):

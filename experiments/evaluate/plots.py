@@ -26,7 +26,11 @@ _PER_MOVE = {
     "accept_prob": ("acceptance probability", "linear"),
     "step_sizes": ("step size", "log"),
 }
-_SCORES = {"elbo": "ELBO (training images)", "test_log_p": "test log p(x)"}
+_SCORES = {
+    "elbo": "ELBO (training images)",
+    "valid_elbo": "ELBO (validation images)",
+    "test_log_p": "test log p(x)",
+}
 _GREY = 0.5
 BARS = "bars: ±1 standard error"
 
@@ -53,15 +57,15 @@ def learning_curves(
 ) -> None:
     """Plots rows of `metrics.jsonl`; panels whose keys are absent are left out.
 
-    Top: "elbo" and every "test_*" (nats), the mean over replicates with a band from
-    the lowest to the highest, or a curve of each where they are not seeds but have
-    names; in runs of 20 rows or more the first twentieth of the ELBO, where it is far
-    off, does not set the lower limit. Below: "accept_prob" and "step_sizes" of each
+    Top: "elbo", "valid_elbo" and every "test_*" (nats), the mean over replicates with a
+    band from the lowest to the highest, or a curve of each where they are not seeds but
+    have names; in runs of 20 rows or more the first twentieth of the ELBO, where it is
+    far off, does not set the lower limit. Below: "accept_prob" and "step_sizes" of each
     move, means over seeds. The abscissa is "epoch", or "step" where there are no
     epochs; replicates come first and moves last.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    scores = [n for n in names if n == "elbo" or n.startswith("test_")]
+    scores = [n for n in names if n in _SCORES or n.startswith("test_")]
     scores = [n for n in scores if not n.endswith("_se") and _series(rows, n)[1].size]
     vectors = [n for n in _PER_MOVE if _series(rows, n)[1].size]
     num_panels = bool(scores) + len(vectors)

@@ -174,7 +174,8 @@ def _batches(settings, dataset, num_batches):
     x = jnp.asarray(dataset.train[np.asarray(rows)])
     if not build.draws_pixels(settings, dataset):
         return x
-    return jax.random.bernoulli(pixel_key, x).astype(x.dtype)
+    pixels = jax.random.bernoulli(pixel_key, x).astype(x.dtype)
+    return jnp.where(jnp.isnan(x), x, pixels)
 
 
 def _gradients(settings, estimator, params, x, seed):

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ais_jax import epochs, estimators, optimizers, sharding, training
 from ais_jax.models import latent, networks
 from ais_jax.models.likelihoods import LIKELIHOODS
+from ais_jax.training import selection
 from ais_jax.training.optimizers import Optimizers
 from experiments.run import factory
 from experiments.system import devices
@@ -37,6 +39,8 @@ class Training(NamedTuple):
     run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
     num_steps: int  # in all
+    keep_best: Callable | None  # of `selection.make_keep_best`, for one replicate
+    num_kept: int  # from the checkpoint of this step a longer run goes on; 0: none
 
 
 def build_model(settings, image_shape, start=None):
@@ -99,6 +103,7 @@ def build_training(settings, dataset, model=None):
         ),
         step_size=settings.first_step_size,
         keep_average=settings.average_decay > 0.0,
+        keep_best=settings.keep_best,
     )
     mesh = build_mesh(settings)
     _check_memory(settings, init, mesh)
@@ -115,7 +120,29 @@ def build_training(settings, dataset, model=None):
         ),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
+        keep_best=_keep_best(settings, model, data_size),
+        num_kept=num_kept(settings, num_train),
     )
+
+
+def _keep_best(settings, model, data_size):
+    if not settings.keep_best:
+        return None
+    block = block_size(settings, data_size, selection.NUM_SAMPLES)
+    return selection.make_keep_best(model, block)
+
+
+def num_kept(settings, num_train):
+    """The steps whose state a run of more epochs would have too; 0 where none.
+
+    They end where a row of metrics does.
+    """
+    each = num_train // settings.batch_size
+    optimizer = settings.optimizer
+    if optimizer.get("warmup") or settings.phi_optimizer.get("warmup"):
+        return 0
+    stable = optimizers.stable_steps(optimizer["schedule"], settings.num_epochs * each)
+    return stable - stable % each % settings.steps_per_row
 
 
 def _check_memory(settings, init, mesh):
@@ -136,13 +163,23 @@ def _check_memory(settings, init, mesh):
 def _model_of_data(settings, dataset):
     """The model of the settings, its decoder started at the mean image."""
     family = LIKELIHOODS[settings.model["likelihood"]]
-    start = family.start(dataset.train) if settings.data_mean_bias else None
+    data = _filled(dataset.train)
+    start = family.start(data) if settings.data_mean_bias else None
     try:
         return build_model(settings, dataset.image_shape, start)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
+
+
+def _filled(rows):
+    """Rows whose missing values are the mean of the others, or 0 where none is."""
+    is_missing = np.isnan(rows)
+    if not is_missing.any():
+        return rows
+    seen = np.maximum(np.sum(~is_missing, axis=0), 1)
+    return np.where(is_missing, np.nansum(rows, axis=0) / seen, rows)
 
 
 def check_batch_size(settings, num_train):

@@ -36,7 +36,8 @@ class Checkpointer:
     Use it in a `with` statement: saves run in the background, and the last one is
     lost if the process ends before the exit waited for it. With several JAX processes
     each leaf is a global array, and all of them make the same calls. With `read_only`,
-    for evaluation beside a running training, nothing is created, cleaned or saved.
+    for evaluation beside a running training, nothing is created, cleaned or saved. The
+    checkpoint of step `keep` stays whatever comes after it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Checkpointer:
         directory: str | os.PathLike[str],
         *,
         max_to_keep: int = 2,
+        keep: int = 0,
         read_only: bool = False,
     ):
         import orbax.checkpoint as ocp
@@ -57,6 +59,7 @@ class Checkpointer:
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=max_to_keep,
+                keep_period=keep or None,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
                 lightweight_initialize=True,
@@ -101,6 +104,13 @@ class Checkpointer:
             )
         if wait:
             self._manager.wait_until_finished()
+
+    def go_back(self, step: int) -> bool:
+        """Deletes the checkpoints after a step; returns whether there were any."""
+        later = [saved for saved in self._manager.all_steps() if saved > step]
+        for saved in later:
+            self._manager.delete(saved)
+        return bool(later)
 
     def non_finite(self, what: str, step: int) -> NonFiniteLoss:
         """The error of a run whose loss or state is not finite at a step."""

@@ -14,15 +14,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import ais_jax
-from ais_jax import sharding
+from ais_jax import optimizers, sharding
 from configs import presets
 from experiments.run import build
+from experiments.run.checkpoint import Checkpointer
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
-from experiments.system.files import damaged, read_json, timestamp, write_json
+from experiments.system.files import damaged, locked, read_json, timestamp, write_json
+from experiments.system.progress import log
 
 VERSION = 7  # config.json, results.json and variant.json have it
+# Settings that came later, as runs of this version without them behaved.
+_LATER = {"model": {"missing": False}, "training": {"keep_best": False}}
 
 
 def read(path: Path, *names: str) -> dict:
@@ -33,6 +37,9 @@ def read(path: Path, *names: str) -> dict:
         raise damaged(path, f"it has no {missing[0] if missing else 'names'}")
     if not isinstance(content.get("config", {}), dict):
         raise damaged(path, "its config is none")
+    for section, later in _LATER.items():
+        if isinstance(given := content.get("config", {}).get(section), dict):
+            content["config"][section] = later | given
     if (version := content.get("version", VERSION)) != VERSION:
         raise ConfigError(
             f"{path} has version={version}, and this program reads {VERSION}: use the "
@@ -62,8 +69,9 @@ def claim(workdir, settings, dataset, write=True):
     """Writes config.json, or checks that the folder holds this very run.
 
     The settings in `FREE` may change when a run goes on, and num_epochs may be raised
-    where the learning rate is constant; all others are refused. An evaluation with
-    other settings checks alone, without `write`.
+    where the learning rate does not depend on it until the end; the run then goes back
+    to there. All others are refused. An evaluation with other settings checks alone,
+    without `write`.
     """
     path = Path(workdir) / "config.json"
     content = {
@@ -78,6 +86,9 @@ def claim(workdir, settings, dataset, write=True):
         old = {**saved["config"], "data_digest": saved["data_digest"]}
         new = {**settings.saved, "data_digest": dataset.digest}
         check_same(workdir, old, new)
+        before = saved["config"]["num_epochs"]
+        if write and before < settings.num_epochs:
+            _go_back(workdir, settings._replace(num_epochs=before), len(dataset.train))
     if write and is_first():
         write_json(path, {"version": VERSION, **content})
 
@@ -101,11 +112,37 @@ def check_config(workdir, config):
 
 
 def _goes_on(name, before, now, saved):
-    """Whether a run goes on for more epochs, which only a constant rate allows."""
-    optimizer = saved["optimizer"]
-    is_constant = optimizer["schedule"] == "constant"
-    is_warm = not optimizer["settings"].get("warmup")
-    return name == "num_epochs" and now > before and is_constant and is_warm
+    """Whether a run goes on for more epochs, whose rates begin as its own did."""
+    if name != "num_epochs" or now < before:
+        return False
+    theta = saved["optimizer"]
+    is_warmed_up = any(s["settings"].get("warmup") for s in (theta, theta["phi"]))
+    return not is_warmed_up and optimizers.stable_steps(theta["schedule"], 2) > 0
+
+
+def _go_back(workdir, before, num_train):
+    """Takes a run back to where the learning rate of a longer one was still its own."""
+    folder, step = Path(workdir) / "checkpoints", build.num_kept(before, num_train)
+    if not folder.exists():
+        return
+    with alone(workdir), Checkpointer(folder) as checkpointer:
+        if checkpointer.go_back(step):
+            log.info("Going on from step %d, before the learning rate fell.", step)
+
+
+@contextlib.contextmanager
+def alone(workdir):
+    """Holds a folder's lock during a training; evaluations need none."""
+    with contextlib.ExitStack() as stack:
+        is_free = True
+        if is_first():
+            is_free = stack.enter_context(locked(workdir, ".training.lock"))
+        if sharding.any_process(not is_free):
+            raise ConfigError(
+                f"workdir={workdir} is in use by another training: wait for its end, "
+                "or choose another --workdir"
+            )
+        yield
 
 
 def differences(old, new):

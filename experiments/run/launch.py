@@ -1,9 +1,7 @@
 """One run from its config to its results, as the programs and the tests call it."""
 
-import contextlib
 import math
 
-from ais_jax import sharding
 from experiments.data import load
 from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, forecast, pictures, plots
@@ -48,7 +46,7 @@ def train_and_evaluate(
             forecast.tell_before(settings.evaluation, len(dataset.test), rows)
         else:
             setup, dataset = open_training(settings, workdir, dataset, model)
-            with _alone(workdir):
+            with folder.alone(workdir):
                 log.info("Working directory: %s", workdir)
                 num = setup.num_steps * settings.batch_size
                 run = train.train(
@@ -104,7 +102,10 @@ def _loaded(settings, dataset):
     """The settings' data set, or the one given, of the likelihood's values."""
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
-    return for_likelihood(dataset, settings.model["likelihood"])
+    if settings.keep_best:
+        dataset = dataset.with_valid()
+    model = settings.model
+    return for_likelihood(dataset, model["likelihood"], model["missing"])
 
 
 def _say_where(workdir):
@@ -144,22 +145,6 @@ def _check_given(settings, dataset, model):
                 f"{name}={said!r}: config.{name}={GIVEN!r} goes together with "
                 f"train_and_evaluate(config, {short}=...)"
             )
-
-
-@contextlib.contextmanager
-def _alone(workdir):
-    """Holds a folder's lock during a training; evaluations need none."""
-    with contextlib.ExitStack() as stack:
-        is_free = True
-        if devices.is_first():
-            lock = files.locked(workdir, ".training.lock")
-            is_free = stack.enter_context(lock)
-        if sharding.any_process(not is_free):
-            raise ConfigError(
-                f"workdir={workdir} is in use by another training: wait for its end, "
-                "or choose another --workdir"
-            )
-        yield
 
 
 def use_cores(configs):

@@ -16,8 +16,8 @@ _STEP = "generative/step"
 def read(workdir, model, mesh):
     """The step of a run's newest checkpoint, and each replicate's theta and phi.
 
-    Theta is its average where the run kept one. No data are needed. Returns (step,
-    ((theta, phi), ...)), on the host.
+    Theta is its average where the run kept one; both are the best where it kept them.
+    No data are needed. Returns (step, ((theta, phi), ...)), on the host.
     """
     both = jax.eval_shape(model.init, jax.random.key(0))
     checkpoints = user_path(workdir) / "checkpoints"
@@ -60,8 +60,11 @@ def start(setup, state):
 
 def _paths(saved, both, workdir):
     """The paths of theta's and phi's leaves in a checkpoint of these shapes."""
-    is_averaged = any(path.split("/")[0] == "average" for path in saved)
-    heads = ("average" if is_averaged else "generative/params", "inference/params")
+    kept = {path.split("/")[0] for path in saved}
+    theta = "average" if "average" in kept else "generative/params"
+    heads = (
+        ("best/theta", "best/phi") if "best" in kept else (theta, "inference/params")
+    )
     wanted = {
         f"{head}/{name}".rstrip("/"): leaf
         for head, tree in zip(heads, both)

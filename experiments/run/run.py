@@ -175,7 +175,8 @@ class Run:
                 f"x is {list(np.shape(x))}: use images [N, *{self.image_shape}], or "
                 f"rows [N, {size}]"
             )
-        return jnp.asarray(with_values(dataset, likelihood).train)
+        missing = self.settings.model["missing"]
+        return jnp.asarray(with_values(dataset, likelihood, missing).train)
 
     def _images(self, rows):
         return np.asarray(rows).reshape(-1, *self.image_shape)

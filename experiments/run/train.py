@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from experiments.run import parameters
+from ais_jax.batching import example_keys
+from ais_jax.training.step import draw_pixels
+from experiments.run import build, parameters
 from experiments.run.build import Training
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.metrics import last_row, metrics_writer, read_metrics
@@ -39,7 +41,7 @@ def template(setup):
 
 def as_run(setup: Training, workdir: Path, state) -> Run:
     """The model that a state holds; the optimizers' part of it is left behind."""
-    both = state.theta, state.inference.params
+    both = state.evaluated
     steps, *leaves = sharding.fetch([state.step, *jax.tree.leaves(both)])
     each = jax.tree.structure(both).unflatten
     replicates = tuple(each(leaves) for leaves in zip(*leaves))
@@ -66,7 +68,8 @@ def train(
         tell: called with each row of metrics.
     """
     workdir = Path(workdir)
-    with Checkpointer(workdir / "checkpoints") as checkpointer, StopSignals() as stop:
+    checkpoints = Checkpointer(workdir / "checkpoints", keep=setup.num_kept)
+    with checkpoints as checkpointer, StopSignals() as stop:
         saved = checkpointer.latest_step()
         if saved is None:
             state = parameters.start(setup, initial_state(setup))
@@ -94,25 +97,43 @@ def _loop(setup, dataset, step, state, check, show, keep):
     run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
     keys = _placed(setup, lambda setup: _replicate_keys(setup.settings)[:, 1])
     data = sharding.place_rows(dataset.train, setup.mesh)
+    validate = validator(setup, dataset) if setup.keep_best else None
     while step < setup.num_steps:
         num = _dispatch_size(setup, step)
         state, means = run_steps(state, keys, data, jnp.int32(num))
         means = sharding.fetch(means)
         step += num
         check(means)
-        show(step, state, means)
+        extra = {}
+        if validate is not None and step % setup.steps_per_epoch == 0:
+            state, elbo = validate(state)
+            extra = {"valid_elbo": sharding.fetch(elbo)}
+        show(step, state, means, extra)
         keep(step, state)
     return state
 
 
+def validator(setup, dataset):
+    """State -> (state, validation ELBO f32[R]), on the same pixels and draws."""
+    pixel_key, key = jax.random.split(jax.random.key(setup.settings.seed))
+    x = jnp.asarray(dataset.valid)
+    if build.draws_pixels(setup.settings, dataset):
+        x = draw_pixels(example_keys(pixel_key, jnp.arange(len(x))), x)
+    place = sharding.by_replicate(setup.mesh)
+    each = jax.vmap(setup.keep_best, (0, None, None))
+    keep_best = jax.jit(each, donate_argnums=0, out_shardings=place)
+    x = np.asarray(x)  # which every process holds
+    return lambda state: keep_best(state, key, x)
+
+
 def _reporter(setup, workdir, write, progress, done, hooks):
-    """(step, state, means): writes and shows a row of metrics."""
+    """(step, state, means, extra): writes and shows a row of metrics."""
     started, before = time.monotonic(), last_row(workdir).get("seconds", 0.0)
     evaluate, draw, tell = hooks
 
-    def show(step, state, means):
+    def show(step, state, means, extra):
         nonlocal done
-        row, pictures = _row(setup, step, state, means), {}
+        row, pictures = _row(setup, step, state, means, extra), {}
         if evaluate is not None and _is_due(setup, step):
             row.update(evaluate(as_run(setup, workdir, state)))
         if draw is not None and _is_drawn(setup, step):
@@ -137,7 +158,8 @@ def _keeper(setup, workdir, checkpointer, stop):
         is_stopping, is_old = sharding.any_process(
             [stop.requested, age > setup.settings.checkpoint_seconds]
         )
-        if is_old or is_stopping or step == setup.num_steps:
+        is_kept = step in (setup.num_kept, setup.num_steps)
+        if is_old or is_stopping or is_kept:
             checkpointer.save(step, state, wait=is_stopping)
             saved_at = time.monotonic()
         if is_stopping:
@@ -186,9 +208,9 @@ def _is_drawn(setup, step):
     return rest == 0 and epochs & (epochs - 1) == 0
 
 
-def _row(setup, step, state, means):
+def _row(setup, step, state, means, extra):
     """One row of metrics.jsonl; lists over replicates where there are several."""
-    values = {"elbo": means.elbo, "ess": means.ess}
+    values = {"elbo": means.elbo, "ess": means.ess, **extra}
     if setup.estimator.num_moves:
         values["accept_prob"] = means.accept_prob
         values["step_sizes"] = sharding.fetch(state.step_sizes)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -24,7 +25,7 @@ from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
 from experiments.system.errors import ConfigError, DataError, InputError
 from experiments.system.files import read_json
-from tests.targets import shaken
+from tests.targets import errors_off, shaken
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -158,6 +159,43 @@ def test_a_kept_average_of_theta_is_what_is_evaluated(tmp_path):
     jax.tree.map(same, (state.average, state.inference.params), found[0])
 
 
+def test_the_best_parameters_by_validation_elbo_are_what_is_loaded(tmp_path):
+    settings = {"training__keep_best": True, "optimizer__learning_rate": (0.3,)}
+    config, dataset = arrays_config(num_epochs=12, batch_size=27, **settings)
+    train_and_evaluate(config, tmp_path, "train", dataset=dataset)
+    setup, held = open_training(resolve(config), tmp_path, dataset=dataset)
+    assert (len(held.train), len(held.valid)) == (54, 6)
+    elbos = np.stack(experiments.load_run(tmp_path).history.valid_elbo)
+    best = np.argmax(elbos, axis=0)
+    assert elbos.shape == (12, 2) and not np.all(best == 11)
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        state = checkpointer.restore(train.template(setup))
+    np.testing.assert_array_equal(state.best.elbo, elbos.max(0))
+    found = experiments.load_run(tmp_path).replicates
+    theta, phi = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    again = state.generative.replace(params=theta), state.inference.replace(params=phi)
+    state = state.replace(generative=again[0], inference=again[1])
+    _, elbo = train.validator(setup, held)(state)
+    np.testing.assert_allclose(elbo, elbos.max(0), rtol=1e-5)
+
+
+def test_a_run_without_later_settings_is_as_it_was(tmp_path):
+    config, dataset = arrays_config()
+    claim(tmp_path, resolve(config), dataset)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del (
+        content["config"]["model"]["missing"],
+        content["config"]["training"]["keep_best"],
+    )
+    path.write_text(json.dumps(content))
+    claim(tmp_path, resolve(config), dataset)
+    config.model.missing = True
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"model\.missing=False, not True"):
+        claim(tmp_path, resolve(config), dataset)
+
+
 @pytest.mark.slow
 def test_annealed_latents_have_the_posteriors_mean(run):
     x = run.sample(1, 1)
@@ -168,11 +206,53 @@ def test_annealed_latents_have_the_posteriors_mean(run):
     assert np.all(abs(draws.mean(0) - weights @ z) < 5 / np.sqrt(8))
 
 
+@pytest.fixture(scope="module")
+def gappy(tmp_path_factory):
+    """A run on images with missing values, and its test images."""
+    masks = {
+        "train": RNG.random(TRAIN.shape) < 0.6,
+        "test": RNG.random(TEST.shape) < 0.6,
+    }
+    dataset = Dataset.from_arrays(TRAIN, TEST, masks=masks)
+    config, _ = arrays_config(model__missing=True, num_replicates=1)
+    folder = tmp_path_factory.mktemp("gappy")
+    train_and_evaluate(config, folder, dataset=dataset)
+    x = np.where(masks["test"], (TEST > 127).astype(np.float32), np.nan)
+    return experiments.load_run(folder), x
+
+
+def test_log_likelihoods_are_of_the_observed_values(gappy):
+    run, x = gappy
+    log_joint, _, area = grid_of(run)
+    exact = [jax.nn.logsumexp(log_joint(jnp.asarray(each))) + area for each in x]
+    found = run.log_likelihood(x, error=0.01)
+    assert np.all(abs(found.log_p - exact) < 5 * found.standard_error + 1e-3)
+    assert np.all(np.isfinite(run.results.gap))
+
+
+def test_missing_values_are_imputed(gappy):
+    run, x = gappy
+    draws = run.impute(0, x, num_samples=50)
+    assert draws.shape == (12, 50, 4, 5)
+    is_missing = np.isnan(x)
+    seen = draws.swapaxes(1, 0)[:, ~is_missing]
+    np.testing.assert_array_equal(seen, np.tile(x[~is_missing], (50, 1)))
+    means = run.impute(0, x, num_samples=50, means=True)
+    errors = (draws - means).swapaxes(1, 0)[:, is_missing]
+    assert abs(errors_off(errors, 0.0)).max() < 5
+    filled = np.where(is_missing, 1.0, x)
+    again = run.impute(0, filled, ~is_missing, num_samples=50)
+    np.testing.assert_array_equal(draws, again)
+    with pytest.raises(DataError, match=r"mask=\(4, 5\): use the shape of x"):
+        run.impute(0, x, is_missing[0])
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
         (np.zeros((3, 5, 5)), r"x is \[3, 5, 5\]: use images"),
-        (np.full((3, 4, 5), np.nan), "NaN"),
+        (np.full((3, 4, 5), np.nan), "NaN alone"),
+        (np.where(np.eye(4, 5), np.nan, np.zeros((3, 4, 5))), "has missing values"),
         (np.full((3, 4, 5), 1.5), "does not fit likelihood='bernoulli'"),
     ],
 )
@@ -275,36 +355,42 @@ def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
         train_and_evaluate(config, tmp_path, "train", dataset=dataset)
 
 
-@pytest.mark.slow
-def test_a_constant_rate_run_goes_on_bit_for_bit(tmp_path):
-    config, dataset = arrays_config(num_replicates=1)
-    states = []
-    for folder, epochs in (("a", (1, 2)), ("b", (2,))):
+@pytest.mark.parametrize(
+    "schedule", [pytest.param("constant", marks=pytest.mark.slow), "wsd"]
+)
+def test_a_run_goes_on_for_more_epochs_bit_for_bit(tmp_path, schedule):
+    settings = {"num_replicates": 1, "batch_size": 6, "optimizer__schedule": schedule}
+    config, dataset = arrays_config(**settings)
+    runs = []
+    for folder, epochs in (("a", (2, 4)), ("b", (4,))):
         for num in epochs:
             config.num_epochs = num
             train_and_evaluate(config, tmp_path / folder, "train", dataset=dataset)
-        states.append(experiments.load_run(tmp_path / folder).replicates)
-    jax.tree.map(np.testing.assert_array_equal, *states)
+        runs.append(experiments.load_run(tmp_path / folder))
+    jax.tree.map(np.testing.assert_array_equal, *(run.replicates for run in runs))
+    pd.testing.assert_series_equal(*(run.history.elbo for run in runs))
 
 
 @pytest.mark.parametrize(
-    ("schedule", "warmup", "more"),
+    ("schedule", "section", "more"),
     [
-        ("constant", 0.0, 3),
-        ("constant", 0.0, 1),
-        ("constant", 0.1, 3),
-        ("cosine", 0, 3),
+        ("constant", None, 3),
+        ("wsd", None, 3),
+        ("wsd", None, 1),
+        ("wsd", "optimizer", 3),
+        ("wsd", "optimizer.phi", 3),
+        ("cosine", None, 3),
     ],
 )
-def test_more_epochs_are_for_constant_rates_alone(tmp_path, schedule, warmup, more):
-    config = tiny(
-        "vae",
-        optimizer__schedule=schedule,
-        optimizer__settings={"warmup": float(warmup)},
-    )
+def test_more_epochs_are_for_rates_that_do_not_depend_on_them(
+    tmp_path, schedule, section, more
+):
+    config = tiny("vae", optimizer__schedule=schedule, optimizer__phi__name="sgd")
+    if section is not None:
+        config.update_from_flattened_dict({f"{section}.settings": {"warmup": 0.1}})
     claim(tmp_path, resolve(config), DATASET)
     config.num_epochs = more
-    if more > 2 and (schedule, warmup) == ("constant", 0.0):
+    if more > 2 and section is None and schedule != "cosine":
         claim(tmp_path, resolve(config), DATASET)
         assert read_json(tmp_path / "config.json")["config"]["num_epochs"] == more
         return

@@ -108,7 +108,8 @@ def test_one_array_is_split_by_its_seed():
     [
         ((BYTES, BYTES[:, :5]), "differ in shape"),
         ((BYTES, BYTES / 255.0), "give all arrays in one type"),
-        ((np.full((3, 2, 2), np.nan), REALS), "train has NaN"),
+        ((np.full((3, 2, 2), np.nan), REALS), "or NaN alone"),
+        ((np.full((3, 2, 2), np.inf), REALS), "train has infinite"),
         ((np.array([["a"]]), REALS), "use numbers"),
         ((np.zeros(5),), r"float64\[5\]"),
         ((np.zeros((0, 4)),), r"\[0, 4\]"),
@@ -120,6 +121,35 @@ def test_one_array_is_split_by_its_seed():
 def test_bad_arrays_are_refused(arrays, message):
     with pytest.raises(DataError, match=message):
         Dataset.from_arrays(*arrays)
+
+
+MASK = RNG.random(BYTES.shape) < 0.7
+
+
+def test_a_mask_says_which_values_are_missing(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=BYTES, mask=MASK)
+    data = datasets.load(str(tmp_path / "mine.npz"))
+    given = Dataset.from_arrays(np.where(MASK, BYTES / np.float32(255), np.nan))
+    np.testing.assert_array_equal(data.train, given.train)
+    np.testing.assert_array_equal(data.test, given.test)
+    assert data.digest == given.digest != Dataset.from_arrays(BYTES).digest
+    assert data.levels == 255 and not np.isnan(data.limits).any()
+    counts = for_likelihood(data, "poisson", missing=True)
+    seen = counts.train[~np.isnan(counts.train)]
+    assert len(seen) < counts.train.size and (seen % 1 == 0).all()
+    assert "use model.missing=True" in refusal(for_likelihood, data, "poisson")
+
+
+def test_bits_with_missing_values_are_bits():
+    assert Dataset.from_arrays(BITS, BITS, masks={"train": MASK}).is_binary
+
+
+@pytest.mark.parametrize("mask", [MASK[:9], MASK * 0.5])
+def test_masks_that_do_not_fit_are_refused(mask):
+    message = refusal(Dataset.from_arrays, BYTES, BYTES, masks={"train": mask})
+    assert message.endswith("use bools [20, 6, 5]")
+    message = refusal(Dataset.from_arrays, BYTES, BYTES, masks={"valid": MASK})
+    assert "of an array that is there" in message
 
 
 def test_counts_are_what_the_bytes_and_the_digits_were():

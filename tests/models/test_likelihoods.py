@@ -119,6 +119,21 @@ def test_extreme_outputs_have_finite_log_probabilities_and_gradients(name):
 
 
 @each
+def test_missing_values_have_no_part_in_the_likelihood(name):
+    family, x = LIKELIHOODS[name], np.float32(VALUES[name])
+    scale = LOG_SCALE if family.has_scale else None
+    scale_seen = LOG_SCALE[1::2] if family.has_scale else None
+    exact = jax.value_and_grad(family.log_prob)(OUTPUT[1::2], scale_seen, x[1::2])
+    x[::2] = np.nan
+    observed = likelihoods.of_observed(family)
+    log_p, gradient = jax.value_and_grad(observed.log_prob)(OUTPUT, scale, x)
+    np.testing.assert_allclose(log_p, exact[0], rtol=1e-5)
+    np.testing.assert_allclose(gradient[1::2], exact[1], rtol=1e-5)
+    np.testing.assert_array_equal(gradient[::2], 0.0)
+    np.testing.assert_array_equal(observed.encoder_input(x)[1::2], [0, 1, 0, 1])
+
+
+@each
 def test_the_start_is_the_mean_of_the_data(name):
     family = LIKELIHOODS[name]
     data = np.stack([VALUES[name], VALUES[name][::-1]]).astype(np.float32)
@@ -148,17 +163,26 @@ def test_an_unknown_likelihood_is_refused_with_the_nearest():
         likelihoods.check_values("poison", np.zeros(1))
 
 
-def test_a_linear_gaussian_model_has_its_exact_likelihood():
-    """X = W z + b + noise: log p(x) is a normal's of covariance W^T W + diag(s^2)."""
+@pytest.mark.parametrize("seen", [[0, 1, 2], [0, 2]])
+def test_a_linear_gaussian_model_has_its_exact_likelihood(seen):
+    """X = W z + b + noise: log p(x) is a normal's of covariance W^T W + diag(s^2).
+
+    Without the missing values of x it is the marginal's.
+    """
     start = jnp.float32([0.3, -0.2, 0.1]), jnp.float32([-0.5, 0.2, 0.0])
     model = networks.latent_model(
-        (3,), likelihood="gaussian", latent_sizes=(2,), widths=((),), start=start
+        (3,),
+        **{"likelihood": "gaussian", "latent_sizes": (2,), "widths": ((),)},
+        start=start,
+        missing=len(seen) < 3,
     )
     theta, phi = model.init(jax.random.key(0))
     w = np.float64(theta[0]["params"]["mean"]["kernel"])
     x = np.array([0.5, -0.4, 1.0])
     covariance = w.T @ w + np.diag((SMALLEST_SCALE + np.exp(start[1])) ** 2)
-    exact = stats.multivariate_normal.logpdf(x, start[0], covariance)
+    mean, covariance = np.array(start[0])[seen], covariance[np.ix_(seen, seen)]
+    exact = stats.multivariate_normal.logpdf(x[seen], mean, covariance)
+    x[~np.isin(np.arange(3), seen)] = np.nan
     path = latent.prior_path(model, theta, phi, jnp.float32(x))
     plan = tuning.tune(jax.random.key(1), path, num_temperatures=20)
     result = log_normalizer(jax.random.key(2), path, plan, 400)
@@ -171,6 +195,7 @@ def test_convolutional_models_of_any_image(name):
         *((5, 7, 3),),
         **{"likelihood": name, "network": "convolution", "activation": "gelu"},
         **{"latent_sizes": (3, 2), "widths": ((4, 6), (5,))},
+        missing=name == "poisson",
     )
     theta, phi = jax.jit(model.init)(jax.random.key(0))
     x, z = jax.jit(model.simulate)(jax.random.key(1), theta)

@@ -34,6 +34,13 @@ def test_cosine_falls_to_zero_and_constant_stays():
     assert constant(0) == constant(100) == 1.0
 
 
+def test_wsd_begins_alike_at_any_length_and_falls_to_zero():
+    short, long = optimizers.wsd(100), optimizers.wsd(1000)
+    num = optimizers.stable_steps("wsd", 100)
+    assert [short(step) for step in range(num)] == [long(s) for s in range(num)]
+    np.testing.assert_allclose([short(90), short(100)], [0.5, 0.0], atol=1e-6)
+
+
 def updates(optimizer, num_steps, rate=None):
     """The updates of a few steps of growing gradients."""
     params = jnp.array([1.0, -2.0])

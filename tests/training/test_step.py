@@ -13,7 +13,7 @@ from flax.training import train_state
 from ais_jax import batching, epochs, estimators, optimizers, training
 from ais_jax.annealing.proposals import WeightedSamples
 from ais_jax.numerics import effective_sample_size
-from ais_jax.training import losses
+from ais_jax.training import losses, step
 from ais_jax.training.step_sizes import StepSizeRule
 from tests.targets import linear_gaussian, slow_but
 
@@ -257,6 +257,12 @@ def test_binarized_pixels_are_drawn_from_their_intensities_at_each_visit():
 
 
 # Many steps.
+
+
+def test_missing_pixels_stay_missing():
+    images = jnp.array([[0.0, 1.0, jnp.nan], [jnp.nan, 1.0, 0.0]])
+    keys = jax.random.split(jax.random.key(0), 2)
+    np.testing.assert_array_equal(step.draw_pixels(keys, images), images)
 
 
 def test_one_dispatch_equals_many(ais_run, images):

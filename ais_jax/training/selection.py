@@ -1,5 +1,6 @@
 """The parameters of the best validation ELBO, kept beside those that are trained."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -42,6 +43,6 @@ def make_keep_best(
         now = Best(theta, phi, jnp.mean(elbos))
         is_better = now.elbo > state.best.elbo
         best = jax.tree.map(lambda a, b: jnp.where(is_better, a, b), now, state.best)
-        return state.replace(best=best), now.elbo
+        return dataclasses.replace(state, best=best), now.elbo
 
     return keep_best

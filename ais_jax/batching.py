@@ -52,13 +52,12 @@ def sum_blocks(
     """Applies a function of a batch to blocks of it and adds up its first result.
 
     Args:
-        function: (arrays with a leading axis of examples) -> (total, each), a pytree
-            that is summed over the examples and one with a leading axis of examples.
+        function: (arrays with a leading axis of examples) -> (total, each). `total` is
+            a pytree summed over the examples; `each` has a leading axis of examples.
         *args: arrays with a leading axis of B examples.
-        block_size: None for the whole batch at once; or the most examples that are
-            taken at a time, so that a block's activations stay in the processor's
-            cache. Blocks are as even as can be, since a smaller last one is a program
-            of its own.
+        block_size: the most examples that are taken at a time, or None for the whole
+            batch. A block's activations should stay in the processor's cache. Blocks
+            are as even as can be, since a smaller last one is a program of its own.
 
     Returns:
         (total, each with a leading axis of B).

@@ -100,10 +100,10 @@ def log_mean_exp_error(
 ) -> Float[Array, "..."]:
     """Standard error of `log_mean_exp` by the delta method.
 
-    It is sd(w) / (mean(w) sqrt(K)) with the unbiased variance, which in terms of the
-    effective sample size is sqrt((K / ESS - 1) / (K - 1)): at most one nat, however far
-    the estimate is off. A single weight gives NaN: one sample says nothing of its own
-    error. Weights that are all zero give infinity.
+    It is sd(w) / (mean(w) sqrt(K)) with the unbiased variance. In terms of the
+    effective sample size that is sqrt((K / ESS - 1) / (K - 1)): at most one nat,
+    however far the estimate is off. A single weight gives NaN, since one sample says
+    nothing of its own error. Weights that are all zero give infinity.
 
     Args:
         log_w: independent log weights.

@@ -25,8 +25,8 @@ class AISResult(NamedTuple):
         accept_prob: the acceptance probability of each move.
         increments: of the log weight, at each temperature, nats.
         is_unsound: whether a density of NaN or plus infinity was met; it weighs zero.
-        is_outside: whether a place was met where the base's density is zero and the
-            target's is not, so that the base misses a part of the target.
+        is_outside: whether the chain met a place where the base's density is zero and
+            the target's is not. The base then misses a part of the target.
         ancestor: the chain that this one descends from, where chains are resampled.
     """
 
@@ -90,9 +90,9 @@ def reverse_anneal(
 ) -> AISResult:
     """Runs one chain from the target back to the base and weighs it.
 
-    Each move is made at the temperature, and with the step size, that it has in
-    `anneal`. E[exp(log_w)] = 1 / Z where `z_target` is an exact draw from the
-    normalised target, so -log_w bounds log Z from above in expectation.
+    Each move has the temperature and the step size that it has in `anneal`. Where
+    `z_target` is an exact draw from the normalised target, E[exp(log_w)] = 1 / Z. So
+    -log_w bounds log Z from above in expectation.
 
     Args:
         key: of this chain.
@@ -137,9 +137,9 @@ def anneal_chains(
         step_sizes: T of them, or T - 1 without the final move.
         transition: makes all moves.
         scale: of the path at each move, or None.
-        resample_below: None for independent chains. Else, before a move where the
-            effective sample size has fallen below this share of K, the chains are drawn
-            anew from all points of all clouds and get the mean weight.
+        resample_below: None for independent chains. Else the chains are resampled
+            before a move where their effective sample size is below this share of K:
+            they are drawn from all points of all clouds, and get the mean weight.
 
     References:
         Del Moral, Doucet & Jasra, Sequential Monte Carlo samplers, 2006.

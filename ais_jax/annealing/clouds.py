@@ -1,8 +1,8 @@
 """Clouds: the weighted points that a chain holds between two moves.
 
-A move along a Hamiltonian trajectory evaluates L + 1 points, and a chain may hold all
-of them with their weights, as one weighted sample of the density at its temperature.
-Where a move gives one point alone, its cloud is that point.
+A move along a Hamiltonian trajectory evaluates L + 1 points. A chain may hold all of
+them with their weights, as one weighted sample of the density at its temperature. Where
+a move gives one point alone, its cloud is that point.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,9 @@ class Weighed(NamedTuple):
     """What one increment of the temperature makes of a cloud.
 
     Attributes:
-        increment: of the log weight, log of the weighted mean of exp(delta U), where U
-            is log target - log base, in two parts that are added up one by one.
+        increment: of the log weight, the log of the weighted mean of exp(delta U),
+            where U is log target - log base. Its two parts are added to the log weight
+            one after the other.
         shares: log weights of the points at the new temperature.
         is_unsound: whether a point of positive weight has a density of NaN or infinity.
         is_outside: whether a point has a target density but no base density.

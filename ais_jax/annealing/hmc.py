@@ -96,8 +96,8 @@ def hmc_step(
         step_size: in units of `path.scale`.
         num_leapfrog: L, the number of leapfrog steps, at least 1.
         jitter: the step size is drawn uniformly between (1 - jitter) and 1 times what
-            is given, which breaks the periods at which a trajectory returns to its
-            start; 0 leaves it as it is.
+            is given; 0 leaves it as it is. This breaks the periods at which a
+            trajectory returns to its start.
 
     References:
         Neal, MCMC using Hamiltonian dynamics, Handbook of MCMC, 2011 (jitter: 5.4.2.2).

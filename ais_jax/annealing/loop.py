@@ -1,15 +1,15 @@
 """The loop of all samplers: reweight, choose, move.
 
 It serves a chain, K chains that are resampled (sequential Monte Carlo), the reverse
-chain and the pilot. A chain holds a `Cloud`, the points x_p of its last move with
-weights w_p. From beta to beta + delta its weight is multiplied by
-g = sum_p w_p exp(delta U(x_p)), and its next start is point p with probability
-w_p exp(delta U(x_p)) / g, where U is log target - log base.
+chain and the pilot. A chain holds a `Cloud`: the points x_p of its last move with
+weights w_p. Let U be log target - log base, and g = sum_p w_p exp(delta U(x_p)). From
+beta to beta + delta the chain's weight W is multiplied by g, and its next start is
+point p with probability w_p exp(delta U(x_p)) / g.
 
-For any frozen schedule E[W sum_p w_p f(x_p)] is then the integral of f times the
-unnormalised f_beta, by induction over the moves, and E[W] = Z. Annealed importance
-sampling (Eq. 7) is the case of a cloud of one point. Waste-free sequential Monte Carlo
-(Dau & Chopin, 2022) weighs the points of a chain's moves in a like way.
+By induction over the moves, E[W sum_p w_p f(x_p)] is then the integral of f times the
+unnormalised f_beta, for any frozen schedule. So E[W] = Z at the end. Annealed
+importance sampling (Eq. 7) is the case of a cloud of one point. Waste-free sequential
+Monte Carlo (Dau & Chopin, 2022) weighs the points of a chain's moves in a similar way.
 """
 
 from collections.abc import Callable

@@ -25,8 +25,8 @@ class TrajectoryInfo(NamedTuple):
     """What a trajectory did.
 
     Attributes:
-        accept_prob: the mean over the other points of min(1, exp(-energy error)), by
-            which step sizes are adapted as they are by HMC's acceptance.
+        accept_prob: the mean over the other points of min(1, exp(-energy error)). Step
+            sizes are adapted by it, as they are by HMC's acceptance.
     """
 
     accept_prob: Scalar
@@ -56,7 +56,8 @@ def trajectory_step(
         step_size: in units of `path.scale`.
         num_leapfrog: L, the number of leapfrog steps, at least 1.
         jitter: the step size is drawn uniformly between (1 - jitter) and 1 times what
-            is given, which breaks the periods at which a trajectory returns.
+            is given; 0 leaves it as it is. This breaks the periods at which a
+            trajectory returns to its start.
 
     Returns:
         (the L + 1 points in the order of their evaluation, the current one last; the

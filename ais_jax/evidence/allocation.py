@@ -1,9 +1,9 @@
 """How much work each row of a batch gets, so that the mean reaches an error.
 
-The variance of a log weight falls as 1 / T, and the log of a mean of n weights of
-variance s^2 (as logarithms) has the variance v = (exp(s^2) - 1) / n and the bias -v / 2
-to first order. Everything here reads chains that are then thrown away: given what it
-decides, the chains that count are those of a fixed plan.
+The variance s^2 of a log weight falls as 1 / T. The log of the mean of n log-normal
+weights has the variance v = (exp(s^2) - 1) / n, and the bias -v / 2, to first order.
+Everything here reads chains that are then thrown away, so that the chains that count
+have a fixed plan.
 """
 
 import math
@@ -87,8 +87,8 @@ def hard_rows(
 def wanted_variance(error: float, num: int) -> float:
     """The mean variance of log p(x) of N rows, so that their mean has an error.
 
-    It solves V^2 + V / N = error^2. The bias is V / 2 to first order, that of reverse
-    chains as much, so that the bidirectional gap is within the error too.
+    It solves V^2 + V / N = error^2. To first order the bias is V / 2, and that of
+    reverse chains is as large, so that the bidirectional gap is within the error too.
     """
     return 0.5 * (math.sqrt(1.0 / num**2 + 4.0 * error**2) - 1.0 / num)
 
@@ -98,9 +98,9 @@ def allocate(
 ) -> Share:
     """The least work at which the mean variance of log p(x) over rows is a given one.
 
-    That is T proportional to the root of the row's cost, and at least the cost, from
-    which on the variance of a log weight is below one. Where few rows have the same
-    T, they get more chains of fewer temperatures, which fill up the slots.
+    T is proportional to the root of the row's cost. It is at least the cost, where the
+    variance of a log weight is one. Where few rows have the same T, they get more
+    chains of fewer temperatures, which fill up the slots.
 
     Args:
         cost: T times the variance of a log weight, of each row.

@@ -1,8 +1,8 @@
 """A base fitted to a pilot's particles: a Student t, mixed with a share of the prior.
 
-A prior is a poor start where data are many. A fit is frozen before anything is weighed,
-so that estimates from it stay unbiased, and the prior's share keeps every region that
-the fit has lost: weights are at most 1 / share times what they are from the prior.
+A prior is a poor start where data are many. The fit is frozen before anything is
+weighed, so that estimates stay unbiased. The prior's share keeps every region that the
+fit has lost: weights are at most 1 / share times what they are from the prior.
 """
 
 from collections.abc import Callable

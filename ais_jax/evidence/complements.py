@@ -1,7 +1,7 @@
 """Likelihoods of shares p so near 1 that 1 - p is lost, from 1 - p itself.
 
-Where a model's probability f(p) has f(1 - p) = 1 - f(p), as p, elements and means of p
-have, a second run of the model at 1 - p gives the complement of f(p) unrounded.
+Some of a model's probabilities have f(1 - p) = 1 - f(p): p itself, its elements and
+their means. For these a second run of the model at 1 - p gives 1 - f(p) unrounded.
 """
 
 import copy

@@ -61,32 +61,32 @@ def log_z_from_draws(
 ) -> BridgeEstimate:
     """Estimates log Z of a density from draws of it that a sampler has made.
 
-    The first half of each of the sampler's chains fits a base. From it K chains run to
-    the density, and K run back from draws of the second halves; log Z is where both
+    The first half of each of the sampler's chains fits a base. K chains run from it to
+    the density, and K run back from draws of the second halves. Log Z is where both
     meet (Bennett's acceptance ratio). Temperatures are doubled while the bounds do not
     meet, and chains are added until the error is reached.
+
+    The upper bound and the error trust the draws. What a sampler has missed is seen
+    only where forward chains find it, or where its chains disagree; the result warns.
 
     Args:
         key: of the pilot and of the chains.
         log_density: of an unbounded position, up to its normalising constant; or a
             path, as `from_numpyro` and `from_pymc` make it.
-        draws: arrays with axes (chain, draw, ...), in the shape of a position; or of a
-            path, by site, whether as a dict or as an ArviZ object.
+        draws: arrays with axes (chain, draw, ...), in the shape of a position. With a
+            path they are the parameters by site, as a dict or as an ArviZ object.
         error: standard error wanted, nats.
         num_chains: K, in each direction and round.
         max_moves: of all chains together.
         max_seconds: after which no further run is begun.
         progress: called after every few hundred moves, for instance `print`.
 
-    The upper bound and the error trust the draws: what a sampler has missed is seen
-    only where forward chains find it, or where its chains disagree; warnings say so.
-
     Raises:
         ValueError: naming the argument that cannot be, before anything is run.
 
     References:
-        Gronau, Singmann & Wagenmakers, bridgesampling: an R package for estimating
-        normalizing constants, 2020, does it without annealing.
+        Without annealing: Gronau, Singmann & Wagenmakers, bridgesampling: an R package
+        for estimating normalizing constants, 2020.
     """
     check_count("num_chains", num_chains, 50)
     limits = Limits(error, None, max_moves, max_seconds)

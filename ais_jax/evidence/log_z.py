@@ -1,7 +1,8 @@
 """Normalising constants and log-likelihoods with errors and bounds, in nats.
 
-Everything takes an `AnnealingPath`, so it serves any pair of densities, and a frozen
-`Plan` of temperatures and step sizes, which `tuning` makes in a pilot run.
+Every function takes an `AnnealingPath`, of any two densities. Those that weigh chains
+take a frozen `Plan` too: temperatures and step sizes that `plan.tune` made in a pilot
+run.
 """
 
 from collections.abc import Callable
@@ -76,9 +77,13 @@ def estimate_log_z(
 
     A pilot of K chains finds temperatures, step sizes and mass matrices. Where the base
     is far from the target, another base is fitted to the pilot's chains. The pilot says
-    how many temperatures there should be; the estimate is confirmed at twice as many,
-    and goes on until it stands (`refine.search`). Where the limits end it before, its
-    warnings say so.
+    how many temperatures there should be. The estimate is confirmed at twice as many,
+    and at more while log Z still moves (`refine.search`). Where the limits end the
+    search before that, the result warns.
+
+    `log_z` has a derivative in data, the weighted mean of the target's. Under `jit` or
+    `vmap`, or for a derivative in what path closes over, one run of K chains is made,
+    and `num_temperatures` is needed.
 
     Args:
         key: of the pilot and of the estimate.
@@ -86,8 +91,8 @@ def estimate_log_z(
             it. Another call with the same function, and data of the same shapes,
             compiles nothing.
         data: arrays that `path` takes, or None.
-        error: standard error wanted, nats; 0.1 unless `num_temperatures` is given,
-            which alone means one run of K chains.
+        error: standard error wanted, nats. None is 0.1 or, where `num_temperatures` is
+            given, one run of K chains.
         num_temperatures: T to begin with, or None for the pilot's choice.
         num_chains: K, the chains of a run.
         transition: makes the moves; `transitions.md` says what may be one.
@@ -98,13 +103,9 @@ def estimate_log_z(
             leapfrog steps.
         max_seconds: after which no further run is begun.
         progress: called after every few hundred moves, for instance `print`.
-        checkpoint: folder that keeps pilots and runs, from which the same call goes on,
-            also to a smaller error; or None.
-        mesh: over whose devices the chains are spread, or None for one device.
-
-    Its `log_z` has the derivative in data: the weighted mean of that of the target.
-    Under `jit` or `vmap`, or for a derivative in what path closes over, it is one run
-    of K chains and needs `num_temperatures`.
+        checkpoint: a folder that keeps what is computed, or None. The same call goes on
+            from there, also to a smaller error.
+        mesh: devices over which the chains are spread, or None for one device.
 
     Raises:
         ValueError: naming the argument that cannot be, before anything is run.
@@ -155,8 +156,8 @@ def log_normalizer(
     """Estimates log Z by K annealed chains of a frozen plan (Eq. 7).
 
     Chain k depends on the key and on k alone, so adding chains leaves the others as
-    they are; not so where they are resampled. Of the results `log_z` alone has a
-    derivative in what the path closes over, the weighted mean of log_target's.
+    they are, unless they are resampled. Of the results only `log_z` has a derivative in
+    what the path closes over: the weighted mean of log_target's.
 
     Args:
         key: not the one that made the plan.
@@ -166,8 +167,8 @@ def log_normalizer(
         transition: makes the moves, for instance `trajectory_step`.
         resample_below: the chains are resampled where their effective sample size falls
             below this share of K (sequential Monte Carlo); 0 leaves them independent.
-            The error is then that of their families, of which many must be left: use
-            hundreds of chains.
+            The error of resampled chains is that of their families. Use hundreds of
+            chains, so that many families are left.
 
     Raises:
         ValueError: for a plan, a path or a number of chains that cannot be, naming what
@@ -199,17 +200,17 @@ def bidirectional_bounds(
 ) -> Bounds:
     """Bounds log Z from both sides (bidirectional Monte Carlo).
 
+    Where the target is zero on a part of the base's support, reverse chains estimate
+    P_base(support) / Z in place of 1 / Z. The upper bound holds then, but never closes.
+
     Args:
         key: not the one that made the plan.
         path: from the base to the target.
-        z_target: one exact draw from the normalised target, from which all
-            reverse chains start; as the z of a simulated pair (x, z) is for p(z|x).
+        z_target: one exact draw from the normalised target, from which all reverse
+            chains start. The z of a simulated pair (x, z) is one of p(z|x).
         plan: temperatures and step sizes.
         num_chains: K in each direction.
         transition: makes the moves; it must be reversible, as HMC is.
-
-    Where the target is zero on a part of the base's support, reverse chains estimate
-    P_base(support) / Z and not 1 / Z: the upper bound holds but never closes.
 
     Raises:
         ValueError: as `log_normalizer`, and for a z_target of another shape than the

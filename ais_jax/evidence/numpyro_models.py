@@ -17,11 +17,11 @@ KEPT = 32  # models whose programs are kept
 def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> AnnealingPath:
     """The path whose log Z is the log evidence of a NumPyro model's data.
 
-    It goes from the prior to the posterior, over parameters that NumPyro's bijections
-    free of their bounds. Estimates give `z` back as a dict of the model's parameters
-    and deterministic sites, and take `z_target` as one of its parameters. A parameter
-    nearer to its bound than floating-point numbers tell is drawn and weighed by its
-    logarithm or logit.
+    The path goes from the prior to the posterior, over parameters that NumPyro's
+    bijections free of their bounds. Of a parameter loc + scale * u the coordinate is u.
+    A parameter nearer to its bound than floating-point numbers tell is drawn and
+    weighed by its logarithm or logit. Estimates give `z` back as a dict of the model's
+    parameters and deterministic sites, and take `z_target` as one of its parameters.
 
     The arrays of the arguments are data: `estimate_log_z` compiles nothing for the same
     model and others of the same shapes. A model that reads their values, as for the
@@ -35,11 +35,11 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Anneal
 
     Raises:
         ImportError: without NumPyro.
-        ValueError: naming the site, where a prior has no density that can be sampled
-            and is normalised: discrete or improper ones, `numpyro.param`, a mask or a
-            scale on a prior; where `handlers.substitute` fixes a parameter, or numbers
-            round too many of its draws; for subsampled plates, scans backwards or
-            within scans, and models without data.
+        ValueError: naming the site, where a prior cannot be sampled or is not
+            normalised: a discrete or improper one, `numpyro.param`, a mask or a scale
+            on a prior. Also where `handlers.substitute` fixes a parameter, or numbers
+            round too many of its draws; for subsampled plates, for scans that run
+            backwards or within scans, and for models without data.
     """
     runs = _runs()
     draw = partial(runs.run, model, args, kwargs, place=runs.draw)

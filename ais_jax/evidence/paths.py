@@ -67,9 +67,9 @@ def between(
 ) -> AnnealingPath:
     """The path from one posterior to another, whose log Z is the log Bayes factor.
 
-    It is the evidence of the second over that of the first. Where both are alike the
-    path is short, and the error is small. Chains begin at the draws, each drawn anew,
-    so give many more draws than chains.
+    Z is the evidence of the second over that of the first. Where both are alike the
+    path is short, and the error is small. Each chain begins at a draw that is chosen at
+    random: give many more draws than chains.
 
     Args:
         draws: of the first posterior, its parameters with a leading axis of N, as

@@ -117,8 +117,8 @@ def guide(problem: PilotProblem, pilot: Pilot, is_first: Bool[Array, ""]) -> Gui
     """Steers one pass from the base to the target.
 
     In the first pass each temperature is as far from the last as the spread of the log
-    ratio allows, and step sizes and mass matrices follow the chains; in later ones they
-    are the pilot's. (One guide for both, so that a move is compiled once.)
+    ratio allows, and step sizes and mass matrices follow the chains. In later passes
+    all of them are the pilot's. One guide serves both, so that a move is compiled once.
     """
     most = len(pilot.density)
     increment = jnp.where(is_first, INCREMENT, jnp.inf)

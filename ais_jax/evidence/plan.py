@@ -115,15 +115,16 @@ def tune_examples(
 ) -> Plan:
     """Makes one plan for the paths of many examples, from some of them.
 
-    First a population is tempered with resampling, its temperatures and step sizes
-    following the target. Then each round takes one through a short schedule: the
-    step size at each temperature moves towards the target acceptance, smoothly in
-    temperature, and rounds go on until it is there. With
-    schedule = 'adaptive' the temperatures are placed so that the conditional effective
-    sample size between neighbours is constant: to the leading order that is a density
-    proportional to the standard deviation of log target - log base at beta, here the
-    root of its variance over chains averaged over examples. Chains of zero density, or
-    of a penalty far below all others, are left out of it.
+    First chains are tempered with resampling, and temperatures and step sizes follow
+    what they meet. Then rounds of chains go through a short schedule. In each the step
+    sizes move towards the target acceptance, smoothly in temperature, until it is
+    there.
+
+    With schedule = 'adaptive' the conditional effective sample size between neighbours
+    is constant. To leading order the density of temperatures is then proportional to
+    the standard deviation of log target - log base at beta. Its variance is taken over
+    chains and averaged over examples. Chains of zero density, or of a penalty far below
+    all others, are left out.
 
     Args:
         key: use another one for the estimate itself.

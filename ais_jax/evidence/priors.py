@@ -44,9 +44,13 @@ UNNORMALISED = ("Delta", "Masked", "Censored", "Hurdle")
 class Prior(NamedTuple):
     """The prior of one site in unbounded coordinates x.
 
-    Of loc + scale * u the coordinate is u. So the prior of a group's means is free of
-    their scale, where the means themselves would be drawn into a neck as it goes to
-    zero (Papaspiliopoulos, Roberts & Skoeld, 2007, the non-centred parametrisation).
+    Of loc + scale * u the coordinate is u, so that the prior of a group's means does
+    not depend on their scale. The means themselves would be drawn into a neck as the
+    scale goes to zero.
+
+    References:
+        Papaspiliopoulos, Roberts & Skoeld, A general framework for the parametrization
+        of hierarchical models, 2007 (the non-centred parametrisation).
 
     Attributes:
         shape: of x.

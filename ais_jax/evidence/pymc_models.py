@@ -29,9 +29,10 @@ TRANSFORMS = {  # PyMC's defaults, which are one to one onto the prior's support
 def from_pymc(model: "Model") -> AnnealingPath:
     """The path whose log Z is the log evidence of a PyMC model's data.
 
-    It goes from the prior to the posterior, over parameters that PyMC's transforms free
-    of their bounds, through PyTensor's JAX backend. Potentials count as data. Estimates
-    give `z` back, and take draws, as a dict of the model's parameters by name.
+    The path goes from the prior to the posterior, over parameters that PyMC's
+    transforms free of their bounds. PyTensor's JAX backend compiles the densities.
+    Potentials count as data. Estimates give `z` back, and take draws, as a dict of the
+    model's parameters by name.
 
     PyTensor switches JAX to 64 bits, unless its own `floatX` is float32.
 
@@ -40,9 +41,9 @@ def from_pymc(model: "Model") -> AnnealingPath:
 
     Raises:
         ImportError: without PyMC.
-        ValueError: naming the variable, where a prior is discrete or improper, has a
-            transform that is not its own, or cannot be drawn by JAX; for minibatches,
-            and models without data.
+        ValueError: naming the variable, where a prior is discrete or improper, has
+            another transform than its own, or cannot be drawn by JAX. Also for
+            minibatches, and for models without data.
     """
     Model = _import()
     if not isinstance(model, Model):

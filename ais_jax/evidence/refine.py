@@ -1,10 +1,10 @@
 """The search for log Z: pilot, base and temperatures, until an error is reached.
 
-It runs on the host, a segment of moves at a time, so that what is done may depend on
-what is seen, progress is told, and nothing is lost when time is up. What is weighed at
-last comes from the last number of temperatures alone, whose chains are frozen before
-they start. Each run by itself has E[Z-hat] = Z; that a search stops by what it has seen
-leaves a bias, which is small where its runs agree.
+The search runs on the host, a segment of moves at a time. So it can look at what it
+has, tell its progress, and stop when time is up. The estimate comes from the chains of
+the last number of temperatures alone, whose schedule is frozen before they start. Each
+run by itself has E[Z-hat] = Z. Stopping by what was seen leaves a bias, which is small
+where the runs agree.
 """
 
 import math
@@ -85,9 +85,10 @@ def search(
 ) -> Iterator[LogNormalizer]:
     """Estimates of log Z, each better founded than the last; it ends where one is.
 
-    T is doubled once to confirm the estimate, and again while log Z moves by more than
-    its errors explain, the weights spread or lean to the right, or their two halves
-    disagree; then chains are added until the error is reached.
+    T is doubled once to confirm the estimate. It is doubled again while log Z moves by
+    more than its errors explain, while the weights spread or lean to the right, or
+    while two halves of the chains disagree. Then chains are added until the error is
+    reached.
 
     Args:
         meter: counts, and ends the search.

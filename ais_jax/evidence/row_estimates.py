@@ -17,7 +17,7 @@ FEWEST_PAIRS, MOST_PAIRS = 2 * SLOTS, 32 * SLOTS
 
 
 class Gap(NamedTuple):
-    """The bidirectional gap: by how much bounds on log p(x) are apart, nats.
+    """The bidirectional gap: how far the bounds on log p(x) are apart, nats.
 
     Attributes:
         per_pair: upper less lower bound of each simulated pair.
@@ -45,7 +45,7 @@ class Gap(NamedTuple):
 
     @property
     def num_large(self) -> int:
-        """The fewest pairs, the largest, that make half of the gaps above zero."""
+        """How many of the largest pairs make half of the gaps above zero."""
         falling = np.sort(np.maximum(self.per_pair, 0.0))[::-1]
         total = falling.sum()
         return int(np.searchsorted(np.cumsum(falling), 0.5 * total) + 1)

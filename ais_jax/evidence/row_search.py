@@ -1,10 +1,9 @@
 """Log normalising constants of many rows to a wanted error of their mean.
 
-First every row gets chains of few temperatures, and those whose weights spread too far
-chains of four times as many, from each start. These scouts decide how much work a row
-gets, and are thrown away. What counts are fresh chains, of a plan that is then fixed:
-the mean weight of each row is unbiased, and a search that stops by what it has seen
-leaves no bias of its own.
+First every row gets chains of few temperatures, from each start. Rows whose weights
+spread too far get chains of four times as many. These scouts decide how much work a row
+gets, and are thrown away. Fresh chains, of a plan that is then fixed, give the numbers.
+So the mean weight of each row is unbiased, whatever the scouts saw.
 """
 
 import time
@@ -248,8 +247,8 @@ class Search:
     def _reverse(self, num):
         """T of reverse chains, for T of forward ones.
 
-        The K chains of a pair start from one draw, so that their mean is about as
-        biased as one chain, and takes as many times more temperatures.
+        The K chains of a pair start from one draw, so their mean is about as biased as
+        one chain. It takes K times as many temperatures to make up for that.
         """
         if self.rule.num_temperatures is not None:
             return num

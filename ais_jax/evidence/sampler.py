@@ -71,8 +71,8 @@ class Programs(NamedTuple):
 
     Attributes:
         blank: x -> the `Pilot` before its first pass.
-        begin: (x, key, part, places, pilot) -> `Chains` at draws from the base, by the
-            key of a part with numbers folded into it, and the memory of a pass.
+        begin: (x, key, part, places, pilot) -> `Chains` at draws from the base, and the
+            memory of a pass. The numbers `places` are folded into a part of the key.
         advance: (x, chains, memory, steering) -> `Advanced`.
         to_user: (x, z) -> K positions in the user's coordinates.
     """

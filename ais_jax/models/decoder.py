@@ -27,9 +27,9 @@ def from_decoder(
 
     Args:
         decode: (theta, z f32[D]) -> what the likelihood takes, f32[X]: logits of
-            Bernoulli pixels, log rates of counts, means. A likelihood with a log scale
-            takes (output, log_scale), exp(log_scale) being a normal's standard
-            deviation. Theta is what you call `log_likelihood` with.
+            Bernoulli pixels, log rates of counts, or means. Where the likelihood has a
+            scale, decode gives (output, log_scale); exp(log_scale) is a normal's
+            standard deviation. Theta is what `log_likelihood` is called with.
         latent_size: D.
         likelihood: a name in `likelihoods.LIKELIHOODS`, or a `Likelihood`.
         encode: (phi, x) -> (mean, standard deviations) of q(z|x), f32[D] each; None for

@@ -1,8 +1,8 @@
 """Log p(x) of every row of a batch, under any decoder, to a wanted error of the mean.
 
-It is the referee of a trained model: annealed importance sampling from the encoder
-(or the prior, or the encoder widened), with the number of temperatures that each row
-needs, and the bidirectional gap on pairs that the model simulates.
+It is the referee of a trained model. Annealed chains start from the encoder, from the
+encoder widened or from the prior, and each row gets as many temperatures as it needs.
+The bidirectional gap is measured on pairs that the model simulates.
 """
 
 import math
@@ -59,14 +59,14 @@ def log_likelihood(
 ) -> LogLikelihood:
     """Log p(x) of each row, with errors and the bidirectional gap.
 
-    Rows get as many temperatures as they need for the error of the mean over rows.
-    Scouts decide it, which are thrown away: the chains that count are of a fixed plan.
+    Rows get as many temperatures as the error of the mean over rows needs. Scouts,
+    which are thrown away, decide how many; the chains that count have a fixed plan.
 
     Args:
         key: of everything.
         model: such as `from_decoder` gives of any decoder.
         x: the rows.
-        params: (theta, phi) of the model, or of a model that holds its own, nothing.
+        params: (theta, phi) of the model; left out where the model holds its own.
         error: wanted of the mean, bias and Monte Carlo together, nats; 0 for a tenth
             of the error over rows or 0.05, whichever is larger.
         num_temperatures: T of every row in place of the rule.
@@ -77,8 +77,8 @@ def log_likelihood(
         num_simulated: pairs (x, z) that the gap is measured on; None for as many as
             the error needs, 64 to 1,024; 0 for none.
         num_draws: posterior draws of each row, of the chains' ends by weight.
-        max_gradients: evaluations of the chains that count, about; where they are too
-            few for the error, all rows get fewer temperatures.
+        max_gradients: about how many evaluations the chains that count may make. Where
+            these are too few for the error, all rows get fewer temperatures.
 
     Raises:
         ValueError: naming the argument that cannot be, before anything is run.

@@ -22,9 +22,8 @@ def make_run_steps(
     """Builds a function that makes many steps in one dispatch.
 
     The data are reshuffled in every epoch; the last, incomplete batch is left out. The
-    key of a step is `fold_in(run_key, step)`, so that a run cut into dispatches in any
-    way, or stopped and resumed, is the same run. A dispatch does not cross the end of
-    an epoch.
+    key of a step is `fold_in(run_key, step)`. So a run is the same however it is cut
+    into dispatches, or stopped and resumed. No dispatch crosses the end of an epoch.
 
     Args:
         train_step: of `make_train_step`.
@@ -82,8 +81,8 @@ def take_rows(
 ) -> Real[Array, "B_here X"]:
     """Rows of data that may be spread over a mesh axis.
 
-    Each device gives the rows that it holds and receives its part of the batch, so the
-    result is exact and the data are nowhere whole.
+    Each device gives the rows that it holds and receives its part of the batch. The
+    result is exact, and no device holds all data.
 
     Args:
         data: the whole, or this device's N / S rows of it.

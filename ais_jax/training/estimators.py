@@ -119,9 +119,9 @@ def ais(
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
         hmc_scale: 'unit' for HMC of unit mass, as in the paper, or 'encoder' for HMC
             in units of the encoder's standard deviations.
-        average: which points enter theta's gradient: 'end', where a chain ends, as in
-            the paper; 'points', all those of its last move, along trajectories, as then
-            all its moves are (`trajectory`).
+        average: which points enter theta's gradient. 'end' takes the one where a chain
+            ends, as in the paper. 'points' takes all points of the last move's
+            trajectory; all moves are then of that kind (`trajectory`).
         phi_loss: a name in `losses.PHI_LOSSES`.
         num_phi_samples: draws of q for phi's loss.
         resample_below: the chains are resampled where their effective sample size falls

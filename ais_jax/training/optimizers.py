@@ -51,8 +51,9 @@ def cosine(num_steps: int) -> optax.Schedule:
 def wsd(num_steps: int) -> optax.Schedule:
     """The peak learning rate, and in the last fifth a straight line to zero.
 
-    The rates before that do not depend on how many steps are to come, so that a longer
-    run can go on from there (warm-up, stable, decay, with a warm-up where asked for).
+    The rates before the fall do not depend on how many steps are to come, so that a
+    longer run can go on from there. (The name is warm-up, stable, decay; a warm-up is
+    made where it is asked for.)
 
     References:
         Hu et al., MiniCPM, 2024; Hägele et al., Scaling Laws and Compute-Optimal

@@ -57,8 +57,8 @@ class AnnealingPath(NamedTuple):
             diagonal mass matrix); 1 in the paper. Or a matrix S, for HMC of z = S u.
         target_with_residuals: what HMC evaluates in place of log_target and its
             gradient, or None.
-        coordinates: where parameters are bounded and positions are not: estimates
-            give and take parameters.
+        coordinates: between positions and parameters, where these are bounded, or
+            None. Estimates then give and take parameters.
     """
 
     sample_base: Callable[[PRNGKey], Position]
@@ -70,11 +70,11 @@ class AnnealingPath(NamedTuple):
 
 
 class PathOfData(AnnealingPath):
-    """A path that a function of data gives: other data need no other program.
+    """A path that a function of data gives, so that other data need no other program.
 
-    Its digest is of the data that its target observes (`digests.digest`), 0 where they
-    are not known. No base is fitted where its own is not normalised. `_replace` makes a
-    path that has lost all of these.
+    Its digest is that of the data that its target observes (`digests.digest`), or 0
+    where they are not known. No base is fitted where its own is not normalised. A path
+    that `_replace` makes of it has lost all of these.
     """
 
     function: Callable[[PyTree], AnnealingPath] | None = None

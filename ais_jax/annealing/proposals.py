@@ -70,19 +70,20 @@ def annealed(
     """K annealed chains from the base to the target (q_AIS of Algorithm 2).
 
     Args:
-        betas: rising from 0 to 1; each 1 after the first is a further move on the
-            target, which leaves the weight as it is.
+        betas: rising from 0 to 1. Each 1 after the first adds a move on the target,
+            which leaves the weight as it is.
         transition: makes the moves, such as `hmc_step` with its `num_leapfrog` bound.
         num_samples: K.
         weighting: 'importance' for the weights of Eq. 7, 'uniform' for weights of one.
-        average: a chain's samples: 'end', where it ends, or 'points', those of its last
-            move, which share its weight; `transition` is then a `trajectory_step`.
+        average: which points are a chain's samples. 'end' gives the one where it ends.
+            'points' gives all those of its last move, which share the chain's weight;
+            `transition` is then a `trajectory_step`.
         resample_below: the chains are resampled where their effective sample size falls
             below this share of K, as in `smc`; 0 leaves them independent.
 
     Returns:
-        A proposal that takes T step sizes, or T - 1 without the final move, which
-        'points' needs.
+        A proposal that takes T step sizes, or T - 1 without the final move. 'points'
+        needs that move.
 
     Raises:
         ValueError: for an unknown name or a share out of range.

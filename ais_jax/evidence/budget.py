@@ -40,7 +40,7 @@ class Progress(NamedTuple):
     """Where a search stands; `str` is one line.
 
     Attributes:
-        stage: 'pilot' or 'chains at T = ...', of a fitted base where it says so.
+        stage: 'pilot' or 'chains at T = ...'; it says where the base is a fitted one.
         num_moves: made so far, by all chains.
         expected_moves: of the whole search, as far as can be told.
         seconds: since it began.
@@ -142,7 +142,7 @@ class Task(NamedTuple):
         programs: of the path.
         x: its data.
         base: that was fitted, or None for the path's own.
-        mesh: over whose devices chains are spread, or None for one device.
+        mesh: devices over which the chains are spread, or None for one device.
     """
 
     programs: Programs

@@ -10,10 +10,10 @@ from ais_jax.types import is_traced
 
 
 def digest(observed: Sequence[ArrayLike]) -> int:
-    """A number of the values that a model observes, the same for every model of them.
+    """A number for the values that a model observes, which models of the same data share.
 
-    Values count as float32 and in any order, so that models may share them out among
-    their sites as they like.
+    Values count as float32 and in any order, so it does not matter how a model shares
+    them out among its sites.
 
     Args:
         observed: values of each site.

@@ -78,13 +78,13 @@ def latent_model(
 ) -> LatentVariableModel:
     """Layers of Gaussian latents with networks between them, over any likelihood.
 
-    Layer i has the latent vector z_i and a network of `widths[i]` between it and
-    what lies below it, x under z_1; the generative model mirrors the inference
-    model. The latent vector is the concatenation [z_1, ..., z_n].
+    Layer i has the latent vector z_i. A network of `widths[i]` lies between it and the
+    layer below; below z_1 is x. The generative model mirrors the inference model. The
+    latent vector is the concatenation [z_1, ..., z_n].
 
     Args:
-        image_shape: [H, W] or [H, W, C] of an image, or [X] of a vector, whose product
-            is X: examples are flat, row by row, channels last.
+        image_shape: [H, W] or [H, W, C] of an image, or [X] of a vector. Examples are
+            flat rows of X values, the product of the shape, channels last.
         likelihood: of x given z_1, one of `likelihoods.LIKELIHOODS`.
         network: between x and z_1: 'perceptron', or 'convolution', whose convolutions
             of 3 x 3 halve the image. Networks above are perceptrons.

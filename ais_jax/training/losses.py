@@ -156,7 +156,7 @@ def dreg_loss(
 ) -> tuple[Scalar, Scalar]:
     """Surrogate of the K-sample bound whose gradient is doubly reparameterized.
 
-    Its gradient is minus the sum of w~_k^2 d/dz [log p - log q_stopped] dz_k/dphi; its
+    Its gradient is minus the sum of w~_k^2 d/dz [log p - log q_stopped] dz_k/dphi. Its
     value means nothing by itself.
     """
     stopped = jax.lax.stop_gradient(phi)

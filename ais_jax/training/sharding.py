@@ -1,8 +1,8 @@
 """Data parallelism over the devices of a mesh, on one host or many.
 
 A mesh has two axes: `replicate`, over which independent replicates are spread, and
-`data`, over which a batch and the data set's rows are. Randomness goes by the index of
-an example in its whole batch or data set, so the numbers do not depend on the mesh.
+`data`, over which a batch and the data set's rows are. The randomness of an example
+depends on its index in the whole batch or data set, so the mesh changes no number.
 """
 
 import math

@@ -5,6 +5,7 @@ target; chains from other draws run back. Forward chains bound log Z from below 
 reverse chains from above, as far as the draws are from the target.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -42,7 +43,7 @@ from ais_jax.evidence.positions import spacing_of_numbers
 from ais_jax.evidence.sampler import KEPT, programs
 from ais_jax.types import PRNGKey
 
-WIDER = 4.0  # times as wide as the draws is a part of the base
+WIDER = 3.0  # over sqrt(D): by so much more than the draws a part of the base is wide
 WIDE_SHARE = 0.5  # of it: a mode that the draws lack is seen by chains from there
 MOST_TIMES = 4  # as many temperatures as at first; more find no more modes
 DEFAULT_ERROR = 0.02  # nats
@@ -151,12 +152,14 @@ def _positions(key, log_density, draws):
 def _paths(log_density, structure, shapes):
     """The function of a fit that gives the path from it, in its units.
 
-    Half of the base is several times as wide, so that it sees modes that draws lack.
+    Half of the base is wider, so that it sees modes that draws lack: four times as wide
+    in one dimension, and less so in many, where even the path from there would be long.
     """
     unravel = ravel_pytree(structure.unflatten(map(np.zeros, shapes)))[1]
 
     def path_fn(base):
-        wider = BaseFit(base.mean, WIDER * base.scale)
+        width = 1.0 + WIDER / math.sqrt(len(base.mean))
+        wider = BaseFit(base.mean, width * base.scale)
         path = student_path(wider, lambda z: log_density(unravel(z)))
         return with_base(path, base, WIDE_SHARE)._replace(scale=base.scale)
 

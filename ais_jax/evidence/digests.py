@@ -10,7 +10,7 @@ from ais_jax.types import is_traced
 
 
 def digest(observed: Sequence[ArrayLike]) -> int:
-    """A number for the values that a model observes, which models of the same data share.
+    """A number for what a model observes, which models of the same data share.
 
     Values count as float32 and in any order, so it does not matter how a model shares
     them out among its sites.

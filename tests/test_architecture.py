@@ -38,6 +38,7 @@ OF_EXTRAS = {  # what files import within functions
 STANDARD = {
     "collections",
     "copy",
+    "dataclasses",
     "difflib",
     "functools",
     "hashlib",

@@ -131,6 +131,7 @@ _SECTIONS = {
         "start": Setting("encoder", "wide: widened", ("encoder", "prior", "wide")),
         "num_examples": Setting(0, "test images; 0: all", Range(0)),
         "subset": Setting("random", "which of them, by the seed", ("random", "first")),
+        "num_pilot": Setting(32, "test images of the pilot", Range(1)),
         "num_chains": Setting(int, "of an image", Range(2)),
         "num_temperatures": Setting(int, "T of all images; None: by error", Range(1)),
         "num_leapfrog": Setting(int, "L, leapfrog steps of a move", Range(1)),

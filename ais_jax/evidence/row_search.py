@@ -51,6 +51,7 @@ class Rule(NamedTuple):
         max_moves: of the chains that count; where they are too few for the error, each
             row gets its share of them.
         is_placed: whether the pilot places the temperatures.
+        num_pilot: rows of the pilot.
     """
 
     error: float = 0.0
@@ -59,6 +60,7 @@ class Rule(NamedTuple):
     most_temperatures: int = 2**14
     max_moves: float = float("inf")
     is_placed: bool = True
+    num_pilot: int = allocation.SLOTS
 
 
 LEAST_ERROR = 0.05  # nats, that is asked for by default
@@ -135,7 +137,7 @@ class Search:
         every, fixed = np.arange(num), self.rule.num_temperatures
         start, error = np.zeros(num, int), error or self.rule.error
         self._expect(name, expected_moves(self.rule, num, error, is_paired))
-        self._pilot(name, every[: allocation.SLOTS], load)
+        self._pilot(name, every[: self.rule.num_pilot], load)
         if fixed is not None:
             share = Share(np.full(num, fixed), np.ones(num, int))
         else:
@@ -201,7 +203,7 @@ class Search:
             self._expect(name, moves + expected_moves(rule, len(every), error))
             each = []
             for s in range(num_starts):
-                self._pilot(name, hard[: allocation.SLOTS], load, s)
+                self._pilot(name, hard[: rule.num_pilot], load, s)
                 each.append(self._scouts(name, hard, num, s, load))
             which = _best_start(each)
             best = _chosen(which, each)

@@ -17,6 +17,7 @@ def rule_of(settings):
         settings.num_temperatures,
         settings.num_chains,
         is_placed=settings.schedule == "adaptive",
+        num_pilot=settings.num_pilot,
     )
 
 

@@ -26,7 +26,11 @@ from experiments.system.progress import log
 
 VERSION = 7  # config.json, results.json and variant.json have it
 # Settings that came later, as runs of this version without them behaved.
-_LATER = {"model": {"missing": False}, "training": {"keep_best": False}}
+_LATER = {
+    "model": {"missing": False},
+    "training": {"keep_best": False},
+    "evaluation": {"num_pilot": 32},
+}
 
 
 def read(path: Path, *names: str) -> dict:

@@ -89,6 +89,18 @@ def test_rows_of_wide_weights_are_scouted_again():
     assert any(stage.startswith("scouts rows T=128") for stage in stages)
 
 
+def test_the_pilot_is_of_as_many_rows_as_asked_for():
+    seen = []
+
+    def recorded(rows):
+        seen.append(set(rows.tolist()))
+        return load(rows)
+
+    rule = Rule(num_temperatures=4, num_chains=K, num_pilot=6)
+    search(0, rule).estimate("rows", NUM, recorded)
+    assert seen[0] == set(range(6)) and seen[-1] == set(range(NUM))
+
+
 def test_the_gap_closes_and_holds_the_bound():
     pairs = partial(evaluation.simulate, MODEL, jax.random.key(1), PARAMS[0])
     one = search(0, Rule(error=0.05, num_chains=K))

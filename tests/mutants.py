@@ -210,6 +210,24 @@ MUTANTS = {
         "return 0.0",
         f"{EVIDENCE}/test_refine.py -k halves",
     ),
+    "a_prior_with_its_location_and_scale": Mutant(
+        "ais_jax/evidence/priors.py",
+        "if _name(real) in UNITS:",
+        "if not _name(real):",
+        f"{EVIDENCE}/test_priors.py -k 'location or neck'",
+    ),
+    "a_last_share_below_one": Mutant(
+        "ais_jax/evidence/spacing.py",
+        "shares >= whole",
+        "shares >= 1.0",
+        f"{EVIDENCE}/test_pilot.py -k rounds_below",
+    ),
+    "a_pilot_of_all_slots": Mutant(
+        "ais_jax/evidence/row_search.py",
+        "every[: self.rule.num_pilot]",
+        "every[: allocation.SLOTS]",
+        f"{ROWS} -k pilot_is",
+    ),
     "limits_of_one_stage_alone": Mutant(
         "ais_jax/evidence/budget.py",
         "return self.spent + more <= self.limits.max_moves and is_timely",

@@ -23,8 +23,8 @@ def to_arviz(key: PRNGKey, result: Any, num_draws: int) -> Any:
 
     Returns:
         A `DataTree`, or an `InferenceData` where ArviZ is installed below version 1.
-        Its group sample_stats has `log_marginal_likelihood`, as PyMC names it, and its
-        standard error.
+        Its group sample_stats has `log_marginal_likelihood`, as PyMC names it, its
+        standard error, and the `log_weight` of the chain that each draw ends.
 
     Raises:
         ImportError: without arviz-base.
@@ -41,6 +41,7 @@ def to_arviz(key: PRNGKey, result: Any, num_draws: int) -> Any:
     stats = {
         "log_marginal_likelihood": np.full((1, num_draws), result.log_z),
         "log_marginal_likelihood_error": np.full((1, num_draws), result.standard_error),
+        "log_weight": drawn.log_w[None],
     }
     tree = from_dict(
         {

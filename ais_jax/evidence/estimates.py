@@ -52,10 +52,12 @@ class Draws(NamedTuple):
         z: the user's parameters, each with a leading axis of draws.
         ess: so many independent draws give a mean as well. Autocorrelations would
             tell more: they do not see that chains are repeated.
+        log_w: log weights of the chains that they end, nats.
     """
 
     z: PyTree[Float[np.ndarray, "N ..."]]
     ess: float
+    log_w: Float[np.ndarray, "N"]
 
 
 class LogNormalizer(NamedTuple):
@@ -142,14 +144,16 @@ class LogNormalizer(NamedTuple):
             raise ValueError("no chain has a positive weight, so nothing can be drawn")
         index = np.asarray(jax.random.categorical(key, self.log_w, shape=(num,)))
         z = jax.tree.map(lambda a: np.asarray(a)[index], self.z)
-        return Draws(z, float(1.0 / (1.0 / self.ess + 1.0 / num)))
+        ess = float(1.0 / (1.0 / self.ess + 1.0 / num))
+        return Draws(z, ess, np.asarray(self.log_w)[index])
 
     def to_arviz(self, key: PRNGKey, num_draws: int = 1000) -> Any:
         """Draws from the target with what is known of them, for ArviZ.
 
         They are worth fewer independent ones than ArviZ computes from them: the
         attribute `ess` of the group posterior says how many. The group sample_stats has
-        `log_marginal_likelihood`, as PyMC names it, and its standard error.
+        `log_marginal_likelihood`, as PyMC names it, its standard error, and the
+        `log_weight` of the chain that each draw ends.
 
         Args:
             key: of the draws.

@@ -36,6 +36,7 @@ def test_draws_are_as_many_as_the_weights_say():
     stats = data.sample_stats
     assert np.all(np.asarray(stats["log_marginal_likelihood"]) == -3.0)
     assert np.all(np.asarray(stats["log_marginal_likelihood_error"]) == 0.1)
+    np.testing.assert_allclose(stats["log_weight"], log_w[a.astype(int)], rtol=1e-6)
 
 
 def test_its_draws_are_read_again():

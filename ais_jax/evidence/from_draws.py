@@ -43,7 +43,9 @@ from ais_jax.evidence.positions import spacing_of_numbers
 from ais_jax.evidence.sampler import KEPT, programs
 from ais_jax.types import PRNGKey
 
-WIDER = 3.0  # over sqrt(D): by so much more than the draws a part of the base is wide
+WIDEST = (
+    4.0  # times as wide as the draws a part of the base is, in one or two dimensions
+)
 WIDE_SHARE = 0.5  # of it: a mode that the draws lack is seen by chains from there
 MOST_TIMES = 4  # as many temperatures as at first; more find no more modes
 DEFAULT_ERROR = 0.02  # nats
@@ -153,12 +155,12 @@ def _paths(log_density, structure, shapes):
     """The function of a fit that gives the path from it, in its units.
 
     Half of the base is wider, so that it sees modes that draws lack: four times as wide
-    in one dimension, and less so in many, where even the path from there would be long.
+    in few dimensions, and less so in many, from where the path would be long.
     """
     unravel = ravel_pytree(structure.unflatten(map(np.zeros, shapes)))[1]
 
     def path_fn(base):
-        width = 1.0 + WIDER / math.sqrt(len(base.mean))
+        width = 1.0 + (WIDEST - 1.0) * math.sqrt(min(1.0, 2.0 / len(base.mean)))
         wider = BaseFit(base.mean, width * base.scale)
         path = student_path(wider, lambda z: log_density(unravel(z)))
         return with_base(path, base, WIDE_SHARE)._replace(scale=base.scale)

@@ -24,7 +24,8 @@ def to_arviz(key: PRNGKey, result: Any, num_draws: int) -> Any:
     Returns:
         A `DataTree`, or an `InferenceData` where ArviZ is installed below version 1.
         Its group sample_stats has `log_marginal_likelihood`, as PyMC names it, its
-        standard error, and the `log_weight` of the chain that each draw ends.
+        standard error, the `log_weight` of the chain that each draw ends, and `lp`, the
+        log target there.
 
     Raises:
         ImportError: without arviz-base.
@@ -42,6 +43,7 @@ def to_arviz(key: PRNGKey, result: Any, num_draws: int) -> Any:
         "log_marginal_likelihood": np.full((1, num_draws), result.log_z),
         "log_marginal_likelihood_error": np.full((1, num_draws), result.standard_error),
         "log_weight": drawn.log_w[None],
+        "lp": drawn.log_target[None],
     }
     tree = from_dict(
         {

@@ -53,11 +53,13 @@ class Draws(NamedTuple):
         ess: so many independent draws give a mean as well. Autocorrelations would
             tell more: they do not see that chains are repeated.
         log_w: log weights of the chains that they end, nats.
+        log_target: at the draws, in the path's coordinates, nats.
     """
 
     z: PyTree[Float[np.ndarray, "N ..."]]
     ess: float
     log_w: Float[np.ndarray, "N"]
+    log_target: Float[np.ndarray, "N"]
 
 
 class LogNormalizer(NamedTuple):
@@ -70,6 +72,7 @@ class LogNormalizer(NamedTuple):
             Of the weights of families, where chains were resampled.
         log_w: log weights; minus infinity for chains that met no positive density.
         z: the ends of the chains; with log_w they are weighted draws from the target.
+        log_target: at the ends, in the path's coordinates, nats.
         accept_prob: mean acceptance of each move, over chains of positive weight.
         increment_variance: variance of each increment of the log weight, over chains of
             positive weight.
@@ -97,6 +100,7 @@ class LogNormalizer(NamedTuple):
     ess: Scalar
     log_w: Float[AnyArray, "K"]
     z: PyTree[Float[AnyArray, "K ..."]]
+    log_target: Float[AnyArray, "K"]
     accept_prob: Float[AnyArray, "M"]
     increment_variance: Float[AnyArray, "T"]
     pareto_k: Scalar
@@ -145,15 +149,18 @@ class LogNormalizer(NamedTuple):
         index = np.asarray(jax.random.categorical(key, self.log_w, shape=(num,)))
         z = jax.tree.map(lambda a: np.asarray(a)[index], self.z)
         ess = float(1.0 / (1.0 / self.ess + 1.0 / num))
-        return Draws(z, ess, np.asarray(self.log_w)[index])
+        log_w, log_target = (
+            np.asarray(a)[index] for a in (self.log_w, self.log_target)
+        )
+        return Draws(z, ess, log_w, log_target)
 
     def to_arviz(self, key: PRNGKey, num_draws: int = 1000) -> Any:
         """Draws from the target with what is known of them, for ArviZ.
 
         They are worth fewer independent ones than ArviZ computes from them: the
         attribute `ess` of the group posterior says how many. The group sample_stats has
-        `log_marginal_likelihood`, as PyMC names it, its standard error, and the
-        `log_weight` of the chain that each draw ends.
+        `log_marginal_likelihood`, as PyMC names it, its standard error, the
+        `log_weight` of the chain that each draw ends, and `lp`, the log target there.
 
         Args:
             key: of the draws.

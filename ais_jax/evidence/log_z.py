@@ -303,6 +303,7 @@ def _log_normalizer(result: AISResult, plan, is_resampled, eps):
         ess=summary.ess,
         log_w=result.log_w,
         z=result.point.z,
+        log_target=result.point.log_target,
         accept_prob=mean_over(is_live, result.accept_prob),
         increment_variance=variance_over(is_live, result.increments),
         pareto_k=summary.pareto_k,

@@ -36,6 +36,7 @@ class Chunk(NamedTuple):
 
     log_w: Float[np.ndarray, "K"]
     z: Float[np.ndarray, "K D"]
+    log_target: Float[np.ndarray, "K"]
     accept_prob: Float[np.ndarray, "M K"]
     increments: Float[np.ndarray, "T K"]
     is_unsound: Bool[np.ndarray, "K"]
@@ -71,6 +72,7 @@ def run_chunk(
     return Chunk(
         log_w=ends.log_w + ends.lost,
         z=points.z,
+        log_target=points.log_target,
         accept_prob=accept_prob[:-1],
         increments=increments,
         is_unsound=ends.is_unsound,
@@ -101,7 +103,7 @@ def search(
     """
     zero = np.zeros(())
     plan = Plan(zero, zero, zero, task.base)
-    like = Chunk(zero, zero, zero, zero, zero, zero, np.float32(0.0), plan)
+    like = Chunk(zero, zero, zero, zero, zero, zero, zero, np.float32(0.0), plan)
     limits, before, chunks, wanted = meter.limits, None, [], 1
     num = limits.num_temperatures or first_temperatures(meter, found)
     is_confirming = limits.num_temperatures is None
@@ -169,6 +171,7 @@ def merge(
         ess=summary.ess,
         log_w=log_w,
         z=join("z"),
+        log_target=join("log_target"),
         accept_prob=accept_prob[:, is_counted].mean(axis=1),
         increment_variance=np.where(is_counted, increments, 0.0)[:, is_counted].var(1),
         pareto_k=summary.pareto_k,

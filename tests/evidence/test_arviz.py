@@ -22,6 +22,7 @@ def estimate(log_w):
     numbers = dict.fromkeys(LogNormalizer._fields, 0.0)
     z = {"a": np.arange(1.0 * NUM), "b": np.ones((NUM, 2))}
     changes = {"log_w": log_w, "z": z, "log_z": -3.0, "standard_error": 0.1}
+    changes["log_target"] = -2.0 * z["a"]
     changes["ess"] = 7.0 if np.any(np.isfinite(log_w)) else 0.0
     return LogNormalizer(**numbers | changes)
 
@@ -37,6 +38,7 @@ def test_draws_are_as_many_as_the_weights_say():
     assert np.all(np.asarray(stats["log_marginal_likelihood"]) == -3.0)
     assert np.all(np.asarray(stats["log_marginal_likelihood_error"]) == 0.1)
     np.testing.assert_allclose(stats["log_weight"], log_w[a.astype(int)], rtol=1e-6)
+    np.testing.assert_array_equal(stats["lp"], -2.0 * a)
 
 
 def test_its_draws_are_read_again():

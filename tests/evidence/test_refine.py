@@ -120,7 +120,7 @@ def chunk(log_w):
     num = len(log_w)
     ones, no = np.ones((1, num), np.float32), np.zeros(num, bool)
     plan = Plan(np.array([0.0, 1.0], np.float32), np.zeros(0, np.float32))
-    return Chunk(log_w, ones.T, ones, ones, no, no, 1.0, plan)
+    return Chunk(log_w, ones.T, ones[0], ones, ones, no, no, 1.0, plan)
 
 
 def meter(**limits):

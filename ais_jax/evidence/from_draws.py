@@ -43,9 +43,7 @@ from ais_jax.evidence.positions import spacing_of_numbers
 from ais_jax.evidence.sampler import KEPT, programs
 from ais_jax.types import PRNGKey
 
-WIDEST = (
-    4.0  # times as wide as the draws a part of the base is, in one or two dimensions
-)
+WIDEST = 4.0  # times as wide as the draws a part of the base is, at most
 WIDE_SHARE = 0.5  # of it: a mode that the draws lack is seen by chains from there
 MOST_TIMES = 4  # as many temperatures as at first; more find no more modes
 DEFAULT_ERROR = 0.02  # nats

@@ -75,10 +75,12 @@ def prior_of(site: Site) -> Prior:
     shape = site["kwargs"]["sample_shape"] + site["fn"].shape()
     batch = shape[: len(shape) - leaf.event_dim]
     constrain, unconstrain = _coordinates(leaf.support)
-    law, real = _law(leaf), _before_bijection(leaf) or leaf
+    real = _before_bijection(leaf) or leaf
     if _name(real) in UNITS:
         law = _law_by_value(_unit(real))
         constrain, unconstrain = _from_units(real, constrain, unconstrain)
+    else:
+        law = _law(leaf)
     return Prior(
         shape=biject_to(leaf.support).inverse_shape(shape),
         sample=lambda key: law.sample(key, batch),

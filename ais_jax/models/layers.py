@@ -96,7 +96,7 @@ class Layers(NamedTuple):
         """The likelihood's output, by what the row is given, and the log scale."""
         bottom = self.split(z)[0]
         if not self.num_covariates and not self.likelihood.has_library:
-            return self.decoder.apply(theta[0], bottom)  # pyright: ignore
+            return _outputs(self.decoder, theta[0], bottom)
         if row is None:
             raise ValueError(
                 "x depends on covariates or a library size: use decode, simulate and "
@@ -105,7 +105,8 @@ class Layers(NamedTuple):
         x, covariates, log_library = jnp.split(
             row, [self.size, self.size + self.num_covariates]
         )
-        output, log_scale = self.decoder.apply(theta[0], jnp.append(bottom, covariates))
+        bottom = jnp.append(bottom, covariates)
+        output, log_scale = _outputs(self.decoder, theta[0], bottom)
         if self.likelihood.has_library:
             output = with_library(output, log_library[0], x)
         return output, log_scale
@@ -186,6 +187,11 @@ class Layers(NamedTuple):
 def _normal(net, params, x) -> tuple[Array, Array]:
     """The mean and the standard deviation that a network gives."""
     return net.apply(params, x)
+
+
+def _outputs(net, params, z) -> tuple[Array, Array | None]:
+    """The output and the log scale that a decoder gives."""
+    return net.apply(params, z)
 
 
 def _chain(first, nets):

@@ -156,14 +156,15 @@ def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
     from ais_jax import likelihoods
     from ais_jax.models.counts import log_library
 
-    family, rows = likelihoods.LIKELIHOODS[likelihood], {}
-    for split, row in dataset.splits().items():
-        x, *given = np.split(row, [dataset.size], axis=1)
-        if family.is_count and dataset.levels > 1:
-            x = np.rint(x * dataset.levels)
-        if family.has_library:
-            given.append(log_library(x)[:, None])
-        rows[split] = np.hstack([x, *given]) if sum(map(np.size, given)) else x
+    family, size = likelihoods.LIKELIHOODS[likelihood], dataset.size
+    if family.is_count and dataset.levels > 1:
+        splits = {
+            k: np.hstack([np.rint(x[:, :size] * dataset.levels), x[:, size:]])
+            for k, x in dataset.splits().items()
+        }
+        dataset = dataset._replace(levels=1, **splits)
+    for split, x in dataset.splits().items():
+        x = x[:, :size]
         is_missing = np.isnan(x)
         if not missing and is_missing.any():
             raise DataError(
@@ -174,8 +175,13 @@ def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
             likelihoods.check_values(likelihood, x[~is_missing])
         except ValueError as error:
             raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
-    levels = 1 if family.is_count else dataset.levels
-    return dataset._replace(levels=levels, **rows)
+    if not family.has_library:
+        return dataset
+    splits = {
+        k: np.column_stack([x, log_library(x[:, :size])])
+        for k, x in dataset.splits().items()
+    }
+    return dataset._replace(**splits)
 
 
 def in_units(x, levels: int, likelihood: str) -> np.ndarray:

@@ -66,11 +66,8 @@ class LoadedRun(Run):
             def draw(key, theta, z, row):
                 return self.model.given(row).observe(key, theta, z)
 
-            keys, draw = (
-                jax.random.split(x_key, len(flat)),
-                jax.vmap(draw, (0, None, 0, 0)),
-            )
-            found = jax.jit(draw)(keys, self.theta, flat, given)
+            each = jax.jit(jax.vmap(draw, (0, None, 0, 0)))
+            found = each(jax.random.split(x_key, len(flat)), self.theta, flat, given)
         found = np.reshape(found, (*z.shape[:2], -1))
         rows = rows[:, None, : found.shape[-1]]
         found = np.where(np.isnan(rows), found, rows)

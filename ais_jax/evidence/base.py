@@ -20,7 +20,6 @@ from ais_jax.types import Scalar
 
 SHARE = 0.1  # of the prior in the mixture
 DEGREES = 8.0  # of freedom of the Student t: its tails are heavier than a posterior's
-LARGEST_FULL = 128  # dimensions up to which the covariance is estimated in full
 
 
 class BaseFit(NamedTuple):
@@ -40,8 +39,7 @@ def fit(z: Float[Array, "N D"], weight: Float[Array, "N"]) -> BaseFit:
     weight = jnp.where(jnp.all(jnp.isfinite(z), axis=1), weight, 0.0)
     z = jnp.where(weight[:, None] > 0.0, z, 0.0)
     mean = weight @ z / jnp.maximum(jnp.sum(weight), 1e-30)
-    is_full = z.shape[1] <= LARGEST_FULL
-    covariance = estimate("dense" if is_full else "diagonal", z[None], weight[None])
+    covariance = estimate("dense", z[None], weight[None])
     assert covariance is not None
     return BaseFit(mean, to_scale(covariance))
 

@@ -65,7 +65,7 @@ def estimate_log_z(
     num_temperatures: int | None = None,
     num_chains: int = 100,
     transition: Transition = DEFAULT_TRANSITION,
-    mass_matrix: str = "diagonal",
+    mass_matrix: str = "dense",
     fit_base: bool = True,
     max_moves: int = 10_000_000,
     max_seconds: float = float("inf"),
@@ -96,8 +96,8 @@ def estimate_log_z(
         num_temperatures: T to begin with, or None for the pilot's choice.
         num_chains: K, the chains of a run.
         transition: makes the moves; `transitions.md` says what may be one.
-        mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension) or
-            'unit' for the path's own scale.
+        mass_matrix: 'dense', which is 'diagonal' above 128 dimensions, or 'unit' for
+            the path's own scale.
         fit_base: whether a base may be fitted.
         max_moves: of all chains together; a move costs as many gradients as it has
             leapfrog steps.

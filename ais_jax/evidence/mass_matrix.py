@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 from ais_jax.checks import lookup
 
 MASS_MATRICES = ("unit", "diagonal", "dense")
-SHRINKAGE = 0.02  # of estimated correlations towards none: keeps them invertible
+LARGEST_DENSE = 128  # dimensions up to which correlations are estimated
+SHRINKAGE = 0.02  # of correlations towards none at the least: keeps them invertible
 
 
 class Covariance(NamedTuple):
@@ -39,13 +40,14 @@ def estimate(
     """
     if lookup("mass_matrix", mass_matrix, MASS_MATRICES) == "unit":
         return None
-    return moments(z, weight, is_dense=mass_matrix == "dense")
+    is_dense = mass_matrix == "dense" and z.shape[-1] <= LARGEST_DENSE
+    return moments(z, weight, is_dense=is_dense)
 
 
 def moments(
     z: Float[Array, "E N D"], weight: Float[Array, "E N"], *, is_dense: bool
 ) -> Covariance:
-    """`estimate` with correlations or without."""
+    """`estimate`, with correlations or without."""
     weight = weight[..., None].astype(z.dtype)
     num = jnp.sum(weight, axis=1, keepdims=True)
     z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
@@ -60,8 +62,11 @@ def moments(
     if not is_dense:
         return Covariance(log_sd, None)
     u = u / sd[None, None]
-    products = jnp.einsum("en,end,enf->df", weight[..., 0], u, u) / free
-    return Covariance(log_sd, _unit_diagonal(products))
+    mean, square = (
+        jnp.einsum("en,end,enf->df", weight[..., 0], a, a) / free
+        for a in (u, jnp.square(u))
+    )
+    return Covariance(log_sd, _shrunk(mean, (square - jnp.square(mean)) / free))
 
 
 def blend(
@@ -81,8 +86,21 @@ def to_scale(covariance: Covariance) -> Float[Array, "..."]:
     return sd[..., None] * jnp.linalg.cholesky(shrunk)
 
 
-def _unit_diagonal(products):
-    """Correlations whose diagonal is exactly one, also where a coordinate is stuck."""
-    size = products.shape[-1]
-    is_diagonal = jnp.eye(size, dtype=bool)
-    return jnp.where(is_diagonal, 1.0, products)
+def _shrunk(correlation, variance):
+    """Correlations less the share of them that chance explains; ones on the diagonal.
+
+    Args:
+        correlation: as estimated.
+        variance: of each entry's estimate.
+
+    References:
+        Schaefer & Strimmer, A shrinkage approach to large-scale covariance matrix
+        estimation, 2005.
+    """
+    is_diagonal = jnp.eye(len(correlation), dtype=bool)
+    chance, seen = (
+        jnp.sum(jnp.where(is_diagonal, 0.0, a))
+        for a in (variance, jnp.square(correlation))
+    )
+    kept = 1.0 - jnp.clip(chance / jnp.maximum(seen, 1e-30), 0.0, 1.0)
+    return jnp.where(is_diagonal, 1.0, kept * correlation)

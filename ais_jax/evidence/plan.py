@@ -68,7 +68,7 @@ def tune(
     *,
     num_temperatures: int,
     num_chains: int = PILOT_CHAINS,
-    mass_matrix: str = "diagonal",
+    mass_matrix: str = "dense",
     **settings: Any,
 ) -> Plan:
     """Places the temperatures and sets the step sizes of one path in a pilot run.
@@ -79,8 +79,8 @@ def tune(
         xs: None, or pilot examples, a pytree with a leading axis.
         num_temperatures: T of the plan.
         num_chains: pilot chains of each path, at least 2.
-        mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension)
-            or 'unit', which leaves the path's `scale`.
+        mass_matrix: 'dense', which is 'diagonal' above 128 dimensions, or 'unit',
+            which leaves the path's `scale`.
         **settings: the other arguments of `tune_examples`.
 
     Raises:

@@ -41,13 +41,17 @@ def estimate(
     if lookup("mass_matrix", mass_matrix, MASS_MATRICES) == "unit":
         return None
     is_dense = mass_matrix == "dense" and z.shape[-1] <= LARGEST_DENSE
-    return moments(z, weight, is_dense=is_dense)
+    return moments(z, weight, is_dense=is_dense, is_shrunk=True)
 
 
 def moments(
-    z: Float[Array, "E N D"], weight: Float[Array, "E N"], *, is_dense: bool
+    z: Float[Array, "E N D"],
+    weight: Float[Array, "E N"],
+    *,
+    is_dense: bool,
+    is_shrunk: bool = False,
 ) -> Covariance:
-    """`estimate`, with correlations or without."""
+    """`estimate`, with correlations or without, shrunk or as they are."""
     weight = weight[..., None].astype(z.dtype)
     num = jnp.sum(weight, axis=1, keepdims=True)
     z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
@@ -66,7 +70,8 @@ def moments(
         jnp.einsum("en,end,enf->df", weight[..., 0], a, a) / free
         for a in (u, jnp.square(u))
     )
-    return Covariance(log_sd, _shrunk(mean, (square - jnp.square(mean)) / free))
+    variance = (square - jnp.square(mean)) / free if is_shrunk else jnp.zeros(())
+    return Covariance(log_sd, _shrunk(mean, variance))
 
 
 def blend(

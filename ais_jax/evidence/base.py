@@ -15,11 +15,12 @@ from jaxtyping import Array, Float
 
 from ais_jax.annealing.clouds import Cloud
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.evidence.mass_matrix import LARGEST_DENSE, moments, to_scale
+from ais_jax.evidence.mass_matrix import moments, to_scale
 from ais_jax.types import Scalar
 
 SHARE = 0.1  # of the prior in the mixture
 DEGREES = 8.0  # of freedom of the Student t: its tails are heavier than a posterior's
+LARGEST_FULL = 128  # dimensions up to which the covariance is estimated in full
 
 
 class BaseFit(NamedTuple):
@@ -39,8 +40,8 @@ def fit(z: Float[Array, "N D"], weight: Float[Array, "N"]) -> BaseFit:
     weight = jnp.where(jnp.all(jnp.isfinite(z), axis=1), weight, 0.0)
     z = jnp.where(weight[:, None] > 0.0, z, 0.0)
     mean = weight @ z / jnp.maximum(jnp.sum(weight), 1e-30)
-    is_dense = z.shape[1] <= LARGEST_DENSE
-    return BaseFit(mean, to_scale(moments(z[None], weight[None], is_dense=is_dense)))
+    is_full = z.shape[1] <= LARGEST_FULL
+    return BaseFit(mean, to_scale(moments(z[None], weight[None], is_dense=is_full)))
 
 
 @jax.jit

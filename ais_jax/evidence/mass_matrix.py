@@ -1,15 +1,18 @@
 """The units of HMC at each temperature, estimated from a pilot's chains."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ais_jax.annealing.path import AnnealingPath
 from ais_jax.checks import lookup
+from ais_jax.types import PRNGKey
 
 MASS_MATRICES = ("unit", "diagonal", "dense")
-LARGEST_DENSE = 128  # dimensions up to which correlations are estimated
+CHAINS_PER_DIMENSION = 4  # so many that correlations are estimated by default
 SHRINKAGE = 0.02  # of correlations towards none at the least: keeps them invertible
 
 
@@ -25,6 +28,21 @@ class Covariance(NamedTuple):
     correlation: Float[Array, "*N D D"] | None
 
 
+def suited(
+    mass_matrix: str | None, key: PRNGKey, path: AnnealingPath, num_chains: int
+) -> str:
+    """What is asked for or, for None, 'dense' where chains are many, else 'diagonal'.
+
+    Raises:
+        ValueError: for a name that is not in `MASS_MATRICES`.
+    """
+    if mass_matrix is not None:
+        return lookup("mass_matrix", mass_matrix, MASS_MATRICES)
+    draw = jax.eval_shape(path.sample_base, key)
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(draw))
+    return "dense" if num_chains >= CHAINS_PER_DIMENSION * size else "diagonal"
+
+
 def estimate(
     mass_matrix: str, z: Float[Array, "E N D"], weight: Float[Array, "E N"]
 ) -> Covariance | None:
@@ -38,10 +56,9 @@ def estimate(
     Returns:
         One covariance, or None for 'unit'.
     """
-    if lookup("mass_matrix", mass_matrix, MASS_MATRICES) == "unit":
+    if mass_matrix == "unit":
         return None
-    is_dense = mass_matrix == "dense" and z.shape[-1] <= LARGEST_DENSE
-    return moments(z, weight, is_dense=is_dense, is_shrunk=True)
+    return moments(z, weight, is_dense=mass_matrix == "dense", is_shrunk=True)
 
 
 def moments(

@@ -117,7 +117,7 @@ def test_means_add_up_to_the_library_over_what_is_observed():
 
 
 def test_a_decoder_trained_elsewhere_gives_log_means_and_odds():
-    decode = lambda theta, z: (theta * z + OUTPUT, LOG_R)
+    decode = lambda theta, z: (theta * z + OUTPUT, jnp.asarray(LOG_R))
     model = ais_jax.from_decoder(decode, 1, NAME)
     x, z, theta = jnp.float32([0.0, 3.0, 1.0, 0.0]), jnp.float32([0.5]), jnp.float32(2)
     exact = stats.norm.logpdf(0.5) + FAMILY.log_prob(1.0 + OUTPUT, LOG_R, x)

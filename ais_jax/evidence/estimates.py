@@ -24,6 +24,8 @@ from ais_jax.types import AnyArray, PRNGKey, Scalar, is_traced
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DIVERGENT = 1e-10  # acceptance of a move below which its energy has gone astray
+
 
 class Summary(NamedTuple):
     """What K log weights say of log Z.
@@ -74,6 +76,8 @@ class LogNormalizer(NamedTuple):
         z: the ends of the chains; with log_w they are weighted draws from the target.
         log_target: at the ends, in the path's coordinates, nats.
         accept_prob: mean acceptance of each move, over chains of positive weight.
+        divergent: share of these chains whose move is accepted with a probability
+            below 1e-10, at each move.
         increment_variance: variance of each increment of the log weight, over chains of
             positive weight.
         pareto_k: shape of the largest weights' distribution: above 0.7 they support no
@@ -102,6 +106,7 @@ class LogNormalizer(NamedTuple):
     z: PyTree[Float[AnyArray, "K ..."]]
     log_target: Float[AnyArray, "K"]
     accept_prob: Float[AnyArray, "M"]
+    divergent: Float[AnyArray, "M"]
     increment_variance: Float[AnyArray, "T"]
     pareto_k: Scalar
     resolution: Float[AnyArray, ""]

@@ -30,6 +30,7 @@ from ais_jax.evidence.budget import (
 )
 from ais_jax.evidence.checkpoint import Checkpoint, Folder
 from ais_jax.evidence.estimates import (
+    DIVERGENT,
     Bounds,
     LogNormalizer,
     mean_over,
@@ -306,6 +307,9 @@ def _log_normalizer(result: AISResult, plan, is_resampled, eps):
         z=result.point.z,
         log_target=result.point.log_target,
         accept_prob=mean_over(is_live, result.accept_prob),
+        divergent=mean_over(
+            is_live, jnp.where(result.accept_prob < DIVERGENT, 1.0, 0.0)
+        ),
         increment_variance=variance_over(is_live, result.increments),
         pareto_k=summary.pareto_k,
         resolution=resolution,

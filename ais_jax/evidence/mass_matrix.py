@@ -103,8 +103,9 @@ def to_scale(covariance: Covariance) -> Float[Array, "..."]:
     sd = jnp.exp(covariance.log_sd)
     if covariance.correlation is None:
         return sd
-    size = sd.shape[-1]
-    shrunk = (1.0 - SHRINKAGE) * covariance.correlation + SHRINKAGE * jnp.eye(size)
+    correlation = covariance.correlation
+    eye = jnp.broadcast_to(jnp.eye(sd.shape[-1]), correlation.shape)
+    shrunk = (1.0 - SHRINKAGE) * correlation + SHRINKAGE * eye
     return sd[..., None] * jnp.linalg.cholesky(shrunk)
 
 

@@ -20,7 +20,7 @@ from ais_jax.evidence import stepping
 from ais_jax.evidence.budget import Found, Meter, Task, first_temperatures, steer
 from ais_jax.evidence.checkpoint import Checkpoint
 from ais_jax.evidence.compiling import quickly
-from ais_jax.evidence.estimates import LogNormalizer, summarize
+from ais_jax.evidence.estimates import DIVERGENT, LogNormalizer, summarize
 from ais_jax.evidence.plan import Plan
 from ais_jax.evidence.reports import LARGEST_SHIFT, LARGEST_SKEW, right_skew
 from ais_jax.evidence.sampler import CHAINS, SEGMENT
@@ -173,6 +173,7 @@ def merge(
         z=join("z"),
         log_target=join("log_target"),
         accept_prob=accept_prob[:, is_counted].mean(axis=1),
+        divergent=(accept_prob[:, is_counted] < DIVERGENT).mean(axis=1),
         increment_variance=np.where(is_counted, increments, 0.0)[:, is_counted].var(1),
         pareto_k=summary.pareto_k,
         resolution=np.asarray(resolution, log_w.dtype),

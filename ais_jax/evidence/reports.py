@@ -15,6 +15,7 @@ LARGEST_SKEW = 0.7  # of log weights (`right_skew`)
 LARGEST_SHIFT = 2.0  # standard errors that log Z may move by where T is doubled
 SMALLEST_ACCEPTANCE = 0.2
 LARGEST_ACCEPTANCE = 0.99
+MOST_DIVERGENT = 0.002  # of the moves near the target
 
 
 def right_skew(log_w: Float[np.ndarray, "K"]) -> float:
@@ -94,6 +95,7 @@ def _warnings(result):
     accept = np.asarray(result.accept_prob)
     low, high = (accept.min(), accept.max()) if accept.size else (0.65, 0.65)
     dtype, is_empty = result.log_w.dtype, ess == 0.0
+    divergent = _divergent_near_target(result)
     return [
         (
             is_empty,
@@ -149,8 +151,22 @@ def _warnings(result):
             "raise num_chains, or num_leapfrog of the transition",
         ),
         (
+            divergent > MOST_DIVERGENT,
+            f"{divergent:.1%} of the moves near the target diverge, as in the neck of "
+            "a funnel, whose mass may be missed: make a parameter of changing scale "
+            "loc + scale * u, with u its coordinate",
+        ),
+        (
             high > LARGEST_ACCEPTANCE,
             f"moves are accepted with probability {high:.2f} at some temperature, so "
             "they may be too short to mix: raise num_leapfrog of the transition",
         ),
     ]
+
+
+def _divergent_near_target(result):
+    """The share of divergent moves at inverse temperatures above a half."""
+    is_near = np.asarray(result.plan.betas)[1:-1] >= 0.5
+    return (
+        float(np.mean(np.asarray(result.divergent)[is_near])) if any(is_near) else 0.0
+    )

@@ -28,7 +28,7 @@ class Posterior(NamedTuple):
     source: str
     base: tuple | None = None  # (center, scale) where it is normal
 
-    preconditioner = "diagonal"  # of BlackJAX, as in `benchmarks.smc`
+    mass_matrix = "diagonal"  # of BlackJAX, as in `benchmarks.smc`
     num_leapfrog = 10
 
     def path(self):

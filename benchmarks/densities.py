@@ -23,7 +23,7 @@ class Density(NamedTuple):
         log_target: f32[D] -> nats.
         log_z: exact, nats.
         num_temperatures: T that suits it.
-        preconditioner: that suits it.
+        mass_matrix: of BlackJAX's moves: that which suits it.
         num_leapfrog: L; where all directions are as wide, two accepted steps or so
             are the quarter of a period that changes the energy most.
     """
@@ -34,7 +34,7 @@ class Density(NamedTuple):
     log_target: Callable
     log_z: float
     num_temperatures: int
-    preconditioner: str = "diagonal"
+    mass_matrix: str = "diagonal"
     num_leapfrog: int = 10
 
     def path(self):

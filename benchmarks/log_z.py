@@ -69,7 +69,6 @@ def estimates(density, num_pilots, num_each, num_chains):
             pilot_key,
             path,
             num_temperatures=density.num_temperatures,
-            mass_matrix=density.preconditioner,
             transition=transition,
         )
         estimate = partial(

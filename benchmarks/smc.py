@@ -2,10 +2,10 @@
 
     python -m benchmarks.smc
 
-Eight densities and the same base. `estimate_log_z` is called at its defaults; only its
-mass matrix is that of the density. BlackJAX gets as many gradients as that took, its
-pilot and its confirmation included, with HMC whose step sizes and mass matrix follow
-the particles and whose length suits the density.
+Eight densities and the same base. `estimate_log_z` is called at its defaults. BlackJAX
+gets as many gradients as that took, its pilot and its confirmation included, with HMC
+whose step sizes and mass matrix follow the particles, and whose length and kind of mass
+matrix suit the density.
 """
 
 from functools import partial
@@ -74,8 +74,8 @@ def rows(name, num_repeats):
 def ours(keys, density, budget):
     """(log Z of each key, gradient evaluations of a call: a pilot's are among them)."""
     del budget
-    path, mass_matrix = density.path(), density.preconditioner
-    found = [estimate_log_z(key, path, mass_matrix=mass_matrix) for key in keys]
+    path = density.path()
+    found = [estimate_log_z(key, path) for key in keys]
     num_moves = np.mean([result.num_moves for result in found])
     return np.array([float(result.log_z) for result in found]), num_moves * NUM_LEAPFROG
 
@@ -96,7 +96,7 @@ def theirs(keys, density, budget, is_waste_free):
 def tempered(density, is_waste_free, num_particles, keys):
     """BlackJAX's adaptive tempered SMC: (log Z, number of temperatures) of each key."""
     path = density.path()
-    is_dense = density.preconditioner == "dense"
+    is_dense = density.mass_matrix == "dense"
     length = 10  # of a waste-free chain
     extra = (
         {

@@ -3,8 +3,9 @@
     python -m experiments.main --config=configs/binarized_mnist.py --config.data_dir=DIR
 
 trains `best` for 10 epochs, as many gradient evaluations as 15 epochs of `ais`. It gave
-test log p(x) = -89.21 +- 1.06 nats on 500 random test images (gap 0.56 +- 0.14), by
-`quick` at T = 250. Training took 14 min on one CPU core.
+test log p(x) = -88.54 +- 0.16 nats over all 10,000 test images, estimated from 500
+random ones by 8 chains, L = 4 and T = 250 (gap 0.56). Training took 14 min on one CPU
+core.
 """
 
 from configs import default

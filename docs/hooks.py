@@ -24,9 +24,12 @@ machine. An estimator has those of `estimator` that it reads.
 | name | default | what it is | what it may be |
 |---|---|---|---|
 """
-ROW = re.compile(r"^\|.*$", re.MULTILINE)
+BLANK = re.compile(r"(\n\s*\n)")
+CODE = re.compile(r"<code>[^<]*</code>")
+FLAG = re.compile(r"--\w+")
 BREAK = re.compile(
-    r" (?=[±=<] ?[-\d])|(?<=[±=<]) (?=[-\d])|(?<=\d) (?=(?:s|ms|h|min|MiB|GiB|nats)\b)"
+    r"[ \n](?=[±=<] ?[-\d])|(?<=[±=<])[ \n](?=[-\d])"
+    r"|(?<=\d)[ \n](?=(?:s|ms|h|min|MiB|GiB|nats)\b)"
 )
 EXPONENT = re.compile(r"(?<=\de-)(?=\d)")
 CELL = re.compile(r"^# %%(?P<kind> \[markdown\])?[^\n]*\n", re.MULTILINE)
@@ -74,13 +77,30 @@ def on_page_markdown(markdown, page, config, files):
     def image(match):
         return match[1] + (target(match[2]) or match[2]) + match[3]
 
-    markdown = ROW.sub(lambda row: unbroken(row[0]), markdown)
+    markdown = whole_numbers(markdown)
     return IMAGE.sub(image, LINK.sub(link, markdown))
 
 
-def unbroken(row):
-    """A table's row whose numbers keep their exponent, error and unit on one line."""
-    text, *rest = row.split("`", 1)
+def on_page_content(html, page, config, files):
+    """Keeps the dashes of an option in the text on the line of its name."""
+    return CODE.sub(
+        lambda code: FLAG.sub(r'<span class="flag">\g<0></span>', code[0]), html
+    )
+
+
+def whole_numbers(markdown):
+    """Markdown whose numbers keep their exponent, error and unit on one line."""
+    blocks, is_code = BLANK.split(markdown), False
+    for i, block in enumerate(blocks):
+        if not is_code and "```" not in block and not block.startswith(("    ", "#")):
+            blocks[i] = unbroken(block)
+        is_code ^= block.count("```") % 2 == 1
+    return "".join(blocks)
+
+
+def unbroken(text):
+    """Text whose numbers keep their exponent, error and unit on one line."""
+    text, *rest = text.split("`", 1)
     text = EXPONENT.sub("\u2060", BREAK.sub("\u00a0", text))
     if not rest:
         return text

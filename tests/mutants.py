@@ -107,6 +107,18 @@ MUTANTS = {
         "tests/experiments/test_checkpoint.py -k digest",
     ),
     # Plans and pilots.
+    "correlations_by_chance": Mutant(
+        "ais_jax/evidence/mass_matrix.py",
+        "kept = 1.0 - jnp.clip(",
+        "kept = 1.0 - 0.0 * jnp.clip(",
+        f"{EVIDENCE}/test_mass_matrix.py",
+    ),
+    "tails_taken_for_normal": Mutant(
+        "ais_jax/evidence/mass_matrix.py",
+        "(square - jnp.square(mean)) / free",
+        "jnp.square(1.0 - jnp.square(mean)) / free",
+        f"{EVIDENCE}/test_mass_matrix.py",
+    ),
     "bounds_without_the_plans_scale": Mutant(
         "ais_jax/evidence/both_ways.py",
         "        scale_of_moves(plan),\n",

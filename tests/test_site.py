@@ -102,9 +102,18 @@ def test_a_number_in_a_table_keeps_its_error_and_its_exponent(site):
     assert "<td>-117.69\u00a0±\u00a00.12</td>" in page
     assert "rate 3e-\u20603</td>" in page
     assert (
-        "<code>--config.num_epochs=100</code>"
+        '<code><span class="flag">--config</span>.num_epochs=100</code>'
         in (site / "experiments.html").read_text()
     )
+
+
+def test_a_number_in_the_text_keeps_its_error_and_code_stays_as_it_is(site):
+    page = html.unescape((site / "gradients.html").read_text())
+    assert "6.7\u00a0±\u00a00.2" in page and "6.7 ±" not in page
+    for file in site.rglob("*.html"):
+        text = html.unescape(file.read_text())
+        for code in re.findall(r"<code[ >].*?</code>", text, re.DOTALL):
+            assert not re.search("[\u00a0\u2060]", code), code
 
 
 def test_the_search_works_without_a_server(site):

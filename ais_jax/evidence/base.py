@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ais_jax.annealing.clouds import Cloud
 from ais_jax.annealing.path import AnnealingPath
-from ais_jax.evidence.mass_matrix import estimate, to_scale
+from ais_jax.evidence.mass_matrix import moments, to_scale
 from ais_jax.types import Scalar
 
 SHARE = 0.1  # of the prior in the mixture
@@ -41,9 +41,7 @@ def fit(z: Float[Array, "N D"], weight: Float[Array, "N"]) -> BaseFit:
     z = jnp.where(weight[:, None] > 0.0, z, 0.0)
     mean = weight @ z / jnp.maximum(jnp.sum(weight), 1e-30)
     is_full = z.shape[1] <= LARGEST_FULL
-    covariance = estimate("dense" if is_full else "diagonal", z[None], weight[None])
-    assert covariance is not None
-    return BaseFit(mean, to_scale(covariance))
+    return BaseFit(mean, to_scale(moments(z[None], weight[None], is_dense=is_full)))
 
 
 @jax.jit

@@ -16,7 +16,7 @@ from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
 from ais_jax.annealing.path import AnnealingPath, digest_of
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
-from ais_jax.checks import check_count, lookup
+from ais_jax.checks import check_count
 from ais_jax.evidence import derivatives, stepping
 from ais_jax.evidence.approach import approach
 from ais_jax.evidence.both_ways import anneal_from_both_ends, starts
@@ -36,7 +36,7 @@ from ais_jax.evidence.estimates import (
     summarize,
     variance_over,
 )
-from ais_jax.evidence.mass_matrix import MASS_MATRICES
+from ais_jax.evidence.mass_matrix import suited
 from ais_jax.evidence.plan import (
     DEFAULT_TARGET,
     DEFAULT_TRANSITION,
@@ -65,7 +65,7 @@ def estimate_log_z(
     num_temperatures: int | None = None,
     num_chains: int = 100,
     transition: Transition = DEFAULT_TRANSITION,
-    mass_matrix: str = "diagonal",
+    mass_matrix: str | None = None,
     fit_base: bool = True,
     max_moves: int = 10_000_000,
     max_seconds: float = float("inf"),
@@ -96,8 +96,9 @@ def estimate_log_z(
         num_temperatures: T to begin with, or None for the pilot's choice.
         num_chains: K, the chains of a run.
         transition: makes the moves; `transitions.md` says what may be one.
-        mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension) or
-            'unit' for the path's own scale.
+        mass_matrix: 'dense', 'diagonal', or 'unit' for the path's own scale. None is
+            'dense' where there are four chains or more for each dimension, and
+            'diagonal' otherwise.
         fit_base: whether a base may be fitted.
         max_moves: of all chains together; a move costs as many gradients as it has
             leapfrog steps.
@@ -111,7 +112,6 @@ def estimate_log_z(
         ValueError: naming the argument that cannot be, before anything is run.
     """
     check_count("num_chains", num_chains, 2)
-    lookup("mass_matrix", mass_matrix, MASS_MATRICES)
     if num_temperatures is not None:
         check_count("num_temperatures", num_temperatures)
     check_data("data", path, data)
@@ -119,6 +119,7 @@ def estimate_log_z(
     whole, (key, x) = _path_of(path, data), derivatives.constant((key, data))
     fit_base = fit_base and getattr(whole, "is_base_normalised", True)
     flat = flatten(key, whole)[0]
+    mass_matrix = suited(mass_matrix, key, flat, num_chains)
     if is_traced((key, x)) or derivatives.closes_over_traced(key, _path_of(path, x)):
         num_temperatures = check_traced(error, num_temperatures, checkpoint, mesh)
         pilot_key, key = jax.random.split(key)

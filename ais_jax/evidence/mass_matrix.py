@@ -1,15 +1,19 @@
 """The units of HMC at each temperature, estimated from a pilot's chains."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ais_jax.annealing.path import AnnealingPath
 from ais_jax.checks import lookup
+from ais_jax.types import PRNGKey
 
 MASS_MATRICES = ("unit", "diagonal", "dense")
-SHRINKAGE = 0.02  # of estimated correlations towards none: keeps them invertible
+CHAINS_PER_DIMENSION = 4  # so many that correlations are estimated by default
+SHRINKAGE = 0.02  # of correlations towards none at the least: keeps them invertible
 
 
 class Covariance(NamedTuple):
@@ -22,6 +26,21 @@ class Covariance(NamedTuple):
 
     log_sd: Float[Array, "*N D"]
     correlation: Float[Array, "*N D D"] | None
+
+
+def suited(
+    mass_matrix: str | None, key: PRNGKey, path: AnnealingPath, num_chains: int
+) -> str:
+    """What is asked for or, for None, 'dense' where chains are many, else 'diagonal'.
+
+    Raises:
+        ValueError: for a name that is not in `MASS_MATRICES`.
+    """
+    if mass_matrix is not None:
+        return lookup("mass_matrix", mass_matrix, MASS_MATRICES)
+    draw = jax.eval_shape(path.sample_base, key)
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(draw))
+    return "dense" if num_chains >= CHAINS_PER_DIMENSION * size else "diagonal"
 
 
 def estimate(
@@ -37,15 +56,19 @@ def estimate(
     Returns:
         One covariance, or None for 'unit'.
     """
-    if lookup("mass_matrix", mass_matrix, MASS_MATRICES) == "unit":
+    if mass_matrix == "unit":
         return None
-    return moments(z, weight, is_dense=mass_matrix == "dense")
+    return moments(z, weight, is_dense=mass_matrix == "dense", is_shrunk=True)
 
 
 def moments(
-    z: Float[Array, "E N D"], weight: Float[Array, "E N"], *, is_dense: bool
+    z: Float[Array, "E N D"],
+    weight: Float[Array, "E N"],
+    *,
+    is_dense: bool,
+    is_shrunk: bool = False,
 ) -> Covariance:
-    """`estimate` with correlations or without."""
+    """`estimate`, with correlations or without, shrunk or as they are."""
     weight = weight[..., None].astype(z.dtype)
     num = jnp.sum(weight, axis=1, keepdims=True)
     z = jnp.where(weight > 0.0, z, 0.0)  # what does not count may be infinite
@@ -60,8 +83,12 @@ def moments(
     if not is_dense:
         return Covariance(log_sd, None)
     u = u / sd[None, None]
-    products = jnp.einsum("en,end,enf->df", weight[..., 0], u, u) / free
-    return Covariance(log_sd, _unit_diagonal(products))
+    mean, square = (
+        jnp.einsum("en,end,enf->df", weight[..., 0], a, a) / free
+        for a in (u, jnp.square(u))
+    )
+    variance = (square - jnp.square(mean)) / free if is_shrunk else jnp.zeros(())
+    return Covariance(log_sd, _shrunk(mean, variance))
 
 
 def blend(
@@ -81,8 +108,21 @@ def to_scale(covariance: Covariance) -> Float[Array, "..."]:
     return sd[..., None] * jnp.linalg.cholesky(shrunk)
 
 
-def _unit_diagonal(products):
-    """Correlations whose diagonal is exactly one, also where a coordinate is stuck."""
-    size = products.shape[-1]
-    is_diagonal = jnp.eye(size, dtype=bool)
-    return jnp.where(is_diagonal, 1.0, products)
+def _shrunk(correlation, variance):
+    """Correlations less the share of them that chance explains; ones on the diagonal.
+
+    Args:
+        correlation: as estimated.
+        variance: of each entry's estimate.
+
+    References:
+        Schaefer & Strimmer, A shrinkage approach to large-scale covariance matrix
+        estimation, 2005.
+    """
+    is_diagonal = jnp.eye(len(correlation), dtype=bool)
+    chance, seen = (
+        jnp.sum(jnp.where(is_diagonal, 0.0, a))
+        for a in (variance, jnp.square(correlation))
+    )
+    kept = 1.0 - jnp.clip(chance / jnp.maximum(seen, 1e-30), 0.0, 1.0)
+    return jnp.where(is_diagonal, 1.0, kept * correlation)

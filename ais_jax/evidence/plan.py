@@ -22,7 +22,7 @@ from ais_jax.checks import check_count, lookup
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
 from ais_jax.evidence.derivatives import stopped
-from ais_jax.evidence.mass_matrix import MASS_MATRICES
+from ais_jax.evidence.mass_matrix import suited
 from ais_jax.evidence.positions import flatten
 from ais_jax.evidence.spacing import interpolate, place
 from ais_jax.types import AnyArray, PRNGKey, is_traced
@@ -68,7 +68,7 @@ def tune(
     *,
     num_temperatures: int,
     num_chains: int = PILOT_CHAINS,
-    mass_matrix: str = "diagonal",
+    mass_matrix: str | None = None,
     **settings: Any,
 ) -> Plan:
     """Places the temperatures and sets the step sizes of one path in a pilot run.
@@ -79,8 +79,8 @@ def tune(
         xs: None, or pilot examples, a pytree with a leading axis.
         num_temperatures: T of the plan.
         num_chains: pilot chains of each path, at least 2.
-        mass_matrix: 'diagonal', 'dense' (give it several chains for each dimension)
-            or 'unit', which leaves the path's `scale`.
+        mass_matrix: 'dense', 'diagonal', or 'unit', which leaves the path's `scale`;
+            None is as in `estimate_log_z`.
         **settings: the other arguments of `tune_examples`.
 
     Raises:
@@ -111,7 +111,7 @@ def tune_examples(
     first_step_size: ScalarLike = DEFAULT_STEP_SIZE,
     pilot_temperatures: int = PILOT_TEMPERATURES,
     num_rounds: int = NUM_ROUNDS,
-    mass_matrix: str = "unit",
+    mass_matrix: str | None = "unit",
 ) -> Plan:
     """Makes one plan for the paths of many examples, from some of them.
 
@@ -141,7 +141,7 @@ def tune_examples(
         num_rounds: pilot runs; up to four times as many where they are needed.
         mass_matrix: 'unit' leaves the path's `scale`; 'diagonal' and 'dense' put in
             its place the standard deviations, or a factor of the covariance, that the
-            pilot's chains have at each temperature.
+            pilot's chains have at each temperature. None is as in `estimate_log_z`.
 
     Raises:
         ValueError: for an unknown schedule, betas of another number of temperatures,
@@ -153,10 +153,11 @@ def tune_examples(
     _check_between("target", target, 1.0)
     _check_between("first_step_size", first_step_size, float("inf"))
     fixed = _fixed_betas(schedule, num_temperatures)
-    lookup("mass_matrix", mass_matrix, MASS_MATRICES)
+    xs = jax.tree.map(jnp.asarray, xs)  # NumPy's types are not all JAX's
+    first = path_fn(jax.tree.map(lambda a: a[0], xs))
+    mass_matrix = suited(mass_matrix, key, first, num_chains)
     if num_temperatures == 1:
         return Plan(jnp.array([0.0, 1.0]), jnp.zeros((0,)), jnp.ones(()))
-    xs = jax.tree.map(jnp.asarray, xs)  # NumPy's types are not all JAX's
 
     @jax.jit  # one program, where every operation would be compiled by itself
     def run(key, xs):

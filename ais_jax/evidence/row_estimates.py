@@ -115,13 +115,15 @@ class LogLikelihood(NamedTuple):
 
     def __str__(self) -> str:
         """The report."""
+        least, most = self.num_temperatures.min(), self.num_temperatures.max()
         lines = [
             f"log p(x) = {self.mean:.3f} +- {self.error_over_rows:.3f} nats (over "
             f"{len(self.log_p)} rows; Monte Carlo +- {self.monte_carlo:.3f}, bias "
             f"about {self.bias:.3f})",
-            f"  T = {self.num_temperatures.min()} to {self.num_temperatures.max()}, "
-            f"{self.num_gradients:,} gradient evaluations "
-            f"({self.num_gradients_fixed:,} at the largest T for all)",
+            f"  T = {least} to {most}, {self.num_gradients:,} gradient evaluations "
+            f"({self.num_gradients_fixed:,} at the largest T for all)"
+            if least < most
+            else f"  T = {most}, {self.num_gradients:,} gradient evaluations",
         ]
         return "\n".join(lines if self.gap is None else [*lines, f"  {self.gap}"])
 

@@ -19,8 +19,8 @@ def log_z_at(
     """Log Z at the end of each increment of K independent chains' log weights.
 
     Returns:
-        (log Z of the path at betas[1], ..., betas[T], its standard error by the delta
-        method), nats.
+        (log Z of the path at its temperatures but the first, its standard error by the
+        delta method), nats.
     """
     xp: Any = jnp if is_traced(increments) else np
     with np.errstate(invalid="ignore"):  # infinities of chains that weigh zero

@@ -107,6 +107,7 @@ def _report(part, iwae_samples, log_p):
     order = (" < " if is_ordered else ", ").join(
         f"{name} {value:.2f}" for name, value in bounds.items()
     )
+    temperatures, fixed = test["num_temperatures"], test["gradient_evaluations_fixed"]
     lines = [
         f"test log p(x) = {log_p['mean']:.2f} "
         f"{_error(log_p['standard_error'], 'one image', 2)} nats "
@@ -119,10 +120,10 @@ def _report(part, iwae_samples, log_p):
             if gap
             else ""
         )
-        + f"{test['gradient_evaluations']:.2g} gradient evaluations "
-        f"({test['gradient_evaluations_fixed']:.2g} at the largest T for all)",
+        + f"{test['gradient_evaluations']:.2g} gradient evaluations"
+        + (f" ({fixed:.2g} at the largest T for all)" if len(temperatures) > 1 else ""),
         f"  {order}; KL {test['kl']['mean']:.2f}; {test['active_units']} active units; "
-        f"T = {' to '.join(str(t) for t in test['num_temperatures'])}",
+        f"T = {' to '.join(map(str, temperatures))}",
     ]
     return "\n".join(lines)
 

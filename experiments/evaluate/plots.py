@@ -32,7 +32,6 @@ _SCORES = {
     "test_log_p": "test log p(x)",
 }
 _GREY = 0.5
-BARS = "bars: ±1 standard error"
 
 Rows = Sequence[Mapping[str, Any]]
 PathLike = str | os.PathLike[str]
@@ -154,25 +153,31 @@ def missed(log_p, bound, name: str, path: PathLike) -> None:
 def line_plot(
     series, path: PathLike, *, xlabel: str, ylabel: str, logx=False, title: str = ""
 ) -> None:
-    """Plots named curves (x, y, y_se or None); the legend says what `bars` are.
+    """Plots named curves (x, y, y_se), with bars and bands of standard errors.
 
-    A logarithmic abscissa is ticked at the values given if they are few.
+    They are over seeds, and NaN or None where there is one. A logarithmic abscissa is
+    ticked at the values given if they are few.
     """
     figure = _figure(5.5, 4.2)
     axes = figure.add_subplot()
     for i, (name, (x, y, y_se)) in enumerate(series.items()):
         style = curve_style(i) | {"markersize": 4.5, "capsize": 3}
         axes.errorbar(x, y, y_se, label=name, **style)
+        if y_se is not None:
+            edges = np.add(y, y_se), np.subtract(y, y_se)
+            axes.fill_between(x, *edges, color=style["color"], alpha=0.2, linewidth=0)
     if logx:
         axes.set_xscale("log")
         values = np.unique(np.concatenate([x for x, *_ in series.values()]))
         if len(values) <= 8 and np.all(values[1:] >= 1.9 * values[:-1]):
-            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.set_xticks(values, [f"{value:.3g}" for value in values])
             axes.set_xticks([], minor=True)
     axes.set_title(title, fontsize=9)
-    has_bars = any(y_se is not None for _, _, y_se in series.values())
+    errors = [y_se for _, _, y_se in series.values() if y_se is not None]
+    has_bars = bool(errors) and np.isfinite(np.concatenate(errors)).any()
+    bars = "bars and bands: ±1 standard error over seeds" if has_bars else None
     outside = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
-    figure.legend(title=BARS if has_bars else None, frameon=False, **outside)
+    figure.legend(title=bars, frameon=False, **outside)
     _label(axes, xlabel, ylabel)
     _save(figure, path)
 

@@ -23,8 +23,8 @@ PAPER = {  # data set -> the paper's numbers that are drawn as lines
     "mnist": {"IWAE-DReG, K=1": -86.90, "AIS, K=1": -84.56, "best of any K": -83.63},
 }
 STYLES = {  # method -> number of its colour and marker
-    **{"VAE": 6, "IWAE-DReG": 1, "MH-HMC": 2},
-    **{"AIS": 3, "AIS, rate 3e-3": 4, "best": 0},
+    **{"VAE": 8, "IWAE-DReG": 1, "MH-HMC": 2},
+    **{"AIS": 3, "AIS, rate 3e-3": 6, "best": 0},
 }
 FEW = ("IWAE-DReG", "AIS", "AIS, rate 3e-3", "best")  # of the smaller figure
 SIZES = {"omniglot": 8070, "mnist": 10_000}  # test images of a data set
@@ -155,7 +155,7 @@ def _figure(points: list[Measured], paper: dict[str, float], path: Path) -> None
     """One line a method with its band, and the paper's numbers as horizontal ones."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for method, number in STYLES.items():
         members = [point for point in points if point.method == method]
@@ -167,7 +167,7 @@ def _figure(points: list[Measured], paper: dict[str, float], path: Path) -> None
         axes.annotate(f"paper: {name}", **where, va="bottom", fontsize=7.5, color="0.3")
     axes.set_xscale("log")
     axes.margins(x=0.12)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     axes.set_xlabel("gradient evaluations")
     axes.set_ylabel("log p(x) over the whole test set (nats)")
     axes.spines[["top", "right"]].set_visible(False)
@@ -176,6 +176,8 @@ def _figure(points: list[Measured], paper: dict[str, float], path: Path) -> None
 
 def _line(axes: Any, members: list[Measured], style: dict[str, str]) -> None:
     """A method's models, each with its K or its epochs, and a band of one error."""
+    from matplotlib.patheffects import withStroke
+
     x = np.array([point.gradient_evaluations for point in members])
     y = np.array([point.log_p for point in members])
     error = np.array([point.error for point in members])
@@ -189,4 +191,5 @@ def _line(axes: Any, members: list[Measured], style: dict[str, str]) -> None:
         above = point.method == "MH-HMC"  # AIS stands close below
         place = {"xytext": (5, 5 if above else -11), "textcoords": "offset points"}
         xy = (point.gradient_evaluations, point.log_p)
-        axes.annotate(text, xy, **place, fontsize=7.5, color=style["color"])
+        halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
+        axes.annotate(text, xy, **place, **halo, fontsize=7.5, color=style["color"])

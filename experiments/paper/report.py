@@ -125,25 +125,10 @@ def _cells(whole):
 
 
 def _figures(runs, lines, out):
-    """Plots log p(x) against cost and epochs; returns the files' names.
-
-    Final results of runs that all have as many epochs are plotted against cost alone.
-    """
-    figures = {}
-    for run, entry in zip(runs, lines):
-        dataset, num_samples = entry["dataset"], entry["num_samples"]
-        for column in ("gradient_evaluations", "epochs"):
-            if entry["log_p"] is not None:
-                name = f"final-{dataset}-{column}.png"
-                figures.setdefault((name, column), []).append(entry)
-            if run.curve:
-                name = f"curves-{dataset}-K{num_samples}-{column}.png"
-                figures.setdefault((name, column), []).append((run, entry))
+    """Plots log p(x) against cost and epochs; returns the files' names."""
     names = []
-    for (name, column), members in sorted(figures.items(), key=lambda item: item[0]):
+    for (name, column), members in sorted(figures(runs, lines).items()):
         is_final = name.startswith("final")
-        if is_final and column == "epochs" and len({e[column] for e in members}) == 1:
-            continue
         plots.line_plot(
             (finals if is_final else _curves)(members, column),
             out / name,
@@ -155,8 +140,41 @@ def _figures(runs, lines, out):
     return names
 
 
+def figures(runs, lines):
+    """(file's name, column of the abscissa) -> what the figure shows.
+
+    Final results of other test images have a figure of their own. Those of runs that
+    all have as many epochs are plotted against cost alone. A run that was evaluated
+    several times has one learning curve.
+    """
+    shown, curves = {}, []
+    for run, entry in zip(runs, lines):
+        dataset, num_samples = entry["dataset"], entry["num_samples"]
+        is_new = run.curve and run.curve not in curves
+        curves.append(run.curve)
+        for column in ("gradient_evaluations", "epochs"):
+            if entry["log_p"] is not None:
+                subset = run.results["config"]["evaluation"]["subset"]
+                images = f"{entry['num_images']}-{subset}-images"
+                name = f"final-{dataset}-{images}-{column}.png"
+                shown.setdefault((name, column), []).append(entry)
+            if is_new:
+                name = f"curves-{dataset}-K{num_samples}-{column}.png"
+                shown.setdefault((name, column), []).append((run, entry))
+    return {
+        (name, column): members
+        for (name, column), members in shown.items()
+        if column != "epochs"
+        or not name.startswith("final")
+        or len({entry["epochs"] for entry in members}) > 1
+    }
+
+
 def finals(lines, column):
-    """Series of final results, one for each method and setting, over K."""
+    """Series of final results, one for each method and setting, over K.
+
+    Errors are those over seeds; a run of one seed has none.
+    """
     groups, series = {}, {}
     for entry in lines:
         key = (_method(entry), entry["reading"], entry["data"], entry["departures"])
@@ -168,12 +186,10 @@ def finals(lines, column):
         named.append((f"{name}, K = {samples}", group))
     for name, group in _told_apart(named, lambda group: group[0]["run"]):
         errors = [entry["error_over_replicates"] for entry in group]
-        if None in errors:
-            errors = [entry["error_over_images"] for entry in group]
         series[name] = (
             [entry[column] for entry in group],
             [entry["log_p"] for entry in group],
-            errors,
+            [np.nan if error is None else error for error in errors],
         )
     return series
 
@@ -185,10 +201,12 @@ def _curves(members, column):
         (f"{_method(entry)}, K = {entry['num_samples']}", run) for run, entry in members
     ]
     for name, run in _told_apart(named, lambda run: run.name):
+        seeds = np.array([np.atleast_1d(row["test_log_p"]) for row in run.curve])
+        spread = np.std(seeds, axis=1, ddof=1) if seeds.shape[1] > 1 else np.nan
         series[name] = (
             [row[key] for row in run.curve],
-            [float(np.mean(row["test_log_p"])) for row in run.curve],
-            None,
+            seeds.mean(axis=1),
+            np.broadcast_to(spread / np.sqrt(seeds.shape[1]), len(seeds)),
         )
     return series
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.evaluate.plots import curve_style
 from experiments.paper import methods
 from experiments.paper.results import Run, collect
 
@@ -58,6 +59,12 @@ def test_runs_on_few_images_or_of_other_methods_are_left_out():
 def test_a_run_on_all_images_stays_where_it_is():
     runs = [run("first", [-106.0]), run("all", [-103.0], num_examples=8070, cost=200)]
     assert [p.log_p for p in methods.measure(runs, "omniglot")] == [-103.0, -103.0]
+
+
+def test_no_two_methods_share_a_colour_or_a_marker():
+    styles = [curve_style(number) for number in methods.STYLES.values()]
+    for name in ("color", "marker"):
+        assert len({style[name] for style in styles}) == len(styles)
 
 
 def test_the_committed_results_give_both_figures(tmp_path):

@@ -140,9 +140,8 @@ def test_rows_that_were_not_run_say_so(tmp_path):
     save(tmp_path / "a", results())
     made = report.write(collected.collect([tmp_path / "a"]), tmp_path / "out")
     assert len(made) == 9 + 9 + 12
-    assert [path.name for path in (tmp_path / "out").glob("*.png")] == [
-        "final-omniglot-gradient_evaluations.png"  # all runs have the same epochs
-    ]
+    (figure,) = (tmp_path / "out").glob("*.png")  # all runs have the same epochs
+    assert figure.name == "final-omniglot-8070-random-images-gradient_evaluations.png"
     missing = [entry for entry in made if entry["status"] == "not run"]
     assert len(missing) == 30 - 2  # the row is in both tables
     assert all(entry["paper_log_p"] for entry in missing)
@@ -207,8 +206,8 @@ def test_the_report_of_an_export_is_the_same(tmp_path):
     assert names == [
         "curves-omniglot-K5-epochs.png",
         "curves-omniglot-K5-gradient_evaluations.png",
-        "final-omniglot-epochs.png",
-        "final-omniglot-gradient_evaluations.png",
+        "final-omniglot-8070-random-images-epochs.png",
+        "final-omniglot-8070-random-images-gradient_evaluations.png",
         "report.md",
         "summary.csv",
         "tables.csv",
@@ -222,18 +221,37 @@ def test_the_report_of_an_export_is_the_same(tmp_path):
     assert read_json(tmp_path / "export" / "a" / "results.json") == results()
 
 
+def test_a_run_evaluated_again_has_one_learning_curve(tmp_path):
+    save(tmp_path / "a", results(), curve=(-120.0, -110.0))
+    subset = {"evaluation.subset": "first", "evaluation.num_examples": 300}
+    again = results(means=(-99.0,), **subset)
+    again["replicates"][0]["test"]["num_examples"] = 300
+    save(tmp_path / "b", again, curve=(-120.0, -110.0))
+    runs = collected.collect([tmp_path])
+    shown = report.figures(runs, [report_lines.line(run) for run in runs])
+    assert {name: len(members) for (name, _), members in shown.items()} == {
+        "curves-omniglot-K5-epochs.png": 1,
+        "curves-omniglot-K5-gradient_evaluations.png": 1,
+        "final-omniglot-300-first-images-gradient_evaluations.png": 1,
+        "final-omniglot-8070-random-images-gradient_evaluations.png": 1,
+    }
+
+
 def test_series_of_final_points_run_over_k(tmp_path):
     row = functools.partial(tables.Row, "omniglot", "ais", printed_temperatures=5)
     found = [
-        report_lines.line(collected.Run(f"K{k}", tmp_path, results(row(k)), None, []))
-        for k in (50, 1, 5)
+        report_lines.line(
+            collected.Run(f"K{k}", tmp_path, results(row(k), means), None, [])
+        )
+        for k, means in ((50, (-103.0,)), (1, (-104.0, -102.0)), (5, (-103.0,)))
     ]
     for entry, cost in zip(found, (500, 10, 50)):
         entry["gradient_evaluations"] = cost
     other = {**found[0], "departures": "num_epochs 1 for 3280", "run": "short"}
     series = report.finals([*found, other], "gradient_evaluations")
-    expected = ([10, 50, 500], [-103.0] * 3, [0.2] * 3)
-    assert series["AIS T=5, K = 1, 5, 50"] == expected
+    costs, means, errors = series["AIS T=5, K = 1, 5, 50"]
+    assert costs == [10, 50, 500] and means == [-103.0] * 3
+    np.testing.assert_array_equal(errors, [1.0, np.nan, np.nan])
     assert series["AIS T=5, K = 50"][0] == [500]
 
 

@@ -31,7 +31,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER_COMPILATIO
 
 UNCHECKED = {  # by the types of their calls: dear files, whose functions others call
     *("annealing/test_ais", "annealing/test_hmc"),
-    *("evidence/test_log_z", "evidence/test_numpyro_models", "evidence/test_priors"),
+    *("evidence/test_log_z", "evidence/test_numpyro_models"),
     *("models/test_latent", "models/test_networks", "models/test_precision"),
     *("training/test_gradients", "training/test_step"),
     *("experiments/test_cost", "experiments/test_evaluate", "experiments/test_figure1"),

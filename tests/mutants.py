@@ -57,6 +57,36 @@ MUTANTS = {
         "each",
         "tests/models/test_likelihoods.py -k missing",
     ),
+    "a_library_of_missing_genes_too": Mutant(
+        "ais_jax/models/counts.py",
+        "log_total = jax.nn.logsumexp(output[:, 0], where=is_seen)",
+        "log_total = jax.nn.logsumexp(output[:, 0])",
+        "tests/models/test_counts.py -k add_up",
+    ),
+    "zeros_that_are_all_dropped": Mutant(
+        "ais_jax/models/counts.py",
+        "jnp.logaddexp(odds, log_kept) - jax.nn.softplus(odds)",
+        "odds - jax.nn.softplus(odds)",
+        "tests/models/test_counts.py -k dropouts",
+    ),
+    "a_dispersion_without_its_push": Mutant(
+        "ais_jax/models/counts.py",
+        "(r * (log_ratio + beyond) - push)",
+        "(r * (log_ratio + beyond))",
+        "tests/models/test_counts.py -k any_size",
+    ),
+    "covariates_that_the_encoder_misses": Mutant(
+        "ais_jax/models/layers.py",
+        "jnp.append(seen, x[self.size :])",
+        "jnp.append(seen, 0.0 * x[self.size :])",
+        "tests/models/test_counts.py -k encoder_sees",
+    ),
+    "pairs_of_no_libraries": Mutant(
+        "ais_jax/models/layers.py",
+        "jnp.append(x, row[self.size :])",
+        "jnp.append(x, 0.0 * row[self.size :])",
+        "tests/models/test_counts.py -k simulated_rows",
+    ),
     "more_epochs_from_the_end": Mutant(
         "experiments/run/checkpoint.py",
         "if saved > step]",

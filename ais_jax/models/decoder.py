@@ -27,7 +27,8 @@ def from_decoder(
 
     Args:
         decode: (theta, z f32[D]) -> what the likelihood takes, f32[X]: logits of
-            Bernoulli pixels, log rates of counts, or means. Where the likelihood has a
+            Bernoulli pixels, log rates of counts, or means; of zero-inflated counts log
+            means and log odds of dropouts, f32[X, 2]. Where the likelihood has a
             scale, decode gives (output, log_scale); exp(log_scale) is a normal's
             standard deviation. Theta is what `log_likelihood` is called with.
         latent_size: D.

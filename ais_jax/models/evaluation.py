@@ -105,15 +105,19 @@ def log_likelihood(
         num_starts=len(names),
         first_step_size=FIRST_STEP_SIZES[hmc_scale],
     )
-    size = simulate(model, pair_key, params[0], np.arange(SLOTS))[1].shape[1:]
+    no_draw = no_draws(model, params[0])
 
     def load(rows):
-        return xs[rows], np.zeros((len(rows), *size), np.float32)
+        return xs[rows], no_draw(len(rows))
 
     estimate = search.estimate("rows", len(xs), load)
     gap = None
     if num_simulated != 0:
-        pairs = partial(simulate, model, pair_key, params[0])
+
+        def pairs(rows):
+            like = xs[rows % len(xs)]
+            return simulate(model, pair_key, params[0], rows, like)
+
         gap = measured_gap(search, pairs, estimate, num_simulated)
     draws = posterior_draws(draw_key, estimate, num_draws) if num_draws else None
     spent = num_gradients(search, num_leapfrog)
@@ -167,17 +171,36 @@ def in_memory(program: Callable[..., RowChains], params: PyTree) -> Run:
     return run
 
 
+def no_draws(model: LatentVariableModel, theta: Params) -> Callable[[int], np.ndarray]:
+    """N -> zeros f32[N, D], in place of draws z of rows that have none."""
+    shape = jax.eval_shape(lambda theta: model.prior(theta).mean, theta).shape
+    return lambda num: np.zeros((num, *shape), np.float32)
+
+
 def simulate(
-    model: LatentVariableModel, key: PRNGKey, theta: Params, rows: Int[AnyArray, "N"]
-) -> tuple[Real[Array, "N X"], Float[Array, "N D"]]:
-    """Pairs (x, z) drawn from the model, each by its number."""
-    return _simulator(model)(key, theta, np.asarray(rows))
+    model: LatentVariableModel,
+    key: PRNGKey,
+    theta: Params,
+    rows: Int[AnyArray, "N"],
+    like: Real[AnyArray, "N X"] | None = None,
+) -> tuple[Real[AnyArray, "N X"], Float[Array, "N D"]]:
+    """Pairs (x, z) drawn from the model, each by its number.
+
+    Where they are to be like others, they have their covariates and library size, and
+    lack the values that they lack.
+    """
+    x, z = _simulator(model)(key, theta, np.asarray(rows), like)
+    return x if like is None else np.where(np.isnan(like), like, x), z
 
 
 @lru_cache(maxsize=KEPT)
 def _simulator(model):
-    def pairs(key, theta, rows):
-        return jax.vmap(model.simulate, (0, None))(example_keys(key, rows), theta)
+    def pair(key, theta, like):
+        return model.given(like).simulate(key, theta)
+
+    def pairs(key, theta, rows, like):
+        keys = example_keys(key, rows)
+        return jax.vmap(pair, (0, None, 0))(keys, theta, like)
 
     return quickly(pairs)
 

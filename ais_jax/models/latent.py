@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Real
 from ais_jax.annealing.path import AnnealingPath, without_residuals
 from ais_jax.checks import lookup
 from ais_jax.numerics import normal_log_prob
-from ais_jax.types import Params, PRNGKey, Scalar
+from ais_jax.types import AnyArray, Params, PRNGKey, Scalar
 
 HMC_SCALES = ("unit", "encoder")
 WIDTH = 6.0  # of the wide start, in the encoder's standard deviations
@@ -76,6 +76,9 @@ class LatentVariableModel(NamedTuple):
         target_with_residuals: what HMC evaluates in place of log_joint and its gradient
             in z, or None.
         observe: (key, theta, z) -> x, an exact draw from p(x|z), or None.
+        of_row: row -> the model whose decode, simulate and observe are given what the
+            row is: covariates and a library size, which follow its values; None where
+            rows are values alone. See `given`.
     """
 
     init: Callable[[PRNGKey], tuple[Params, Params]]
@@ -86,6 +89,11 @@ class LatentVariableModel(NamedTuple):
     simulate: Callable[[PRNGKey, Params], tuple[Real[Array, "X"], Float[Array, "D"]]]
     target_with_residuals: TargetWithResiduals | None = None
     observe: Callable[..., Real[Array, "X"]] | None = None
+    of_row: Callable[..., "LatentVariableModel"] | None = None
+
+    def given(self, row: Real[AnyArray, "X"] | None) -> "LatentVariableModel":
+        """The model given a row's covariates and library size, where it has them."""
+        return self if row is None or self.of_row is None else self.of_row(row)
 
 
 def posterior_path(

@@ -1,7 +1,7 @@
 """Likelihoods p(x|z) of what a decoder gives, in nats, with draws and means.
 
-A decoder gives one number for each value of x, its output; some likelihoods have
-another parameter for each value, its log scale, which does not depend on z.
+A decoder gives one number or more for each value of x, its output; some likelihoods
+have another parameter for each value, its log scale, which does not depend on z.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,15 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
+from ais_jax.models.counts import log_negative_binomial, log_zero_inflated
 from ais_jax.numerics import bernoulli_log_prob, normal_log_prob
 from ais_jax.types import AnyArray, is_traced
 
 LEVELS = 255  # of an 8-bit image above 0
 SMALLEST_SCALE = 0.01  # of the normal: constant pixels would have infinite density
 SMALLEST_LOG_SCALE = -7.0  # of the discretized logistic
-Start = tuple[Float[Array, "X"], Float[Array, "X"] | None]
+FIRST_DROPOUT = -2.0  # log odds of a dropout before training
+Start = tuple[Float[Array, "X"] | Float[Array, "X O"], Float[Array, "X"] | None]
 
 
 class Likelihood(NamedTuple):
@@ -37,6 +39,9 @@ class Likelihood(NamedTuple):
         mean: output -> the mean of x.
         start: data f32[N, X] -> (output, log_scale) of the mean image.
         encoder_input: x -> what the encoder's network sees of it.
+        num_outputs: O of a value; the decoder's output is f32[X, O] where O > 1.
+        has_library: whether networks scale the means to a row's library size
+            (`counts.with_library`), the log of which ends the row.
     """
 
     output: str
@@ -49,6 +54,8 @@ class Likelihood(NamedTuple):
     mean: Callable[[Float[Array, "X"]], Float[Array, "X"]]
     start: Callable[[np.ndarray], Start]
     encoder_input: Callable[[AnyArray], Array]
+    num_outputs: int = 1
+    has_library: bool = False
 
 
 def bernoulli() -> Likelihood:
@@ -156,9 +163,7 @@ def negative_binomial() -> Likelihood:
     """Counts of variance mean + mean^2 / r: their log means, and log r as log scale."""
 
     def log_prob(log_mean, log_r, x):
-        r, total = jnp.exp(log_r), jnp.logaddexp(log_r, log_mean)
-        choices = gammaln(x + r) - gammaln(r) - gammaln(x + 1.0)
-        return jnp.sum(choices + r * (log_r - total) + x * (log_mean - total))
+        return jnp.sum(log_negative_binomial(log_mean, log_r, x))
 
     def sample(key, log_mean, log_r):
         rate_key, key = jax.random.split(key)
@@ -167,6 +172,42 @@ def negative_binomial() -> Likelihood:
         return jax.random.poisson(key, rate).astype(log_mean.dtype)
 
     return _counts("log_mean", True, log_prob, sample)
+
+
+def zero_inflated_negative_binomial() -> Likelihood:
+    """Counts that are dropped, or else of the negative binomial, as in scVI.
+
+    A value's outputs are its log mean where it is kept, and the log odds of a dropout,
+    which leaves 0. Log r is the log scale.
+
+    References:
+        Lopez, Regier, Cole, Jordan & Yosef, Deep Generative Modeling for Single-Cell
+        Transcriptomics, 2018.
+    """
+    kept = negative_binomial()
+
+    def log_prob(output, log_r, x):
+        log_kept = log_negative_binomial(output[..., 0], log_r, x)
+        return jnp.sum(log_zero_inflated(log_kept, output[..., 1], x))
+
+    def sample(key, output, log_r):
+        drop_key, key = jax.random.split(key)
+        is_kept = jax.random.bernoulli(drop_key, jax.nn.sigmoid(-output[..., 1]))
+        return jnp.where(is_kept, kept.sample(key, output[..., 0], log_r), 0.0)
+
+    def start(data):
+        log_mean, log_r = kept.start(data)
+        odds = jnp.full_like(log_mean, FIRST_DROPOUT)
+        return jnp.stack([log_mean + jax.nn.softplus(odds), odds], axis=-1), log_r
+
+    return kept._replace(
+        log_prob=log_prob,
+        sample=sample,
+        mean=lambda output: jnp.exp(output[..., 0] - jax.nn.softplus(output[..., 1])),
+        start=start,
+        num_outputs=2,
+        has_library=True,
+    )
 
 
 def of_observed(family: Likelihood) -> Likelihood:
@@ -249,7 +290,10 @@ def _as_it_is(x):
 
 LIKELIHOODS = {
     make.__name__: make()
-    for make in (bernoulli, gaussian, discretized_logistic, poisson, negative_binomial)
+    for make in (
+        *(bernoulli, gaussian, discretized_logistic),
+        *(poisson, negative_binomial, zero_inflated_negative_binomial),
+    )
 }
 
 

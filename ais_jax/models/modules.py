@@ -52,6 +52,7 @@ class OutputNet(nn.Module):
         output: the name of the output.
         has_scale: whether there is a log scale.
         start: what to start the output's bias and the log scale from; None for zeros.
+        num_outputs: O of each value; the output is f32[X, O] where O > 1.
     """
 
     hidden: Hidden
@@ -60,24 +61,26 @@ class OutputNet(nn.Module):
     output: str
     has_scale: bool
     start: Any = None
+    num_outputs: int = 1
 
     @nn.compact
     def __call__(
         self, z: Float[Array, "*batch D"]
-    ) -> tuple[Float[Array, "*batch X"], Float[Array, "X"] | None]:
+    ) -> tuple[Float[Array, "..."], Float[Array, "X"] | None]:
         """The output and the log scale, or None where there is none."""
         z = self.hidden(z, self.dot_general)
         bias, log_scale = self.start or (None, None)
         output = nn.Dense(
-            self.size,
+            self.size * self.num_outputs,
             dot_general=self.dot_general,
             bias_init=_starting_at(bias),
             name=self.output,
-        )
+        )(z)
+        if self.num_outputs > 1:
+            output = output.reshape(*z.shape[:-1], self.size, self.num_outputs)
         if not self.has_scale:
-            return output(z), None
-        scale = self.param("log_scale", _starting_at(log_scale), (self.size,))
-        return output(z), scale
+            return output, None
+        return output, self.param("log_scale", _starting_at(log_scale), (self.size,))
 
 
 class ConvolutionalOutputNet(nn.Module):
@@ -169,4 +172,6 @@ def _crop(x, size):
 
 
 def _starting_at(value):
-    return nn.initializers.zeros if value is None else lambda *_: value
+    if value is None:
+        return nn.initializers.zeros
+    return lambda _, shape, *__: jnp.reshape(value, shape)

@@ -19,7 +19,7 @@ _WHITE = {"uint8": 255, "uint16": 65535}  # type of whole numbers -> its intensi
 class Dataset(NamedTuple):
     """Images, or other vectors of numbers, as flat rows without labels.
 
-    Values that are missing are NaN.
+    Values that are missing are NaN. Covariates follow the values of their row.
     """
 
     name: str  # as `config.dataset` names it
@@ -33,6 +33,7 @@ class Dataset(NamedTuple):
     # what 1 stands for in the counts that the data came as, such as 255 of 8-bit
     # images; 1 where the values are those that came
     levels: int = 1
+    num_covariates: int = 0
 
     @classmethod
     def from_arrays(
@@ -44,6 +45,7 @@ class Dataset(NamedTuple):
         name=GIVEN,
         source="arrays",
         masks=None,
+        covariates=None,
         test_share=TEST_SHARE,
         seed=SPLIT_SEED,
     ) -> "Dataset":
@@ -61,6 +63,8 @@ class Dataset(NamedTuple):
             source: where the data come from, in a line.
             masks: split -> bool array of its shape, False where a value is missing;
                 NaN are missing too.
+            covariates: split -> numbers [N, c] or [N] that decoder and encoder are
+                given with each row; of all splits or of none.
             test_share: share of the images that are for tests where `test` is None.
             seed: of that permutation.
 
@@ -71,9 +75,11 @@ class Dataset(NamedTuple):
         given = {"train": train, "test": test, "valid": valid}
         arrays = {k: _numbers(name, k, a) for k, a in given.items() if a is not None}
         masks = {k: _mask(name, k, m, arrays) for k, m in (masks or {}).items()}
+        beside = {k: np.atleast_1d(c) for k, c in (covariates or {}).items()}
         if test is None:
-            for each in (arrays, masks) if "train" in masks else (arrays,):
-                each |= _split(name, each["train"], test_share, seed)
+            for each in (arrays, masks, beside):
+                if "train" in each:
+                    each |= _split(name, each["train"], test_share, seed)
             source += f", split by seed {seed}"
         shapes = {split: a.shape[1:] for split, a in arrays.items()}
         if len(set(shapes.values())) > 1:
@@ -86,10 +92,12 @@ class Dataset(NamedTuple):
         for split, mask in masks.items():
             rows[split][~mask.reshape(rows[split].shape)] = np.nan
         is_binary = all(_are_bits(x[~np.isnan(x)]) for x in rows.values())
-        shape = image_shape(arrays["train"].shape[1:])
+        shape, size = image_shape(arrays["train"].shape[1:]), rows["train"].shape[1]
+        if beside:
+            rows = _with_covariates(name, rows, beside)
         return cls(
             *(name, rows["train"], rows["test"], rows.get("valid"), shape),
-            *(is_binary, digest(rows), source, levels),
+            *(is_binary, digest(rows), source, levels, rows["train"].shape[1] - size),
         )
 
     def with_valid(self) -> "Dataset":
@@ -109,9 +117,15 @@ class Dataset(NamedTuple):
         return {k: getattr(self, k) for k in names if getattr(self, k) is not None}
 
     @property
+    def size(self) -> int:
+        """X, the values of a row, which what is given follows."""
+        return math.prod(self.image_shape)
+
+    @property
     def limits(self) -> tuple[float, float]:
         """The values that pictures show as black and as white."""
-        low, high = float(np.nanmin(self.train)), float(np.nanmax(self.train))
+        values = self.train[:, : self.size]
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
         return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
 
 
@@ -121,7 +135,8 @@ def for_likelihood(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
     if scaled.levels > 1:
         _check_white(dataset)
     if likelihood == "bernoulli":
-        share = np.mean((dataset.train > 0.1) & (dataset.train < 0.9))
+        values = dataset.train[:, : dataset.size]
+        share = np.mean((values > 0.1) & (values < 0.9))
         if share > 0.5:
             warnings.warn(
                 f"dataset={dataset.name}: {share:.0%} of the values are neither near 0 "
@@ -135,15 +150,21 @@ def for_likelihood(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
 def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
     """The data set with the values that a likelihood takes: counts for counts.
 
-    Values are only missing where they may be.
+    Values are only missing where they may be. The log of a row's library size, where
+    the likelihood has one, is put at its end.
     """
     from ais_jax import likelihoods
+    from ais_jax.models.counts import log_library
 
-    is_count = likelihoods.LIKELIHOODS[likelihood].is_count
-    if is_count and dataset.levels > 1:
-        splits = {k: np.rint(x * dataset.levels) for k, x in dataset.splits().items()}
+    family, size = likelihoods.LIKELIHOODS[likelihood], dataset.size
+    if family.is_count and dataset.levels > 1:
+        splits = {
+            k: np.hstack([np.rint(x[:, :size] * dataset.levels), x[:, size:]])
+            for k, x in dataset.splits().items()
+        }
         dataset = dataset._replace(levels=1, **splits)
     for split, x in dataset.splits().items():
+        x = x[:, :size]
         is_missing = np.isnan(x)
         if not missing and is_missing.any():
             raise DataError(
@@ -154,7 +175,13 @@ def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
             likelihoods.check_values(likelihood, x[~is_missing])
         except ValueError as error:
             raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
-    return dataset
+    if not family.has_library:
+        return dataset
+    splits = {
+        k: np.column_stack([x, log_library(x[:, :size])])
+        for k, x in dataset.splits().items()
+    }
+    return dataset._replace(**splits)
 
 
 def in_units(x, levels: int, likelihood: str) -> np.ndarray:
@@ -234,9 +261,30 @@ def _mask(name, split, mask, arrays):
     return mask.astype(bool)
 
 
+def _with_covariates(name, rows, covariates):
+    """Rows with their covariates behind their values."""
+    found = {
+        k: c.reshape(len(c), -1) for k, c in covariates.items() if c.ndim in (1, 2)
+    }
+    want = {split: len(x) for split, x in rows.items()}
+    is_one = len({c.shape[1] for c in found.values()}) == 1
+    is_number = all(c.dtype.kind in "buif" for c in found.values())
+    if {k: len(c) for k, c in found.items()} != want or not is_one or not is_number:
+        shapes = {k: f"{c.dtype}{list(c.shape)}" for k, c in covariates.items()}
+        raise DataError(
+            f"dataset={name}: covariates are {shapes}: use numbers [N, c] of every "
+            f"split, N as in {want}"
+        )
+    both = {k: np.hstack([x, np.float32(found[k])]) for k, x in rows.items()}
+    if not all(np.isfinite(found[k]).all() for k in rows):
+        raise DataError(f"dataset={name}: covariates are infinite, or NaN, in places")
+    return both
+
+
 def _check_white(dataset):
     """Refuses intensities of which none is near white, such as 0 to 16 of 255."""
-    largest = max(np.nanmax(x) for x in dataset.splits().values())
+    splits = dataset.splits().values()
+    largest = max(np.nanmax(x[:, : dataset.size]) for x in splits)
     if largest < 0.5:
         level = round(largest * dataset.levels)
         raise DataError(

@@ -17,6 +17,7 @@ _SPLITS = {  # word in the name of an array or folder -> split
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "valid"),
 }
+_BESIDE = {"mask": "masks", "covariates": "covariates"}  # word -> what goes with rows
 _LABELS = {"y", "label", "labels", "target", "targets"}  # arrays so named are left out
 
 
@@ -45,8 +46,8 @@ def load(name: str, root: Path) -> Dataset:
     folders for each split. A split is a word of the name: train, training, test,
     testing, val, valid, validation. An array whose name has y, label or target, and
     what a Macintosh adds, is left out. An array called mask says which values of its
-    split are there. Without a split for tests the training images
-    are split by `dataset.SPLIT_SEED`.
+    split are there; one called covariates is given with its rows. Without a split for
+    tests the training images are split by `dataset.SPLIT_SEED`.
     """
     path = find(name, root)
     if path.is_dir():
@@ -66,9 +67,15 @@ def _read_arrays(name, path):
             return {"train": content}
         with content:
             keys = [key for key in content.files if _is_own(key)]
-            masks = {_split(k) or "train": content[k] for k in keys if _is_mask(k)}
-            keys = _by_split(name, [key for key in keys if not _is_mask(key)])
-            return {s: content[key] for s, key in keys.items()} | {"masks": masks}
+            beside = {
+                kind: {
+                    _split(k) or "train": content[k] for k in keys if word in _words(k)
+                }
+                for word, kind in _BESIDE.items()
+            }
+            rest = [key for key in keys if not _words(key) & _BESIDE.keys()]
+            splits = _by_split(name, rest)
+            return {s: content[key] for s, key in splits.items()} | beside
     except InputError:
         raise
     except (OSError, ValueError, EOFError, KeyError) as error:
@@ -89,10 +96,6 @@ def _by_split(name, keys):
             "test and perhaps valid, or give one array"
         )
     return found
-
-
-def _is_mask(name):
-    return "mask" in _words(name)
 
 
 def _words(name):

@@ -51,6 +51,12 @@ def evaluate_decoder(config, decode, weights, workdir, dataset=None):
         )
     if dataset is None:
         dataset = load.load(settings.dataset, settings.data_dir)
+    if dataset.num_covariates or OF_DECODERS[settings.model["likelihood"]].has_library:
+        raise ConfigError(
+            f"dataset={dataset.name} with model.likelihood="
+            f"{settings.model['likelihood']}: a decoder of z alone takes neither "
+            "covariates nor a library size; use log_likelihood with a model of your own"
+        )
     model = fixed_model(settings, dataset.image_shape, decode, weights)
     given = dataset if settings.dataset == GIVEN else None
     if settings.evaluation.start != "prior":

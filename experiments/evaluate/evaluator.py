@@ -105,25 +105,29 @@ class Evaluator:
 
     def rows(self, params):
         """The test images as a search loads them: places -> (images, no draws)."""
-        key = jax.random.key(0)
-        z = jax.eval_shape(self.model.simulate, key, params[0])[1]
-
-        def load(places):
-            images = self.test_images(self.images[places])
-            return images, np.zeros((len(places), *z.shape), np.float32)
-
-        return load
+        no_draw = evaluation.no_draws(self.model, params[0])
+        return lambda places: (
+            self.test_images(self.images[places]),
+            no_draw(len(places)),
+        )
 
     def simulate(self, params, indices):
-        """Pairs drawn from the model: (images f32[C, X], z f32[C, D])."""
-        key = self.keys["simulate"]
-        return evaluation.simulate(self.model, key, params[0], np.asarray(indices))
+        """Pairs (images f32[C, X], z f32[C, D]) drawn from the model.
+
+        Images have the covariates and the library sizes of test images.
+        """
+        return self._simulated(params, indices, np.nan_to_num(self._like(indices)))
 
     def pairs(self, params, indices):
         """Does as `simulate`; what a test image lacks, its pair lacks too."""
-        images, z = self.simulate(params, indices)
-        like = self.dataset.test[self.images[indices % self.num_examples]]
-        return np.where(np.isnan(like), like, images), z
+        return self._simulated(params, indices, self._like(indices))
+
+    def _simulated(self, params, indices, like):
+        key = self.keys["simulate"]
+        return evaluation.simulate(self.model, key, params[0], indices, like)
+
+    def _like(self, indices):
+        return self.dataset.test[self.images[indices % self.num_examples]]
 
     def test_images(self, indices):
         """Test images f32[C, X], binarized once and for all by seed and index."""

@@ -6,7 +6,6 @@ import pandas as pd
 
 from ais_jax.evidence.row_estimates import as_result, posterior_draws
 from configs import presets
-from experiments.data.dataset import Dataset
 from experiments.evaluate.evaluator import Evaluator
 from experiments.run.run import Run, as_key
 from experiments.system.errors import ConfigError, DataError
@@ -38,13 +37,17 @@ class LoadedRun(Run):
         Args:
             key: of the draws.
             x: images, whose missing values are NaN.
-            mask: bools of their shape, False where a value is missing.
+            mask: bools of their shape, False where a value is missing; of rows with
+                covariates, of the values alone.
             num_samples: draws of each image.
             means: whether to give the means of p(x|z) in place of draws.
         """
         if not means and self.model.observe is None:
             raise ConfigError("the run's model has no `observe`: use means=True")
         if mask is not None:
+            if num := self.settings.model["num_covariates"]:
+                ends = np.ones((len(mask), num), bool)  # covariates are all there
+                mask = np.hstack([np.reshape(mask, (len(mask), -1)), ends])
             if np.shape(mask) != np.shape(x):
                 raise DataError(
                     f"mask={np.shape(mask)}: use the shape of x, {np.shape(x)}"
@@ -54,14 +57,19 @@ class LoadedRun(Run):
         num_chains = int(np.clip(num_samples, NUM_CHAINS, MOST_CHAINS))
         estimate, _, _ = self._estimate(x, 0.0, 0, True, num_chains)
         z = posterior_draws(z_key, estimate, num_samples)
-        flat = z.reshape(-1, z.shape[-1])
+        flat, rows = z.reshape(-1, z.shape[-1]), np.asarray(self._rows(x))
+        given = np.repeat(rows, num_samples, axis=0)
         if means:
-            found = self.decode(flat)
+            found = self.decode_rows(flat, given)
         else:
-            draw = jax.jit(jax.vmap(self.model.observe, (0, None, 0)))
-            found = draw(jax.random.split(x_key, len(flat)), self.theta, flat)
-        rows = np.asarray(self._rows(x))[:, None]
+
+            def draw(key, theta, z, row):
+                return self.model.given(row).observe(key, theta, z)
+
+            each = jax.jit(jax.vmap(draw, (0, None, 0, 0)))
+            found = each(jax.random.split(x_key, len(flat)), self.theta, flat, given)
         found = np.reshape(found, (*z.shape[:2], -1))
+        rows = rows[:, None, : found.shape[-1]]
         found = np.where(np.isnan(rows), found, rows)
         return found.reshape(*z.shape[:2], *self.image_shape)
 
@@ -83,12 +91,12 @@ class LoadedRun(Run):
         return pd.DataFrame({name: getattr(found, name) for name in COLUMNS})
 
     def _estimate(self, x, error, seed, with_ends=False, num_chains=NUM_CHAINS):
-        rows = np.asarray(self._rows(x))
+        dataset = self._dataset(x)
         asked = presets.EVALUATION["default"] | {"num_temperatures": None}
         asked |= {"error": error, "seed": seed, "num_examples": 0}
         asked |= {"num_chains": num_chains}
         settings = self.settings.evaluation._replace(**asked)
-        evaluator = Evaluator(self, Dataset.from_arrays(rows, rows, name="x"), settings)
+        evaluator = Evaluator(self, dataset, settings)
         search = evaluator.search(self.params, with_ends=with_ends)
         load = evaluator.rows(self.params)
-        return search.estimate("x", len(rows), load), search, evaluator
+        return search.estimate("x", len(dataset.test), load), search, evaluator

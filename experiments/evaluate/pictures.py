@@ -18,17 +18,16 @@ def draw(run, evaluator, part):
     """Writes pictures of a `Run`, one replicate; `part` is its part of results.json."""
     folder, shown = run.folder / "plots", partial(_shown, evaluator.dataset)
     images, z = evaluator.simulate(run.params, np.arange(NUM_SAMPLES))
-    draws, means = shown(images), shown(run.decode(z))
+    draws, means = shown(images), shown(run.decode_rows(z, images))
     title = "samples: {} p(x|z), z from the prior".format
     grid = partial(plots.image_grid, columns=10)
     grid(means, folder / "samples.png", title=title("means of"))
     grid(draws, folder / "sample_pixels.png", title=title("pixels drawn from"))
     x = evaluator.test_images(evaluator.images[:NUM_RECONSTRUCTED])
-    codes, _ = run.encode(x)
-    plots.reconstructions(
-        shown(x), shown(run.decode(codes)), folder / "reconstructions.png"
-    )
-    _draw_traversals(run, shown, codes[0], folder / "traversals.png")
+    codes, _ = run.encode_rows(x)
+    means = shown(run.decode_rows(codes, x))
+    plots.reconstructions(shown(x), means, folder / "reconstructions.png")
+    _draw_traversals(run, shown, codes[0], x[0], folder / "traversals.png")
     if gap := part.get("bidirectional"):
         plots.gaps(gap["per_example_gap"], folder / "bounds.png")
     values = (part["test"][name]["per_example"] for name in ("log_p", "iwae"))
@@ -41,10 +40,15 @@ def in_training(setup, dataset):
     """`Run` -> pictures for TensorBoard: samples from the same latents each time."""
     keys = jax.random.split(jax.random.key(0), NUM_SAMPLES)
 
+    rows = dataset.train[np.arange(NUM_SAMPLES) % len(dataset.train)]
+
     @jax.jit
     def means(theta):
-        z = jax.vmap(lambda key: setup.model.simulate(key, theta)[1])(keys)
-        return jax.vmap(setup.model.decode, (None, 0))(theta, z)
+        def one(key, row):
+            model = setup.model.given(row)
+            return model.decode(theta, model.simulate(key, theta)[1])
+
+        return jax.vmap(one)(keys, rows)
 
     def draw(run):
         found = {}
@@ -57,15 +61,19 @@ def in_training(setup, dataset):
     return draw
 
 
-def _draw_traversals(run, shown, code, path):
+def _draw_traversals(run, shown, code, row, path):
     """A row for each of the latents that matter: an image's code, that latent moved."""
     z = np.tile(code, (len(code), len(STEPS), 1))
     every = np.arange(len(code))
     z[every, :, every] = STEPS
-    ends = run.decode(z[:, (0, -1)].reshape(-1, len(code)))
+
+    def decode(z):
+        return run.decode_rows(z, np.broadcast_to(row, (len(z), len(row))))
+
+    ends = decode(z[:, (0, -1)].reshape(-1, len(code)))
     first, last = ends.reshape(len(code), 2, -1).swapaxes(0, 1)
     chosen = np.argsort(-np.mean(np.abs(last - first), axis=1))[:TRAVERSED]
-    means = run.decode(z[chosen].reshape(-1, len(code)))
+    means = decode(z[chosen].reshape(-1, len(code)))
     plots.image_grid(
         shown(means),
         path,
@@ -82,7 +90,8 @@ def _shown(dataset, images):
     What is missing is grey.
     """
     low, high = dataset.limits
-    images = (np.asarray(images) - low) / ((high - low) or 1.0)
+    images = np.asarray(images).reshape(len(images), -1)[:, : dataset.size]
+    images = (images - low) / ((high - low) or 1.0)
     return np.nan_to_num(images, nan=0.5).reshape(-1, *dataset.image_shape)
 
 

@@ -80,6 +80,11 @@ def build_training(settings, dataset, model=None):
     """
     num_train, data_size = dataset.train.shape
     check_batch_size(settings, num_train)
+    if dataset.num_covariates and draws_pixels(settings, dataset):
+        raise ConfigError(
+            f"dataset={dataset.name}: intensities that are drawn as pixels take no "
+            "covariates: round them to 0 and 1, or choose another model.likelihood"
+        )
     if model is None:
         model = _model_of_data(settings, dataset)
     estimator = build_estimator(settings, model)
@@ -163,7 +168,7 @@ def _check_memory(settings, init, mesh):
 def _model_of_data(settings, dataset):
     """The model of the settings, its decoder started at the mean image."""
     family = LIKELIHOODS[settings.model["likelihood"]]
-    data = _filled(dataset.train)
+    data = _filled(dataset.train[:, : dataset.size])
     start = family.start(data) if settings.data_mean_bias else None
     try:
         return build_model(settings, dataset.image_shape, start)

@@ -25,6 +25,11 @@ def build(name, image_shape, settings):
     """
     function = load("model.factory", name)
     known = inspect.signature(function).parameters
+    if settings["num_covariates"] and "num_covariates" not in known:
+        raise ConfigError(
+            f"model.factory={name!r} takes no num_covariates, and the data have "
+            f"{settings['num_covariates']}: give it that argument, or leave them out"
+        )
     model = function(image_shape, **{k: v for k, v in settings.items() if k in known})
     if not isinstance(model, LatentVariableModel):
         raise ConfigError(

@@ -83,6 +83,7 @@ def claim(workdir, settings, dataset, write=True):
         "data_digest": dataset.digest,
         "image_shape": list(dataset.image_shape),
         "levels": dataset.levels,
+        "num_covariates": dataset.num_covariates,
     }
     _check_same_everywhere(content)
     if path.exists():

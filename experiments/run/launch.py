@@ -8,7 +8,7 @@ from experiments.evaluate import evaluate, forecast, pictures, plots
 from experiments.run import build, folder, force, parameters, train
 from experiments.run.metrics import read_metrics
 from experiments.run.run import Run
-from experiments.run.settings import replicate_names, resolve
+from experiments.run.settings import replicate_names, resolve, with_covariates
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError
 from experiments.system.progress import log
@@ -76,6 +76,7 @@ def train_and_evaluate(
 def open_training(settings, workdir, dataset=None, model=None):
     """(set-up, data set) of a training, once its folder holds it and no other."""
     dataset = _loaded(settings, dataset)
+    settings = with_covariates(settings, dataset.num_covariates)
     settled = force.settle(settings, workdir)
     setup = build.build_training(settled, dataset, model)  # refuses what cannot run
     folder.claim(workdir, settled, dataset)
@@ -86,6 +87,7 @@ def open_training(settings, workdir, dataset=None, model=None):
 def open_run(settings, workdir, dataset=None, model=None):
     """(`Run`, data set) at the newest checkpoint of a folder that holds this run."""
     workdir, dataset = files.user_path(workdir), _loaded(settings, dataset)
+    settings = with_covariates(settings, dataset.num_covariates)
     shape, levels = dataset.image_shape, dataset.levels
     folder.claim(workdir, settings, dataset, write=False)
     settled = force.settle(settings, workdir)

@@ -16,7 +16,7 @@ from ais_jax.models.latent import LatentVariableModel
 from experiments.data.dataset import GIVEN, Dataset, in_units, with_values
 from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
-from experiments.run.settings import Settings, override, resolve
+from experiments.run.settings import Settings, override, resolve, with_covariates
 from experiments.system.errors import ConfigError, DataError
 from experiments.system.files import user_path
 
@@ -29,8 +29,10 @@ class Run:
 
     Images x are [N, H, W(, C)] or rows [N, X], of the values that the likelihood takes:
     intensities in [0, 1] for Bernoulli pixels, counts for counts; or the whole numbers
-    that the data came as (`dataset.in_units`). Results have the images' shape. A key is
-    one of `jax.random.key`, or a whole number.
+    that the data came as (`dataset.in_units`). Where the data have c covariates, x are
+    rows [N, X + c], the values and then the covariates. A library size is the total of
+    a row's values. Results have the images' shape. A key is one of `jax.random.key`, or
+    a whole number.
 
     Attributes:
         settings: what its config means.
@@ -69,6 +71,7 @@ class Run:
         workdir = user_path(workdir)
         settings = resolve(folder.saved_config(workdir))
         content = folder.read(workdir / "config.json", "image_shape", "levels")
+        settings = with_covariates(settings, content.get("num_covariates", 0))
         shape, levels = tuple(content["image_shape"]), content["levels"]
         if model is None:
             if settings.factory == GIVEN:
@@ -129,30 +132,55 @@ class Run:
         content = folder.read(path, "replicates")
         return pd.DataFrame([_row(part) for part in content["replicates"]])
 
-    def sample(self, key, num: int) -> np.ndarray:
-        """Draws of p(x): f32[num, *image_shape], of the likelihood's values."""
-        keys = jax.random.split(as_key(key), num)
-        draw = jax.jit(jax.vmap(self.model.simulate, (0, None)))
-        return self._images(draw(keys, self.theta)[0])
+    def sample(self, key, num: int, like=None) -> np.ndarray:
+        """Draws of p(x): f32[num, *image_shape], of the likelihood's values.
+
+        Where the model has covariates or a library size, draws have those of the rows
+        `like`, in turn.
+        """
+
+        def one(key, theta, row):
+            return self.model.given(row).simulate(key, theta)[0]
+
+        keys, rows = jax.random.split(as_key(key), num), self._like(like, num)
+        return self._images(
+            jax.jit(jax.vmap(one, (0, None, 0)))(keys, self.theta, rows)
+        )
 
     def encode(self, x) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations of q(z|x): f32[N, D] each."""
+        return self.encode_rows(self._rows(x))
+
+    def encode_rows(self, rows) -> tuple[np.ndarray, np.ndarray]:
+        """Does as `encode` for rows as the model takes them."""
 
         def one(phi, x):
             q = self.model.proposal(phi, x)
             return q.mean, q.scale
 
         encode = jax.jit(jax.vmap(one, (None, 0)))
-        return jax.device_get(encode(self.phi, self._rows(x)))
+        return jax.device_get(encode(self.phi, rows))
 
-    def decode(self, z) -> np.ndarray:
-        """Means of p(x|z), f32[N, *image_shape], of latents f32[N, D]."""
-        decode = jax.vmap(self.model.decode, (None, 0))
-        return self._images(jax.jit(decode)(self.theta, jnp.asarray(z, jnp.float32)))
+    def decode(self, z, like=None) -> np.ndarray:
+        """Means of p(x|z), f32[N, *image_shape], of latents f32[N, D].
+
+        Rows `like` are as for `sample`.
+        """
+        return self.decode_rows(z, self._like(like, len(z)))
+
+    def decode_rows(self, z, rows) -> np.ndarray:
+        """Does as `decode`, given rows as the model takes them; None where it can."""
+
+        def one(theta, z, row):
+            return self.model.given(row).decode(theta, z)
+
+        decode, z = jax.jit(jax.vmap(one, (None, 0, 0))), jnp.asarray(z, jnp.float32)
+        return self._images(decode(self.theta, z, rows))
 
     def reconstruct(self, x) -> np.ndarray:
         """Means of p(x|z) at the means of q(z|x): f32[N, *image_shape]."""
-        return self.decode(self.encode(x)[0])
+        rows = self._rows(x)
+        return self.decode_rows(self.encode_rows(rows)[0], rows)
 
     def latents(self, key, x, num_samples: int = 1) -> np.ndarray:
         """Draws of q(z|x): f32[N, num_samples, D]."""
@@ -165,21 +193,45 @@ class Run:
         return np.asarray(jax.jit(jax.vmap(draw))(jnp.arange(len(rows)), rows))
 
     def _rows(self, x):
-        """Images as f32[N, X], checked against the likelihood."""
-        likelihood = self.settings.model["likelihood"]
-        x = in_units(x, self.levels, likelihood)
-        dataset = Dataset.from_arrays(x, x, name="x")
-        size = int(np.prod(self.image_shape))
-        if dataset.train.shape[1] != size:
+        """Images as rows that the model takes, checked against the likelihood."""
+        return jnp.asarray(self._dataset(x).train)
+
+    def _dataset(self, x):
+        """Images as the training and the test images of a data set."""
+        model, size = self.settings.model, int(np.prod(self.image_shape))
+        x, covariates = np.asarray(x), None
+        if num := model["num_covariates"]:
+            if x.shape[1:] != (size + num,):
+                raise DataError(
+                    f"x is {list(x.shape)}: use rows [N, {size} + {num}], the values "
+                    "and then the covariates"
+                )
+            x, beside = np.split(x, [size], axis=1)
+            covariates = {"train": beside, "test": beside}
+        x = in_units(x, self.levels, model["likelihood"])
+        dataset = Dataset.from_arrays(x, x, name="x", covariates=covariates)
+        if dataset.size != size:
             raise DataError(
                 f"x is {list(np.shape(x))}: use images [N, *{self.image_shape}], or "
                 f"rows [N, {size}]"
             )
-        missing = self.settings.model["missing"]
-        return jnp.asarray(with_values(dataset, likelihood, missing).train)
+        return with_values(dataset, model["likelihood"], model["missing"])
+
+    def _like(self, like, num):
+        """The rows that so many draws are given, or None where they need none."""
+        if self.model.of_row is None:
+            return None
+        if like is None:
+            raise DataError(
+                "this run's x depends on covariates or a library size: give like=x, "
+                "rows that have those of the draws"
+            )
+        rows = self._rows(like)
+        return rows[jnp.arange(num) % len(rows)]
 
     def _images(self, rows):
-        return np.asarray(rows).reshape(-1, *self.image_shape)
+        shape = self.image_shape
+        return np.asarray(rows)[:, : int(np.prod(shape))].reshape(-1, *shape)
 
 
 def as_key(key):

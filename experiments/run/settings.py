@@ -39,7 +39,7 @@ Evaluation = namedtuple("Evaluation", list(_DEFAULT.evaluation))
 Evaluation.__doc__ = "The settings of an evaluation, all of them values."
 _DERIVED = {
     "factory": "of the model; empty for `networks.latent_model`",
-    "model": "keyword arguments of `networks.latent_model`",
+    "model": "keyword arguments of `networks.latent_model`; see `with_covariates`",
     "data_mean_bias": "whether the decoder starts at the mean image",
     "estimator": "its name, and keyword arguments of `estimators.make`",
     "first_step_size": "of HMC in training",
@@ -78,6 +78,7 @@ def resolve(config: ConfigDict) -> Settings:
     sections = {
         "factory": model.pop("factory"),
         "data_mean_bias": model.pop("data_mean_bias"),
+        "model": model | {"num_covariates": 0},
         "estimator": _estimator(values["estimator"]),
         "first_step_size": sizes.pop("first"),
         "step_size_rule": StepSizeRule(**sizes),
@@ -108,6 +109,11 @@ def _check_by_building(settings):
         with _section(name, optimizer.keys() - {"name", "schedule"}):
             optimizers.make(num_steps=1, **optimizer)
     build.mesh_shape(settings, 1)
+
+
+def with_covariates(settings: Settings, num: int) -> Settings:
+    """The settings for data that have so many covariates, which no config says."""
+    return settings._replace(model=settings.model | {"num_covariates": num})
 
 
 def with_forces(settings: Settings, training: str, evaluation: str) -> Settings:

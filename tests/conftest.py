@@ -1,12 +1,15 @@
 """Fixtures that several test files share: tiny models of one and of two layers.
 
 Nearly all of the suite's time is compilation, which the lowest level of optimisation
-halves, and the older emitters of code halve again where XLA still has them; tests of
-rounding ask for what users have (`targets.OPTIMIZED`). What one process has compiled,
-the other processes of the same run of pytest read from a folder, which ends with it.
+halves, and the older emitters of code halve again where XLA still has them; a tenth
+goes where LLVM's dear passes and most of Python's collections of garbage are left out.
+Tests of rounding ask for what users have (`targets.OPTIMIZED`). What one process has
+compiled, the other processes of the same run of pytest read from a folder, which ends
+with it.
 """
 
 import ctypes
+import gc
 import os
 import resource
 import shutil
@@ -14,15 +17,26 @@ import tempfile
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 
 from ais_jax.models.networks import bernoulli_model
 
 FASTER_COMPILATION = "--xla_backend_optimization_level=0"
+FASTER_COMPILATION += " --xla_llvm_disable_expensive_passes=true"
 if jax.__version__.startswith("0.10."):  # a later XLA ends at a flag that it lacks
     FASTER_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
     FASTER_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER_COMPILATION}"
+
+UNCHECKED = {  # by the types of their calls: dear files, whose functions others call
+    *("annealing/test_ais", "annealing/test_hmc"),
+    *("evidence/test_log_z", "evidence/test_numpyro_models"),
+    *("models/test_latent", "models/test_networks", "models/test_precision"),
+    *("training/test_gradients", "training/test_step"),
+    *("experiments/test_cost", "experiments/test_evaluate", "experiments/test_figure1"),
+    *("experiments/test_launch", "experiments/test_sweep", "experiments/test_toy"),
+}
 
 CACHE = {
     "jax_persistent_cache_min_compile_time_secs": 0,
@@ -41,6 +55,19 @@ def pytest_configure(config):
             jax.config.update(name, value)
 
 
+def pytest_collection_finish(session):
+    """Nothing imported is ever garbage, and tracing makes little of it at a time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
+
+
+def pytest_runtest_setup(item):
+    """A check of annotations costs as much as the trace of the function."""
+    name = f"{item.path.parent.name}/{item.path.stem}"
+    jaxtyping.config.update("jaxtyping_disable", name in UNCHECKED)
+
+
 LAYERS = {
     "one_layer": {"latent_sizes": (2,), "widths": ((4, 3),)},
     "two_layers": {"latent_sizes": (2, 1), "widths": ((4, 3), (3,))},
@@ -53,6 +80,7 @@ def forget_programs():
     yield
     if resident_bytes() > 1.5e9:
         jax.clear_caches()
+        gc.collect()
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
             trim(0)  # glibc keeps for itself what is freed
 

@@ -16,7 +16,10 @@ from ais_jax.annealing.path import AnnealingPath
 from ais_jax.models.latent import Distribution, LatentVariableModel
 from ais_jax.numerics import normal_log_prob, standard_normal_log_prob
 
-OPTIMIZED = {"xla_backend_optimization_level": 3}  # XLA's defaults; see conftest.py
+OPTIMIZED = {  # XLA's defaults; see conftest.py
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+}
 if "fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
     OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 LOG_Z = 1.5  # of every `Target`, so that a lost constant shows
@@ -220,6 +223,9 @@ def log_gamma():
 def slow_but(names, *kept):
     """Cases of a test; those whose kind one of the kept names stands for are slow."""
     return [
-        pytest.param(name, marks=() if name in kept else pytest.mark.slow)
+        pytest.param(
+            *(name if isinstance(name, tuple) else (name,)),
+            marks=() if name in kept else pytest.mark.slow,
+        )
         for name in names
     ]

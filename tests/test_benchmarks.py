@@ -15,17 +15,10 @@ MEASURED = (
     *("sampler", "training_step", "scaling", "memory", "startup"),
     *("cores", "weak_scaling", "log_z", "outer_products", "smc"),
 )
-SLOW = (
-    *("cores", "fill", "launches", "log_z", "memory", "sampler", "scaling"),
-    *("outer_products", "smc", "training_step", "weak_scaling"),
-)
-SCRIPTS = (
-    *(name for name in MEASURED if name not in SLOW),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
-)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", (*MEASURED, "fill", "launches"))
 def test_a_quick_run_prints_and_writes_its_tables(script, tmp_path):
     if script == "smc":
         pytest.importorskip("blackjax", reason="the peer BlackJAX is not installed")

@@ -19,14 +19,26 @@ CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)")
 README, *_ = CODE.findall(PAGES[0].read_text())  # its test is below
 EXAMPLES = {
-    code: f"{page.name}-{i}"
+    code: (page.name, i)
     for page in reversed(PAGES)
     for i, code in enumerate(CODE.findall(page.read_text()))
     if code != README and "import bridgestan" not in code  # its test is below too
 }
+SEARCHES = "estimate_log_z(", "log_z_from_draws("  # README's is in every run
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=EXAMPLES.get)
+def is_slow(code, i):
+    """All but the first of a page, and what compiles a search for log Z."""
+    return i > 0 or any(name in code for name in SEARCHES)
+
+
+CASES = [
+    pytest.param(code, id=f"{name}-{i}", marks=[pytest.mark.slow] * is_slow(code, i))
+    for code, (name, i) in EXAMPLES.items()
+]
+
+
+@pytest.mark.parametrize("code", CASES)
 def test_examples_run_as_printed(code, capsys):
     for name, extra in (
         ("blackjax", "bench"),
@@ -78,6 +90,7 @@ class StanModel:
         return np.array([theta[0], math.log(theta[1])])
 
 
+@pytest.mark.slow
 def test_the_example_of_stan(tmp_path, monkeypatch, capsys):
     (code,) = (c for c in CODE.findall(COMPARE.read_text()) if "bridgestan" in c)
     module = types.SimpleNamespace(StanModel=StanModel)

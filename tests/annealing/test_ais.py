@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 from functools import partial
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from tests.targets import (
     mixture,
     ratio_and_error,
     skewed,
+    slow_but,
 )
 
 TARGETS = {"mixture 1-d": mixture(), "skewed 20-d": skewed(20)}
@@ -31,6 +33,7 @@ MOVE = partial(hmc_step, num_leapfrog=3)
 STEP = 0.5
 
 each_target = pytest.mark.parametrize("name", TARGETS)
+one_target = pytest.mark.parametrize("name", slow_but(TARGETS, "skewed 20-d"))
 
 
 @functools.cache
@@ -70,11 +73,16 @@ def ignore(key, path, point, beta, step_size):
 
 def test_one_temperature_is_importance_sampling():
     path, z = skewed(5).path, jnp.linspace(-0.5, 1.5, 5)
+
+    @jax.jit
+    def run(step_sizes):
+        key, betas = jax.random.key(0), jnp.array([0.0, 1.0])
+        result = anneal(key, path, z, betas, step_sizes, MOVE)
+        return result.log_w, path.log_target(z) - path.log_base(z)
+
     for step_sizes in (jnp.zeros(0), jnp.full(1, STEP)):
-        result = anneal(
-            jax.random.key(0), path, z, jnp.array([0.0, 1.0]), step_sizes, MOVE
-        )
-        assert result.log_w == path.log_target(z) - path.log_base(z)
+        log_w, expected = run(step_sizes)
+        assert log_w == expected
 
 
 @pytest.mark.parametrize("num_temperatures", [1, 4])
@@ -82,17 +90,28 @@ def test_all_target_gives_the_weights_of_the_starting_points(num_temperatures):
     target, z = skewed(5), jnp.linspace(-0.5, 1.5, 5)
     betas = schedules.all_target(num_temperatures)
     step_sizes = jnp.full(num_temperatures, STEP)
-    result = anneal(jax.random.key(0), target.path, z, betas, step_sizes, MOVE)
-    assert result.log_w == target.path.log_target(z) - target.path.log_base(z)
-    assert jnp.all(result.point.z != z)
+
+    @jax.jit
+    def run(z):
+        key, path = jax.random.key(0), target.path
+        result = anneal(key, path, z, betas, step_sizes, MOVE)
+        return result, path.log_target(z) - path.log_base(z)
+
+    result, expected = run(z)
+    assert result.log_w == expected
+    assert np.all(result.point.z != z)
 
 
 def test_without_moving_the_weight_is_that_of_the_start_on_any_schedule():
     path, z = skewed(5).path, jnp.linspace(-0.5, 1.5, 5)
     betas = schedules.sigmoid(50)
-    result = anneal(jax.random.key(0), path, z, betas, jnp.zeros(50), ignore)
-    expected = path.log_target(z) - path.log_base(z)
-    np.testing.assert_allclose(result.log_w, expected, rtol=1e-6)
+
+    @jax.jit
+    def run(z):
+        result = anneal(jax.random.key(0), path, z, betas, jnp.zeros(50), ignore)
+        return result.log_w, path.log_target(z) - path.log_base(z)
+
+    np.testing.assert_allclose(*run(z), rtol=1e-6)
 
 
 def test_the_final_move_leaves_the_weights_as_they_are():
@@ -130,12 +149,10 @@ def test_the_weight_is_eq_7_along_the_visited_points():
     step_sizes = jnp.full(5, STEP)
     result = anneal(jax.random.key(3), target.path, z0, betas, step_sizes, spy)
     points = jnp.concatenate([z0, result.accept_prob])
-    log_f = lambda t, z: (
-        (1 - betas[t]) * target.path.log_base(z)
-        + (betas[t] * target.path.log_target(z))
-    )
-    pairs = zip(range(1, 6), points[:5, None])
-    expected = sum(log_f(t, z) - log_f(t - 1, z) for t, z in pairs)
+    ends = (target.path.log_base, target.path.log_target)
+    log_base, log_target = (jax.jit(jax.vmap(f))(points[:5, None]) for f in ends)
+    log_f = lambda betas: (1 - betas) * log_base + betas * log_target
+    expected = np.sum(log_f(betas[1:]) - log_f(betas[:-1]))
     assert len(set(points.tolist())) > 4
     np.testing.assert_allclose(result.log_w, expected, rtol=1e-5)
 
@@ -211,8 +228,10 @@ class Counter:
         return counts
 
 
-@pytest.mark.parametrize("num_moves", [3, 4], ids=["without", "with final move"])
-@pytest.mark.parametrize("num_leapfrog", [1, 5])
+@pytest.mark.parametrize(
+    ("num_leapfrog", "num_moves"),  # without and with the final move
+    slow_but(itertools.product([1, 5], [3, 4]), (1, 4), (5, 3)),
+)
 def test_a_chain_evaluates_its_target_once_and_once_a_leapfrog_step(
     num_leapfrog, num_moves
 ):
@@ -239,15 +258,21 @@ def is_unbiased(log_w, log_z):
     return abs(ratio - 1.0) < 4.0 * error
 
 
-@pytest.mark.parametrize("num_temperatures", [1, 2, 5, 11, 50])
-@each_target
+@pytest.mark.parametrize(
+    ("name", "num_temperatures"),
+    slow_but(
+        itertools.product(TARGETS, [1, 2, 5, 11, 50]),
+        ("mixture 1-d", 5),
+        *(("skewed 20-d", num) for num in (1, 5, 50)),
+    ),
+)
 def test_weights_average_to_the_normalising_constant(name, num_temperatures):
     result = linear_chains(name, num_temperatures)
     assert is_unbiased(result.log_w, LOG_Z)
     assert 0.5 < jnp.mean(result.accept_prob) < 0.99
 
 
-@pytest.mark.parametrize("num_temperatures", [2, 5, 11])
+@pytest.mark.parametrize("num_temperatures", slow_but([2, 5, 11], 5))
 @each_target
 def test_reverse_weights_average_to_its_inverse(name, num_temperatures):
     result = linear_chains(name, num_temperatures, reverse_anneal)
@@ -262,10 +287,10 @@ def test_reverse_chains_do_not_use_the_final_step_size():
     np.testing.assert_array_equal(full.log_w, short.log_w)
 
 
-@each_target
+@one_target
 def test_forward_and_reverse_bounds_hold_log_z_between_them(name):
     gaps = []
-    for num_temperatures in (2, 11):
+    for num_temperatures in (1, 5):
         lower = linear_chains(name, num_temperatures).log_w
         upper = -linear_chains(name, num_temperatures, reverse_anneal).log_w
         assert errors_off(lower, LOG_Z) < -4
@@ -274,7 +299,7 @@ def test_forward_and_reverse_bounds_hold_log_z_between_them(name):
     assert gaps[1] < 0.7 * gaps[0]
 
 
-@pytest.mark.parametrize("schedule", ["sigmoid", "all_target"])
+@pytest.mark.parametrize("schedule", slow_but(["sigmoid", "all_target"], "all_target"))
 def test_any_schedule_is_unbiased(schedule):
     target, betas = TARGETS["mixture 1-d"], schedules.make(schedule, 5)
     assert is_unbiased(chains(target, betas, 2**15).log_w, LOG_Z)
@@ -290,14 +315,17 @@ def test_a_coarse_force_is_unbiased():
     rounded = lambda z: z.astype(jnp.bfloat16).astype(jnp.float32)
     force = lambda z: target.path.log_target(rounded(z))
     z = target.path.sample_base(jax.random.key(0))
-    exact_grad, coarse_grad = jax.grad(target.path.log_target)(z), jax.grad(force)(z)
+    fine_and_coarse = jax.jit(
+        lambda z: (jax.grad(target.path.log_target)(z), jax.grad(force)(z))
+    )
+    exact_grad, coarse_grad = fine_and_coarse(z)
     assert 1e-3 < jnp.max(jnp.abs(exact_grad - coarse_grad)) < 1e-1
     path = driven_by(target.path, force)
     result = chains(target._replace(path=path), schedules.linear(11), 2**15)
     assert is_unbiased(result.log_w, LOG_Z)
 
 
-@each_target
+@one_target
 def test_more_temperatures_give_a_larger_effective_sample_size(name):
     shares = [
         effective_sample_size(linear_chains(name, t).log_w[: 2**13]) / 2**13
@@ -354,13 +382,18 @@ def wrong_temperature(key, path_, point, beta, step_size, *, gap):
     return MOVE(key, path_, point, jnp.minimum(beta + gap, 1.0), step_size)
 
 
-@pytest.mark.parametrize("mutant", [printed_algorithm, moved_before_weighed])
+@pytest.mark.parametrize(
+    "mutant", slow_but([printed_algorithm, moved_before_weighed], printed_algorithm)
+)
 def test_misplaced_increments_are_rejected(mutant):
     result = chains(TARGETS["mixture 1-d"], schedules.linear(5), 2**15, run=mutant)
     assert not is_unbiased(result["log_w"], LOG_Z)
 
 
-@pytest.mark.parametrize("mutant", [stale_energy, stale_temperature, wrong_temperature])
+@pytest.mark.parametrize(
+    "mutant",
+    slow_but([stale_energy, stale_temperature, wrong_temperature], stale_energy),
+)
 def test_moves_that_mix_temperatures_are_rejected(mutant):
     move = partial(mutant, gap=0.2)
     target, betas = TARGETS["skewed 20-d"], schedules.linear(5)
@@ -385,16 +418,22 @@ def test_reverse_moves_have_the_step_sizes_of_their_temperatures():
     betas = schedules.linear(4)
     step_sizes = jnp.array([0.1, 0.2, 0.3, 0.4])
     path_, z = TARGETS["mixture 1-d"].path, jnp.zeros(1)
-    key = jax.random.key(0)
-    forward = anneal(key, path_, z, betas, step_sizes, spy).accept_prob
-    reverse = reverse_anneal(key, path_, z, betas, step_sizes, spy).accept_prob
+    forward, reverse = jax.jit(
+        lambda key: [
+            run(key, path_, z, betas, step_sizes, spy).accept_prob
+            for run in (anneal, reverse_anneal)
+        ]
+    )(jax.random.key(0))
     np.testing.assert_allclose(forward, 10.0 * betas[1:] + step_sizes, rtol=1e-6)
     np.testing.assert_array_equal(reverse, forward[:3][::-1])
 
 
-@pytest.mark.parametrize("scale", [None, jnp.array([[0.5], [1.0], [2.0]])])
-@pytest.mark.parametrize("size", [1, 4])
-def test_both_ways_are_the_chains_of_each_way(size, scale):
+@pytest.mark.parametrize(
+    ("size", "is_scaled"),
+    slow_but(itertools.product([1, 4], [False, True]), (1, True), (4, False)),
+)
+def test_both_ways_are_the_chains_of_each_way(size, is_scaled):
+    scale = jnp.array([[0.5], [1.0], [2.0]]) if is_scaled else None
     path_, betas = TARGETS["mixture 1-d"].path, schedules.linear(4)
     steps, move = jnp.array([0.1, 0.4, 0.9]), partial(hmc_step, num_leapfrog=2)
     if size > 1:

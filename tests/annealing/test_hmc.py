@@ -1,6 +1,7 @@
 """The physics of HMC, and that one move leaves f_beta as it is."""
 
 import functools
+import itertools
 from functools import partial
 
 import jax
@@ -11,7 +12,7 @@ from scipy import stats
 
 from ais_jax.annealing.hmc import hmc_step, leapfrog
 from ais_jax.annealing.path import AnnealingPath, evaluate, log_density
-from tests.targets import driven_by, errors_off, mixture, skewed
+from tests.targets import driven_by, errors_off, mixture, skewed, slow_but
 
 BETA = 0.4
 
@@ -129,10 +130,20 @@ def move_of(move, path, beta, z):
 JITTERED = partial(hmc_step, jitter=0.9)
 
 
-@pytest.mark.parametrize("move", [hmc_step, JITTERED], ids=["plain", "jittered"])
-@pytest.mark.parametrize("beta", [0.0, BETA, 1.0])
-@pytest.mark.parametrize("path", [PATH, coarse(PATH)], ids=["exact", "coarse"])
-def test_one_move_leaves_the_density_invariant(path, beta, move):
+MOVES = {"plain": hmc_step, "jittered": JITTERED}
+FORCES = {"exact": PATH, "coarse": coarse(PATH)}
+
+
+@pytest.mark.parametrize(
+    ("force", "beta", "name"),
+    slow_but(
+        itertools.product(FORCES, [0.0, BETA, 1.0], MOVES),
+        *(("exact", beta, "plain") for beta in (0.0, BETA, 1.0)),
+        *((force, BETA, "jittered") for force in FORCES),
+    ),
+)
+def test_one_move_leaves_the_density_invariant(force, beta, name):
+    path, move = FORCES[force], MOVES[name]
     z, cdf = draws_of_mixed_density(path, beta, 20000, seed=2)
     point, info = move_of(move, path, beta, z)
     assert 0.5 < jnp.mean(info.is_accepted) < 0.999

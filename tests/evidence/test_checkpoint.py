@@ -29,9 +29,9 @@ def normal(scale):
     )
 
 
-def estimate(folder=None, scale=0.07, key=KEY, **changes):
+def estimate(folder=None, scale=0.07, key=KEY, path=normal, **changes):
     settings = {"num_chains": 16, "error": 0.05, "checkpoint": folder} | changes
-    return estimate_log_z(key, normal, jnp.asarray(scale), **settings)
+    return estimate_log_z(key, path, jnp.asarray(scale), **settings)
 
 
 def killed(folder):
@@ -121,12 +121,14 @@ def test_a_folder_of_another_call_is_refused(folder, changes, name):
 
 
 def test_a_folder_of_another_density_is_refused(tmp_path):
-    path = normal(0.5)
-    settings = {"num_chains": 16, "checkpoint": tmp_path, "num_temperatures": 16}
-    estimate_log_z(KEY, path, **settings)
-    other = path._replace(log_target=lambda z: path.log_target(z) - 1.0)
+    estimate(tmp_path, **ONE_RUN)
+
+    def other(scale):
+        path = normal(scale)
+        return path._replace(log_target=lambda z: path.log_target(z) - 1.0)
+
     with pytest.raises(ValueError, match="of a call with another log_target"):
-        estimate_log_z(KEY, other, **settings)
+        estimate(tmp_path, **ONE_RUN, path=other)
 
 
 def test_a_damaged_file_is_computed_again(folder, whole):

@@ -1,5 +1,7 @@
 """Paths from the prior to the posterior of NumPyro models, against exact evidence."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,9 @@ from scipy import integrate, special, stats
 from ais_jax.evidence import log_z, numpyro_models, positions
 from ais_jax.evidence.plan import Plan
 from tests.compilations import compilations
+from tests.targets import slow_but
 
+KEY = jax.random.key(0)
 PLAN = Plan(jnp.linspace(0.0, 1.0, 17) ** 2, jnp.full((15,), 0.3))
 Y = np.array([0.3, 1.4, 0.8])
 PAIRS = np.array([[0.3, 0.5], [-1.4, -0.9]])
@@ -159,14 +163,26 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: getattr(m, "__name__", ""))
-def test_evidence_is_exact_within_its_error(model):
+@functools.cache
+def weighed(model):
+    """2,000 chains of a model."""
     path = numpyro_models.from_numpyro(model)
-    result = log_z.log_normalizer(jax.random.key(0), path, PLAN, 2000)
+    return log_z.log_normalizer(KEY, path, PLAN, 2000)
+
+
+KINDS = beta_binomial, dirichlet, hierarchical, within, walk
+
+
+@pytest.mark.parametrize(
+    "model", slow_but(MODELS, *KINDS), ids=lambda m: getattr(m, "__name__", "")
+)
+def test_evidence_is_exact_within_its_error(model):
+    result = weighed(model)
     assert result.standard_error < 0.05
     assert abs(result.log_z - MODELS[model]()) < 4.0 * result.standard_error
 
 
+@pytest.mark.slow
 def test_three_lines_give_the_evidence_of_a_regression():
     path = numpyro_models.from_numpyro(regression, X, y=Y)
     result = log_z.estimate_log_z(jax.random.key(0), path, num_temperatures=60)
@@ -202,8 +218,10 @@ def test_other_data_of_the_same_shapes_compile_nothing():
     np.testing.assert_allclose(
         result.z["first"], result.z["start"] + result.z["slope"], rtol=1e-4
     )
-    assert count(line, Y, None, has_slope=False)[0] > 0
-    assert count(line, Y, np.array([0, 1, 1]))[1].z["effects"].shape == (25, 2)
+    level = numpyro_models.from_numpyro(trend, line, Y, None, has_slope=False)
+    assert level.sample_base(KEY).keys() == {"start"}
+    groups = numpyro_models.from_numpyro(trend, line, Y, np.array([0, 1, 1]))
+    assert groups.sample_base(KEY)["effects"].shape == (2,)
 
 
 def test_draws_have_the_mean_and_the_effective_size_that_they_say():
@@ -218,8 +236,7 @@ def test_draws_have_the_mean_and_the_effective_size_that_they_say():
 
 def test_draws_come_back_as_the_models_parameters():
     """Weighted, they have the posterior's mean, here of a beta distribution."""
-    path = numpyro_models.from_numpyro(beta_binomial)
-    result = log_z.log_normalizer(jax.random.key(0), path, PLAN, 2000)
+    result = weighed(beta_binomial)
     p = result.z["p"]
     assert p.shape == (2000,) and p.min() > 0.0 and p.max() < 1.0
     mean = np.sum(jax.nn.softmax(result.log_w) * p)

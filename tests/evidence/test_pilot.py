@@ -66,9 +66,8 @@ def test_the_pilot_of_a_search_is_extended_too():
 
 def test_a_search_moves_in_the_widths_of_its_own_temperatures():
     """The path's widths are known; those of one temperature before are others."""
-    result = estimate_log_z(
-        KEY, PATH, num_temperatures=6, num_chains=400, fit_base=False
-    )
+    settings = {"num_chains": 400, "mass_matrix": "diagonal", "fit_base": False}
+    result = estimate_log_z(KEY, PATH, num_temperatures=6, **settings)
     betas = np.asarray(result.plan.betas)
     widths = ((1.0 - betas) / WIDE**2 + betas / NARROW**2) ** -0.5
     found = np.exp(np.mean(np.log(result.plan.scale), axis=1))

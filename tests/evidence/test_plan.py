@@ -143,7 +143,7 @@ def normal_in_units(unit, width):
 @pytest.mark.parametrize(
     ("unit", "width", "mass_matrix"),
     [
-        (1e6, 0.5, "unit"),
+        pytest.param(1e6, 0.5, "unit", marks=pytest.mark.slow),
         (1.0, 1e-3, "diagonal"),
         pytest.param(1e6, 0.5, "diagonal", marks=pytest.mark.slow),
         pytest.param(1e-4, 0.5, "unit", marks=pytest.mark.slow),

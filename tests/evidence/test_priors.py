@@ -231,7 +231,17 @@ def evidence(model, data, steps):
     return log_z.log_normalizer(jax.random.key(0), path, Plan(BETAS, steps), 2000)
 
 
-@pytest.mark.parametrize(("model", "exact", "data"), CONJUGATE)
+def slow_where(is_slow, *case):
+    return pytest.param(*case, marks=[pytest.mark.slow] * is_slow)
+
+
+@pytest.mark.parametrize(
+    ("model", "exact", "data"),
+    [
+        slow_where(m is beta_binomial and data[0] > 0.01, m, f, data)
+        for m, f, data in CONJUGATE
+    ],
+)
 def test_evidence_of_vague_and_of_sharp_priors(model, exact, data):
     """In steps of about the width of what is between the prior and the posterior."""
     a = data[0]
@@ -272,7 +282,12 @@ def test_complements_of_shares_are_not_rounded(x):
 
 
 @pytest.mark.parametrize(
-    ("model", "data"), [(m, data) for m, _, data in CONJUGATE if data[0] < 0.1]
+    ("model", "data"),
+    [
+        slow_where(m in (beta_binomial, gamma_poisson) and data[0] > 0.01, m, data)
+        for m, _, data in CONJUGATE
+        if data[0] < 0.1
+    ],
 )
 def test_values_and_forces_are_finite_where_a_prior_draws(model, data):
     path = from_numpyro(model, *data)

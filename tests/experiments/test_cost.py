@@ -15,6 +15,7 @@ from ais_jax import estimators
 from ais_jax.batching import chain_keys
 from ais_jax.training.step import sampled_gradient
 from benchmarks import common, flops
+from tests.targets import slow_but
 
 WORK = common.Workload(batch=8, data_size=196, latent=20, widths=(64, 48))
 
@@ -45,7 +46,9 @@ def test_matrix_products_in_loops_are_counted_by_their_trips():
     assert flops.dot_flops(program) == 5 * (7 + 1) * 2 * 3 * 4 * 4
 
 
-@pytest.mark.parametrize("num_samples, block", [(1, None), (4, None), (4, 4)])
+@pytest.mark.parametrize(
+    "num_samples, block", slow_but([(1, None), (4, None), (4, 4)], (4, None), (4, 4))
+)
 def test_the_sampler_makes_the_fewest_matrix_products(num_samples, block):
     num_temperatures = 3
     program = compiled_sampler(WORK, num_samples, num_temperatures, block)

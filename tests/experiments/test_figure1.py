@@ -11,6 +11,7 @@ from configs.figure1 import get_config
 from experiments.paper import figure1
 from experiments.system.errors import InputError
 from experiments.system.files import read_json
+from tests.experiments import forks
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +88,7 @@ def test_draws_repeat_and_follow_the_seed():
     assert not np.any(draws[0] == draws[2])
 
 
+@pytest.mark.slow
 def test_a_target_that_is_q_itself_can_be_plotted(tmp_path):
     settings = {"costs": (5,), "num_samples": (1,), "num_draws": 100}
     results = figure1.run(changed(correlation=0.0, **settings), tmp_path)
@@ -142,7 +144,7 @@ def test_a_missing_setting_is_named():
     ],
 )
 def test_bad_arguments_end_in_one_line_and_status_2(argument, message):
-    done = call(argument)
+    done = forks.run("experiments.figure1", argument)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("Error: ")

@@ -28,6 +28,7 @@ from experiments.run.settings import resolve
 from experiments.system import devices, files
 from experiments.system.errors import ConfigError, NonFiniteLoss
 from experiments.system.files import read_json, write_json
+from tests.experiments import forks
 from tests.experiments.test_metrics import read_events
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,7 @@ def wait_until(condition, process, workdir, seconds=300):
     while not condition():
         assert process.poll() is None, f"it ended before its time: {log_of(workdir)}"
         assert time.monotonic() < deadline, log_of(workdir)
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def kill_when(condition, process, workdir):
@@ -204,12 +205,7 @@ def chunks(workdir):
 
 def refused(*arguments):
     """The one line on stderr of a launch that must be refused as bad input."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run("experiments.main", *arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
@@ -270,6 +266,7 @@ def test_the_elbo_rises_and_the_bounds_are_in_order(uninterrupted):
     assert gap["num_simulated"] == 20
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_to_the_very_same_numbers(
     cache, uninterrupted, tmp_path, caplog
 ):
@@ -471,7 +468,7 @@ def slow(*case):
     "estimator, layers, settings",
     [
         ("ais", TWO_LAYERS, {**UNIT, **UNIT_EVALUATION, **PRIOR, **BF16}),
-        ("dreg", ONE_LAYER, {}),
+        slow("dreg", ONE_LAYER, {}),
         slow("iwae", ONE_LAYER, {}),
         slow("mh_hmc", ONE_LAYER, UNIT),
         slow("stl", ONE_LAYER, {}),

@@ -1,6 +1,7 @@
 """Paths from the encoder and from the prior, against their ends and a grid."""
 
 from functools import cache, partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from ais_jax.annealing.ais import anneal
 from ais_jax.annealing.hmc import hmc_step
 from ais_jax.annealing.path import evaluate
 from ais_jax.models import latent, networks
-from tests.targets import errors_off, ratio_and_error, shaken
+from tests.targets import errors_off, ratio_and_error, shaken, slow_but
 
 X = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 PATHS = (latent.posterior_path, latent.prior_path, latent.wide_path)
@@ -124,9 +125,17 @@ def on_a_grid(latent_sizes):
     return model, theta, phi, log_p
 
 
-@pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize(
-    ("latent_sizes", "hmc_scale"), [((2,), "unit"), ((1, 1), "encoder")]
+    ("make", "latent_sizes", "hmc_scale"),
+    slow_but(
+        [
+            (p, *each)
+            for p, each in product(PATHS, [((2,), "unit"), ((1, 1), "encoder")])
+        ],
+        (latent.posterior_path, (2,), "unit"),
+        (latent.prior_path, (1, 1), "encoder"),
+        (latent.wide_path, (1, 1), "encoder"),
+    ),
 )
 def test_all_paths_normalise_to_the_integral_over_z(make, latent_sizes, hmc_scale):
     model, theta, phi, log_p = on_a_grid(latent_sizes)

@@ -11,7 +11,7 @@ from ais_jax import likelihoods, log_normalizer
 from ais_jax.evidence import plan as tuning
 from ais_jax.models import latent, networks
 from ais_jax.models.likelihoods import LIKELIHOODS, SMALLEST_SCALE
-from tests.targets import errors_off
+from tests.targets import errors_off, slow_but
 
 OUTPUT = np.array([-1.3, 0.2, 0.9, 0.4], np.float32)
 LOG_SCALE = np.array([-0.7, 0.3, -2.0, 0.1], np.float32)
@@ -163,7 +163,7 @@ def test_an_unknown_likelihood_is_refused_with_the_nearest():
         likelihoods.check_values("poison", np.zeros(1))
 
 
-@pytest.mark.parametrize("seen", [[0, 1, 2], [0, 2]])
+@pytest.mark.parametrize("seen", slow_but([[0, 1, 2], [0, 2]], [0, 2]))
 def test_a_linear_gaussian_model_has_its_exact_likelihood(seen):
     """X = W z + b + noise: log p(x) is a normal's of covariance W^T W + diag(s^2).
 
@@ -189,7 +189,13 @@ def test_a_linear_gaussian_model_has_its_exact_likelihood(seen):
     assert abs(result.log_z - exact) < 4 * result.standard_error < 0.2
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "discretized_logistic", "poisson"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        ["bernoulli", "discretized_logistic", "poisson"],
+        *("discretized_logistic", "poisson"),
+    ),
+)
 def test_convolutional_models_of_any_image(name):
     model = networks.latent_model(
         *((5, 7, 3),),

@@ -11,6 +11,7 @@ from ais_jax import estimators
 from ais_jax.batching import example_keys
 from ais_jax.models import networks
 from ais_jax.training.step import sampled_gradient
+from tests.targets import slow_but
 
 SETTINGS = {
     "num_samples": 2,
@@ -28,6 +29,11 @@ MODELS = {
         "widths": ((9, 7), (6,)),
     },
     "three layers, two of one shape": {
+        "latent_sizes": (4, 4, 4),
+        "widths": ((9, 7), (6,), (6,)),
+    },
+    "three layers, two of one shape, and a scale": {
+        "likelihood": "gaussian",
         "latent_sizes": (4, 4, 4),
         "widths": ((9, 7), (6,), (6,)),
     },
@@ -50,9 +56,7 @@ def both_gradients(model):
         yield gradient(theta, phi, jnp.full(3, 0.3), keys, X)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("one layer", marks=pytest.mark.slow), *list(MODELS)[1:]]
-)
+@pytest.mark.parametrize("name", slow_but(MODELS, list(MODELS)[-1]))
 def test_one_pass_gives_the_gradient_of_two(name):
     one, two = both_gradients(make_model(**MODELS[name]))
     assert jax.tree.structure(one[0]) == jax.tree.structure(two[0])

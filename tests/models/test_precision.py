@@ -65,7 +65,6 @@ FORCES = {
     "bf16": {"force_precision": "bf16"},
 }
 COARSEST = {"tf32": (1e-6, 5e-3), "bf16": (1e-4, 5e-2)}
-each_force = pytest.mark.parametrize("name", FORCES)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def test_a_coarse_force_leaves_the_density_as_it_is(name, paths):
     assert least < error / np.max(np.abs(plain.grad_target)) < most
 
 
-@each_force
+@pytest.mark.parametrize("name", targets.slow_but(FORCES, "tf32", "bf16"))
 def test_leapfrog_reverses_to_rounding_with_any_force(name, paths):
     @jax.jit
     @jax.vmap
@@ -117,13 +116,13 @@ def test_leapfrog_reverses_to_rounding_with_any_force(name, paths):
     np.testing.assert_allclose(again, momentum, atol=5e-4)
 
 
-@each_force
+@pytest.mark.parametrize("name", targets.slow_but(FORCES, "bf16"))
 def test_the_mean_weight_is_the_exact_one_with_any_force(
     name, paths, log_z, record_property
 ):
     plan = Plan(jnp.linspace(0.0, 1.0, 13), jnp.full((11,), 0.2))
     run = jax.jit(
-        lambda key: evaluation.log_normalizer(key, paths[name], plan, 40_000, hmc_move)
+        lambda key: evaluation.log_normalizer(key, paths[name], plan, 20_000, hmc_move)
     )
     result = run(jax.random.key(3))
     ratio, error = targets.ratio_and_error(result.log_w, log_z)
@@ -142,7 +141,7 @@ def test_a_rounded_force_on_a_known_target_keeps_the_mean_weight():
     )
     plan = Plan(jnp.linspace(0.0, 1.0, 12), jnp.full((10,), 0.5))
     result = jax.jit(
-        lambda key: evaluation.log_normalizer(key, path, plan, 60_000, hmc_move)
+        lambda key: evaluation.log_normalizer(key, path, plan, 40_000, hmc_move)
     )(jax.random.key(5))
     ratio, error = targets.ratio_and_error(result.log_w, target.log_z)
     assert error < 0.01 and abs(ratio - 1.0) < 4.0 * error

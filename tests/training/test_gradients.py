@@ -19,7 +19,7 @@ NAMES = ("mh_hmc-K8-T5", "mh_hmc-K1-T5", "vae-K8", "vae-K1", f"{STL}1", f"{STL}8
 def trained(cache, tmp_path_factory):
     """A short training run: its workdir."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train_and_evaluate(make_config(**SHORT, batch_size=50), workdir, mode="train")
+    train_and_evaluate(make_config(**SHORT, batch_size=20), workdir, mode="train")
     return workdir
 
 

@@ -12,7 +12,7 @@ from ais_jax.evidence.draws import read_draws
 
 pytestmark = [
     pytest.mark.skipif(find_spec("arviz_base") is None, reason="the extra arviz"),
-    pytest.mark.filterwarnings("ignore:.*ArviZ is undergoing:FutureWarning"),
+    pytest.mark.filterwarnings(r"ignore:\s*ArviZ is undergoing:FutureWarning"),
 ]
 NUM = 40
 

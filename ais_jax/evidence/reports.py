@@ -15,7 +15,7 @@ LARGEST_SKEW = 0.7  # of log weights (`right_skew`)
 LARGEST_SHIFT = 2.0  # standard errors that log Z may move by where T is doubled
 SMALLEST_ACCEPTANCE = 0.2
 LARGEST_ACCEPTANCE = 0.99
-MOST_DIVERGENT = 0.002  # of the moves near the target
+MOST_DIVERGENT = 0.005  # of the moves near the target
 
 
 def right_skew(log_w: Float[np.ndarray, "K"]) -> float:

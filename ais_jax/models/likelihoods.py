@@ -291,8 +291,12 @@ def _as_it_is(x):
 LIKELIHOODS = {
     make.__name__: make()
     for make in (
-        *(bernoulli, gaussian, discretized_logistic),
-        *(poisson, negative_binomial, zero_inflated_negative_binomial),
+        bernoulli,
+        gaussian,
+        discretized_logistic,
+        poisson,
+        negative_binomial,
+        zero_inflated_negative_binomial,
     )
 }
 

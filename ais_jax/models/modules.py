@@ -12,9 +12,21 @@ from jaxtyping import Array, Float, Real
 ACTIVATIONS = {
     name: getattr(nn, name)
     for name in (
-        *("elu", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh"),
-        *("leaky_relu", "log_sigmoid", "relu", "relu6", "selu", "sigmoid", "silu"),
-        *("soft_sign", "softplus", "tanh"),
+        "elu",
+        "gelu",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_tanh",
+        "leaky_relu",
+        "log_sigmoid",
+        "relu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "soft_sign",
+        "softplus",
+        "tanh",
     )
 }
 _KERNEL, _STRIDES = (3, 3), (2, 2)

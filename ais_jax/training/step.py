@@ -166,7 +166,10 @@ def make_train_step(
         theta, phi = state.generative.params, state.inference.params
         gradient = partial(
             sampled_gradient,
-            *(estimator, theta, phi, state.step_sizes),
+            estimator,
+            theta,
+            phi,
+            state.step_sizes,
             block_size=block_size,
         )
         sums, samples = sum_blocks(gradient, keys, x, block_size=block_size)

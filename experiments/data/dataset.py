@@ -33,7 +33,7 @@ class Dataset(NamedTuple):
     # what 1 stands for in the counts that the data came as, such as 255 of 8-bit
     # images; 1 where the values are those that came
     levels: int = 1
-    num_covariates: int = 0
+    num_covariates: int = 0  # that follow the X values of each row
 
     @classmethod
     def from_arrays(
@@ -96,8 +96,16 @@ class Dataset(NamedTuple):
         if beside:
             rows = _with_covariates(name, rows, beside)
         return cls(
-            *(name, rows["train"], rows["test"], rows.get("valid"), shape),
-            *(is_binary, digest(rows), source, levels, rows["train"].shape[1] - size),
+            name,
+            rows["train"],
+            rows["test"],
+            rows.get("valid"),
+            shape,
+            is_binary,
+            digest(rows),
+            source,
+            levels,
+            rows["train"].shape[1] - size,
         )
 
     def with_valid(self) -> "Dataset":
@@ -263,9 +271,7 @@ def _mask(name, split, mask, arrays):
 
 def _with_covariates(name, rows, covariates):
     """Rows with their covariates behind their values."""
-    found = {
-        k: c.reshape(len(c), -1) for k, c in covariates.items() if c.ndim in (1, 2)
-    }
+    found = {k: c.reshape(len(c), -1) for k, c in covariates.items() if c.ndim < 3}
     want = {split: len(x) for split, x in rows.items()}
     is_one = len({c.shape[1] for c in found.values()}) == 1
     is_number = all(c.dtype.kind in "buif" for c in found.values())
@@ -275,10 +281,9 @@ def _with_covariates(name, rows, covariates):
             f"dataset={name}: covariates are {shapes}: use numbers [N, c] of every "
             f"split, N as in {want}"
         )
-    both = {k: np.hstack([x, np.float32(found[k])]) for k, x in rows.items()}
-    if not all(np.isfinite(found[k]).all() for k in rows):
+    if not all(np.isfinite(c).all() for c in found.values()):
         raise DataError(f"dataset={name}: covariates are infinite, or NaN, in places")
-    return both
+    return {k: np.hstack([x, np.float32(found[k])]) for k, x in rows.items()}
 
 
 def _check_white(dataset):

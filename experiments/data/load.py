@@ -132,8 +132,14 @@ def _dataset(name, arrays, source):
     entry = CATALOGUE[name]
     _check_pixels(name, arrays)
     return Dataset(
-        *(name, arrays["train"], arrays["test"], arrays.get("valid")),
-        *((entry.side, entry.side), entry.is_binary, digest(arrays), source),
+        name,
+        arrays["train"],
+        arrays["test"],
+        arrays.get("valid"),
+        (entry.side, entry.side),
+        entry.is_binary,
+        digest(arrays),
+        source,
         levels=entry.levels,
     )
 

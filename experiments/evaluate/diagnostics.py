@@ -14,7 +14,9 @@ def of_few_images(settings, dataset):
     if num < settings.num_examples:
         log.warning(
             "evaluation.num_examples=%d: %s has %d test images, and all are evaluated.",
-            *(settings.num_examples, dataset.name, num),
+            settings.num_examples,
+            dataset.name,
+            num,
         )
 
 
@@ -28,14 +30,18 @@ def of_sampling(ais, test, settings):
         log.warning(
             "The error of log p(x), Monte Carlo and bias, is about %.3g nats, above "
             "%.3g; %d of %d images have one above 1 nat. %s",
-            *(error, wanted, np.sum(ais.standard_error > 1.0), len(ais.log_p)),
+            error,
+            wanted,
+            np.sum(ais.standard_error > 1.0),
+            len(ais.log_p),
             _more(settings),
         )
     if np.max(ais.num_temperatures) > 1 and np.mean(ais.accept_prob) < LOW_ACCEPTANCE:
         log.warning(
             "HMC accepted %.1g of its moves in the evaluation: the chains stood still. "
             "Use evaluation.preconditioner=unit (here %s).",
-            *(np.mean(ais.accept_prob), settings.preconditioner),
+            np.mean(ais.accept_prob),
+            settings.preconditioner,
         )
     if not test["elbo"]["mean"] < test["iwae"]["mean"] < test["log_p"]["mean"]:
         log.warning(
@@ -53,8 +59,12 @@ def of_gap(gap, settings):
             "The bidirectional gap, %.3f nats, is above %g, and that of %d of %d "
             "simulated pairs above 1 nat: log p(x) may be off by as much. %s Where few "
             "pairs make it, try evaluation.start=wide (here %s).",
-            *(gap.mean, GAP_THRESHOLD, np.sum(gap.per_pair > 1.0), len(gap.per_pair)),
-            *(_more(settings), settings.start),
+            gap.mean,
+            GAP_THRESHOLD,
+            np.sum(gap.per_pair > 1.0),
+            len(gap.per_pair),
+            _more(settings),
+            settings.start,
         )
 
 

@@ -207,7 +207,10 @@ class Checkpointer:
             log.warning(
                 "Checkpoint %d in %s is damaged (%s): going on from step %d, which is "
                 "sound.",
-                *(step, self._directory, why, sound),
+                step,
+                self._directory,
+                why,
+                sound,
             )
             if not self._read_only and is_first():
                 folder = os.path.join(self._directory, str(step))

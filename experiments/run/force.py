@@ -46,7 +46,8 @@ def say(asked, settled):
     if settled is not asked:
         log.info(
             "HMC's force: %s in training, %s in evaluation.",
-            *(settled.model["force_precision"], settled.evaluation.force_precision),
+            settled.model["force_precision"],
+            settled.evaluation.force_precision,
         )
 
 

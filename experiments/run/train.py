@@ -46,8 +46,14 @@ def as_run(setup: Training, workdir: Path, state) -> Run:
     each = jax.tree.structure(both).unflatten
     replicates = tuple(each(leaves) for leaves in zip(*leaves))
     return Run(
-        *(setup.settings, setup.model, replicates, setup.mesh, workdir),
-        *(setup.image_shape, setup.levels, int(steps[0])),
+        setup.settings,
+        setup.model,
+        replicates,
+        setup.mesh,
+        workdir,
+        setup.image_shape,
+        setup.levels,
+        int(steps[0]),
     )
 
 
@@ -248,7 +254,10 @@ def _warn_of_missing_rows(setup, path, saved):
         log.warning(
             "%s lacks %d rows of steps up to %d, which were lost: those of steps %s%s. "
             "The training is whole; its curves have a gap.",
-            *(path, len(missing), saved, ", ".join(map(str, missing[:9]))),
+            path,
+            len(missing),
+            saved,
+            ", ".join(map(str, missing[:9])),
             ", ..." * (len(missing) > 9),
         )
 

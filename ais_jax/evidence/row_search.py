@@ -144,9 +144,6 @@ class Search:
             cost, start, log_p = self._scout(name, every, load, error)
             error = error or wanted_error(log_p)
             share = self._share(cost, error)
-        moves = int(np.sum(share.num_temperatures * share.num_replicates))
-        ways = 1 + is_paired * (1 if fixed is not None else self.rule.num_chains)
-        self._expect(name, moves * ways * self.rule.num_chains)
         return self._count(name, share, start, load, is_paired, error)
 
     def _expect(self, stage, moves):
@@ -224,11 +221,17 @@ class Search:
     def _count(self, name, share, start, load, is_paired, error):
         """The chains that count."""
         every, parts = np.arange(len(start)), []
+        groups, moves = [], 0
         for s, num in sorted(set(zip(start.tolist(), share.num_temperatures.tolist()))):
             rows = every[(start == s) & (share.num_temperatures == num)]
             slots = allocation.slots_of(share, rows)
-            both, ways = [], (("", num), (" reverse", self._reverse(num)))
-            for way, length in ways[: 1 + is_paired]:
+            ways = ("", num), (" reverse", self._reverse(num))
+            groups.append((s, num, slots, ways[: 1 + is_paired]))
+            moves += slots.shape[1] * sum(length - 1 for _, length in groups[-1][-1])
+        self._expect(name, moves * self.rule.num_chains)
+        for s, num, slots, ways in groups:
+            both = []
+            for way, length in ways:
                 stage = f"{name}{way} T={num}" + f" start {s}" * bool(s)
                 work = self._work(stage, self.ladders[s], length, s, bool(way))
                 both.append(self._chains(stage, work, slots, load))

@@ -254,10 +254,14 @@ def _active_units(posterior_mean):
 
 
 def _folder(run, evaluator):
-    """The folder of this very evaluation, named by a digest of what it depends on."""
+    """The folder of this very evaluation, named by a digest of what it depends on.
+
+    The test images' chains do not depend on the number of simulated pairs.
+    """
     settings = evaluator.settings._asdict()
     digests = _digest(run.replicates), evaluator.dataset.digest
-    identity = [settings, run.step, *digests, jax.__version__]
+    chosen = settings | {"num_simulated": None}
+    identity = [chosen, run.step, *digests, jax.__version__]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = run.folder / "evaluation" / f"step_{run.step}-{digest[:8]}"
     if is_first():

@@ -80,8 +80,10 @@ class Evaluator:
 
         def run(stage, work, slots, load):
             rows, replicates = slots
-            moves = settings.num_chains * int(work.num_temperatures)
-            chunks = folder and folder / stage.replace(" ", "_")
+            moves = settings.num_chains * (int(work.num_temperatures) - 1)
+            num = settings.num_simulated  # of it the other stages know nothing
+            name = f"{stage} of {num}" if num and "pairs" in stage else stage
+            chunks = folder and folder / name.replace(" ", "_")
             return self.in_chunks(
                 chunks,
                 np.stack([rows, replicates], axis=1).astype(np.int32),

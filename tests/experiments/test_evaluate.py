@@ -179,6 +179,13 @@ def test_the_same_evaluation_again_reads_back_every_chunk(workdir, cache):
     results = train_and_evaluate(make_config(**EVALUATION), workdir, mode="evaluate")
     assert times() == before
     assert results["test_log_p"] == expected["test_log_p"]
+    for num in (3, 4):
+        config = make_config(**(EVALUATION | {"evaluation.num_simulated": num}))
+        results = train_and_evaluate(config, workdir, mode="evaluate")
+        assert before.items() <= times().items()
+        assert results["test_log_p"] == expected["test_log_p"]
+        gap = results["replicates"][0]["bidirectional"]
+        assert len(gap["per_example_gap"]) == num
 
 
 @pytest.mark.parametrize("setting", ["batch_size=50", "model.activation=relu"])

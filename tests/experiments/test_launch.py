@@ -335,7 +335,7 @@ def test_a_killed_evaluation_ends_with_the_very_same_numbers(
     first = written("test_T=16")
     assert len(first) < 10
     with started(cache, workdir, {}, "--mode=evaluate") as process:
-        kill_when(lambda: written("pairs_T=16"), process, workdir)
+        kill_when(lambda: written("pairs_T=16_of_20"), process, workdir)
     assert first.items() <= written("test_T=16").items()
     assert not (workdir / "results.json").exists()
     with started(cache, workdir, {}, "--mode=evaluate") as process:

@@ -103,8 +103,11 @@ def test_the_pilot_is_of_as_many_rows_as_asked_for():
 
 def test_the_gap_closes_and_holds_the_bound():
     pairs = partial(evaluation.simulate, MODEL, jax.random.key(1), PARAMS[0])
-    one = search(0, Rule(error=0.05, num_chains=K))
+    one, told = search(0, Rule(error=0.05, num_chains=K)), []
+    one.progress = told.append
     found = one.estimate("pairs", 64, pairs, is_paired=True)
+    planned = [a.expected_moves for a in told if a.stage == "pairs"]
+    assert planned[-1] == one.num_moves
     x, _ = pairs(np.arange(64))
     exact = np.asarray(jax.vmap(partial(exact_log_p, PARAMS[0]))(x))
     for log_p in (found.moments.log_p, -found.reverse.log_p):

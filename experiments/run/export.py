@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.run import manifest
+from experiments.run import folder, manifest
 from experiments.system.errors import InputError
 from experiments.system.files import replacing, write_arrays
 
@@ -13,13 +13,21 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 def export(run, path):
-    """Writes theta and phi of a `run.Run`, with its config as JSON.
+    """Writes theta and phi of a `run.Run`, with its config.json.
 
     Arrays, whose names are returned, are called `theta/...` and `phi/...` by their
     places in the pytrees; an .npz holds `config`, a text, beside them, and .safetensors
-    has it in its metadata.
+    has it in its metadata. `Run.load` opens an .npz.
     """
-    path, config = Path(path), json.dumps(run.settings.saved)
+    content = {
+        "version": folder.VERSION,
+        "config": run.settings.saved,
+        "image_shape": run.image_shape,
+        "levels": run.levels,
+        "num_covariates": run.settings.model["num_covariates"],
+        "step": run.step,
+    }
+    path, config = Path(path), json.dumps(content)
     if path.suffix not in SUFFIXES:
         raise InputError(f"to={path}: use a name that ends in {' or '.join(SUFFIXES)}")
     trees = {"theta": run.theta, "phi": run.phi}

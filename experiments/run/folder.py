@@ -21,10 +21,18 @@ from experiments.run.checkpoint import Checkpointer
 from experiments.run.settings import FREE, flatten, override, resolve
 from experiments.system.devices import is_first
 from experiments.system.errors import ConfigError
-from experiments.system.files import damaged, locked, read_json, timestamp, write_json
+from experiments.system.files import (
+    damaged,
+    locked,
+    read_arrays,
+    read_json,
+    timestamp,
+    write_json,
+)
 from experiments.system.progress import log
 
 VERSION = 7  # config.json, results.json and variant.json have it
+SAVED = ("config", "image_shape", "levels")  # what config.json has
 # Settings that came later, as runs of this version without them behaved.
 _LATER = {
     "model": {"missing": False},
@@ -35,7 +43,34 @@ _LATER = {
 
 def read(path: Path, *names: str) -> dict:
     """A JSON file of a run, which has these names."""
-    content = read_json(path)
+    return _checked(read_json(path), path, *names)
+
+
+def exported(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """What a file that `export` wrote holds: what config.json would, and the arrays."""
+    arrays = read_arrays(path)
+    if arrays is None or "config" not in arrays:
+        raise ConfigError(f"{path} is no run: name one that experiments.export wrote")
+    content = json.loads(str(arrays.pop("config")))
+    return _checked(content, path, *SAVED, "step"), arrays
+
+
+def saved(workdir: Path | None) -> dict:
+    """What config.json says of the run in a folder, or in an exported file."""
+    if is_exported(workdir):
+        return exported(workdir)[0]
+    path = Path(workdir or "") / "config.json"
+    if not workdir or not path.exists():
+        raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")
+    return read(path, *SAVED)
+
+
+def is_exported(workdir: Path | None) -> bool:
+    """Whether it is a file and no folder."""
+    return Path(workdir or "").suffix == ".npz"
+
+
+def _checked(content, path, *names):
     missing = [n for n in names if not isinstance(content, dict) or n not in content]
     if missing or not isinstance(content, dict):
         raise damaged(path, f"it has no {missing[0] if missing else 'names'}")
@@ -174,11 +209,8 @@ def _check_same_everywhere(content):
 
 
 def saved_config(workdir: Path | None, overrides: dict | None = None) -> ConfigDict:
-    """The config of the run in a folder, changed by `settings.override`."""
-    path = Path(workdir or "") / "config.json"
-    if not workdir or not path.exists():
-        raise ConfigError(f"workdir={workdir} holds no run: give the --workdir of one")
-    return override(read(path, "config")["config"], overrides or {})
+    """The config of a run, changed by `settings.override`."""
+    return override(saved(workdir)["config"], overrides or {})
 
 
 def provenance():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ais_jax import sharding
-from experiments.run import manifest
+from experiments.run import folder, manifest
 from experiments.run.checkpoint import Checkpointer
 from experiments.system.errors import CheckpointError, ConfigError
 from experiments.system.files import user_path
@@ -17,9 +17,16 @@ def read(workdir, model, mesh):
     """The step of a run's newest checkpoint, and each replicate's theta and phi.
 
     Theta is its average where the run kept one; both are the best where it kept them.
-    No data are needed. Returns (step, ((theta, phi), ...)), on the host.
+    No data are needed. Returns (step, ((theta, phi), ...)), on the host. An exported
+    file has one replicate.
     """
     both = jax.eval_shape(model.init, jax.random.key(0))
+    if folder.is_exported(workdir):
+        content, arrays = folder.exported(user_path(workdir))
+        wanted = _by_path(("theta", "phi"), both)
+        _check_shapes(arrays, wanted, workdir)
+        leaves = [arrays[path] for path in wanted]
+        return content["step"], (jax.tree.structure(both).unflatten(leaves),)
     checkpoints = user_path(workdir) / "checkpoints"
     with Checkpointer(checkpoints, read_only=True) as checkpointer:
         saved = checkpointer.shapes()
@@ -65,22 +72,30 @@ def _paths(saved, both, workdir):
     heads = (
         ("best/theta", "best/phi") if "best" in kept else (theta, "inference/params")
     )
-    wanted = {
-        f"{head}/{name}".rstrip("/"): leaf
-        for head, tree in zip(heads, both)
-        for name, leaf in manifest.leaves_by_path(tree).items()
-    }
+    wanted = _by_path(heads, both)
     lone = {  # the shapes of one replicate
         path: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
         for path, leaf in saved.items()
         if path.startswith(heads)
     }
-    have, want = manifest.shapes(lone), manifest.shapes(wanted)
+    _check_shapes(lone, wanted, workdir)
+    return list(wanted)
+
+
+def _by_path(heads, trees):
+    return {
+        f"{head}/{name}".rstrip("/"): leaf
+        for head, tree in zip(heads, trees)
+        for name, leaf in manifest.leaves_by_path(tree).items()
+    }
+
+
+def _check_shapes(found, wanted, workdir):
+    have, want = manifest.shapes(found), manifest.shapes(wanted)
     if difference := manifest.first_difference(have, want):
         raise CheckpointError(
             f"the checkpoint in {workdir} is of another model: {difference}"
         )
-    return list(wanted)
 
 
 def _placed(shapes, mesh):

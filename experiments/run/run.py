@@ -61,7 +61,7 @@ class Run:
         """The run in a folder at its newest checkpoint. It needs no data.
 
         Args:
-            workdir: the run's folder.
+            workdir: the run's folder, or an .npz that `experiments.export` wrote.
             model: of a run whose model was given in Python.
 
         Raises:
@@ -69,8 +69,8 @@ class Run:
             CheckpointError: there is no checkpoint, or it is of another model.
         """
         workdir = user_path(workdir)
-        settings = resolve(folder.saved_config(workdir))
-        content = folder.read(workdir / "config.json", "image_shape", "levels")
+        content = folder.saved(workdir)
+        settings = resolve(override(content["config"], {}))
         settings = with_covariates(settings, content.get("num_covariates", 0))
         shape, levels = tuple(content["image_shape"]), content["levels"]
         if model is None:

@@ -310,9 +310,36 @@ def test_an_exported_file_holds_theta_phi_and_the_config(run, tmp_path):
         assert set(names) == set(arrays.files) - {"config"}
     saved = run.replicates[1][0][0]["params"]["logits"]["kernel"]
     np.testing.assert_array_equal(kernel, saved)
-    assert config["model"]["latent_sizes"] == [2]
+    assert config["config"]["model"]["latent_sizes"] == [2]
     with pytest.raises(InputError, match=r"to=.*a\.pkl: use a name that ends in"):
         export.export(run, tmp_path / "a.pkl")
+
+
+def test_an_exported_file_is_a_run(run, tmp_path):
+    one, path = run.replicate(1), tmp_path / "a.npz"
+    export.export(one, path)
+    again = experiments.load_run(path)
+    assert (again.step, again.image_shape, again.levels) == (
+        run.step,
+        run.image_shape,
+        run.levels,
+    )
+    for mine, theirs in zip(again.encode(TEST), one.encode(TEST)):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(again.sample(0, 3), one.sample(0, 3))
+    config, dataset = arrays_config(init_from=str(path))
+    setup, _ = open_training(resolve(config), tmp_path / "run", dataset=dataset)
+    state = train.parameters.start(setup, train.initial_state(setup))
+    for mine, theirs in zip(
+        jax.tree.leaves(state.generative.params), jax.tree.leaves(one.theta)
+    ):
+        np.testing.assert_array_equal(mine[0], theirs)
+    (tmp_path / "b.npz").write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"b\.npz is no run: name one that"):
+        experiments.load_run(tmp_path / "b.npz")
+    other = networks.latent_model((4, 5), latent_sizes=(3,), widths=((3,),))
+    with pytest.raises(InputError, match=r"a\.npz is of another model"):
+        experiments.load_run(path, other)
 
 
 def test_the_export_program(run, tmp_path):

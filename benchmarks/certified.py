@@ -26,7 +26,7 @@ class Posterior(NamedTuple):
     user_path: AnnealingPath
     log_z: float
     source: str
-    base: tuple | None = None  # (center, scale) where it is normal
+    base: tuple | None = None  # (center, scale) of the flat path's, where it is normal
 
     mass_matrix = "diagonal"  # of BlackJAX, as in `benchmarks.smc`
     num_leapfrog = 10

@@ -33,6 +33,8 @@ from benchmarks.exact_posteriors import (
     rats,
 )
 
+UNIT = 0.0, 1.0  # normal priors, in the coordinates of `from_numpyro`
+
 
 def binary(x, y, scale, log_z=None):
     """Logistic regression with an intercept; by quadrature where log Z is not given."""
@@ -45,8 +47,8 @@ def binary(x, y, scale, log_z=None):
 
     path = from_numpyro(model)
     if log_z is None:
-        return Posterior(path, quadrature(path), GRID, (0.0, scale))
-    return Posterior(path, log_z, BOUNDS, (0.0, scale))
+        return Posterior(path, quadrature(path), GRID, UNIT)
+    return Posterior(path, log_z, BOUNDS, UNIT)
 
 
 def standardised(x):

@@ -3,9 +3,9 @@
     python -m benchmarks.evidence
 
 Eight keys of each posterior of `benchmarks.posteriors`. BlackJAX's adaptive tempered
-SMC gets as many gradients as this library took, dynesty's nested sampling a minute.
-Every run is a row of results/evidence.csv; those that are there are not made again, so
-that the command goes on where it was ended.
+SMC gets as many gradients as this library took, dynesty's nested sampling a minute of
+the processor. Every run is a row of results/evidence.csv; those that are there are not
+made again, so that the command goes on where it was ended.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.posteriors import POSTERIORS
 
 NUM_KEYS = 8
 MAX_SECONDS = 60.0  # of a call; five times as many where it compiles
-NESTED_SECONDS = 60.0
+NESTED_SECONDS = 60.0  # of the processor
 COLUMNS = (
     "posterior",
     "method",
@@ -77,7 +77,7 @@ def nested(posterior, _):
     path = posterior.path()
     log_ratio = jax.jit(lambda z: path.log_target(z) - path.log_base(z))
     for i in range(NUM_KEYS):
-        start, until = time.process_time(), time.monotonic() + NESTED_SECONDS
+        start = time.process_time()
         sampler = dynesty.NestedSampler(
             lambda z: max(float(log_ratio(jnp.asarray(z))), -1e30),
             lambda u: center + scale * special.ndtri(u),
@@ -85,7 +85,7 @@ def nested(posterior, _):
             rstate=np.random.default_rng(i),
         )
         for _ in sampler.sample(dlogz=0.01, add_live=False):
-            if time.monotonic() > until:
+            if time.process_time() > start + NESTED_SECONDS:
                 break
         else:
             list(sampler.add_live_points())
@@ -166,9 +166,9 @@ def summarize(rows):
         "within 3 s.e.": f"{np.sum(is_covered)}/{len(rows)}",
         "no warning": f"{np.sum(is_quiet)}/{len(rows)}",
         "silently wrong": int(np.sum(is_quiet & ~is_covered)),
-        "evaluations": float(np.nanmedian(numbers(rows, "evaluations"))),
+        "evaluations": float(np.median(numbers(rows, "evaluations"))),
         "first s": float(seconds[0]),
-        "later s": float(np.median(seconds[1:])),
+        "later s": float(np.median(seconds[-7:])),
     }
 
 

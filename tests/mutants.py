@@ -408,8 +408,8 @@ MUTANTS = {
     ),
     "no_image_is_hard": Mutant(
         "ais_jax/evidence/row_search.py",
-        "is_hard = allocation.hard_rows(spread, error)",
-        "is_hard = allocation.hard_rows(0.0 * spread, error)",
+        "is_hard = allocation.hard_rows(spread, error, limit)",
+        "is_hard = allocation.hard_rows(0.0 * spread, error, limit)",
         f"{ROWS} -k scouted_again",
     ),
     "bounds_from_above_by_forward_chains": Mutant(

@@ -16,6 +16,7 @@ SLOTS = 32  # a row's chains, of one replicate, that are computed at a time
 FEWEST = 8  # temperatures
 EXTRAPOLATED = 1.0  # variance of a log weight above which 1 / T is no law, and more
 # temperatures do more than more chains
+FURTHER = 4.0  # the same of further scouts, whose spreads are the law's on average
 NEGLIGIBLE = 0.1  # of the wanted error, that hard rows may make together
 PRIOR_CHAINS = 4  # as many as the spread of all rows counts for in each row's own
 
@@ -70,17 +71,17 @@ def moments(log_w: Float[np.ndarray, "N W"]) -> Moments:
 
 
 def hard_rows(
-    spread: Float[np.ndarray, "N"], error: float, num: int | None = None
+    spread: Float[np.ndarray, "N"], error: float, limit: float = EXTRAPOLATED
 ) -> Bool[np.ndarray, "N"]:
     """The rows whose weights spread too far to tell how many temperatures they need.
 
     Those are left out, from the least on, whose bias together does not matter.
     """
     order, bias = np.argsort(spread), np.maximum(spread, spread**2) / 2.0
-    is_wide = spread > EXTRAPOLATED
+    is_wide = spread > limit
     small = np.cumsum(np.where(is_wide, bias, 0.0)[order])
     is_small = np.zeros_like(is_wide)
-    is_small[order] = small <= NEGLIGIBLE * error * (num or len(spread))
+    is_small[order] = small <= NEGLIGIBLE * error * len(spread)
     return is_wide & ~is_small
 
 

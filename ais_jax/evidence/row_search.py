@@ -188,8 +188,10 @@ class Search:
         cost = num * allocation.shrunk(found.spread, found.num_chains)
         log_p, spread = found.log_p, found.spread
         error = error or wanted_error(log_p)
+        limit = allocation.EXTRAPOLATED
         while GROWTH * num <= rule.most_temperatures:
-            is_hard = allocation.hard_rows(spread, error)
+            is_hard = allocation.hard_rows(spread, error, limit)
+            limit = allocation.FURTHER
             num *= GROWTH
             if not is_hard.any():
                 break

@@ -24,7 +24,7 @@ from ais_jax.types import AnyArray, PRNGKey, Scalar, is_traced
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DIVERGENT = 1e-10  # acceptance of a move below which its energy has gone astray
+DIVERGENT = 1e-4  # acceptance of a move below which its energy has gone astray
 
 
 class Summary(NamedTuple):
@@ -77,7 +77,7 @@ class LogNormalizer(NamedTuple):
         log_target: at the ends, in the path's coordinates, nats.
         accept_prob: mean acceptance of each move, over chains of positive weight.
         divergent: share of these chains whose move is accepted with a probability
-            below 1e-10, at each move.
+            below 1e-4, at each move.
         increment_variance: variance of each increment of the log weight, over chains of
             positive weight.
         pareto_k: shape of the largest weights' distribution: above 0.7 they support no

@@ -22,7 +22,12 @@ from ais_jax.evidence.checkpoint import Checkpoint
 from ais_jax.evidence.compiling import quickly
 from ais_jax.evidence.estimates import DIVERGENT, LogNormalizer, summarize
 from ais_jax.evidence.plan import Plan
-from ais_jax.evidence.reports import LARGEST_SHIFT, LARGEST_SKEW, right_skew
+from ais_jax.evidence.reports import (
+    LARGEST_SHIFT,
+    LARGEST_SKEW,
+    may_diverge,
+    right_skew,
+)
 from ais_jax.evidence.sampler import CHAINS, SEGMENT
 from ais_jax.types import PRNGKey
 
@@ -88,9 +93,9 @@ def search(
     """Estimates of log Z, each better founded than the last; it ends where one is.
 
     T is doubled once to confirm the estimate. It is doubled again while log Z moves by
-    more than its errors explain, while the weights spread or lean to the right, or
-    while two halves of the chains disagree. Then chains are added until the error is
-    reached.
+    more than its errors explain, while the weights spread or lean to the right, while
+    two halves of the chains disagree, or while a few moves diverge. Then chains are
+    added until the error is reached.
 
     Args:
         meter: counts, and ends the search.
@@ -198,6 +203,7 @@ def is_rough_result(result: LogNormalizer) -> bool:
         or _disagreement(result.log_w) > 0.0
         or right_skew(np.asarray(result.log_w)) > LARGEST_SKEW
         or result.shift > LARGEST_SHIFT
+        or may_diverge(result)
     )
 
 

@@ -15,7 +15,9 @@ LARGEST_SKEW = 0.7  # of log weights (`right_skew`)
 LARGEST_SHIFT = 2.0  # standard errors that log Z may move by where T is doubled
 SMALLEST_ACCEPTANCE = 0.2
 LARGEST_ACCEPTANCE = 0.99
-MOST_DIVERGENT = 0.005  # of the moves near the target
+MOST_DIVERGENT = 0.008  # of the moves near the target
+FEW_DIVERGENT = 0.002  # of them: more temperatures tell whether there is a neck
+SURE_TEMPERATURES = 1024  # are enough to tell
 
 
 def right_skew(log_w: Float[np.ndarray, "K"]) -> float:
@@ -95,7 +97,7 @@ def _warnings(result):
     accept = np.asarray(result.accept_prob)
     low, high = (accept.min(), accept.max()) if accept.size else (0.65, 0.65)
     dtype, is_empty = result.log_w.dtype, ess == 0.0
-    divergent = _divergent_near_target(result)
+    divergent = divergent_near_target(result)
     return [
         (
             is_empty,
@@ -164,7 +166,13 @@ def _warnings(result):
     ]
 
 
-def _divergent_near_target(result):
+def may_diverge(result: Any) -> bool:
+    """Whether moves diverge of which more temperatures would tell more."""
+    is_short = len(result.plan.betas) <= SURE_TEMPERATURES
+    return is_short and divergent_near_target(result) > FEW_DIVERGENT
+
+
+def divergent_near_target(result: Any) -> float:
     """The share of divergent moves at inverse temperatures above a half."""
     is_near = np.asarray(result.plan.betas)[1:-1] >= 0.5
     return (

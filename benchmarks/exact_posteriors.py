@@ -175,7 +175,7 @@ def walk(y, at, first, step, noise):
         own = noise**2 * np.eye(len(y))
         return normal(y, first[0], first[1] ** 2 + step**2 * together + own)
 
-    log_z = over_scales(log_p, step_prior, noise_prior, num=60)
+    log_z = over_scales(log_p, step_prior, noise_prior, num=120)
     return Posterior(from_numpyro(model), log_z, GRID)
 
 

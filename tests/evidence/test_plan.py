@@ -45,7 +45,7 @@ def test_the_adaptive_schedule_has_a_smaller_gap_than_the_linear_one():
         plan = tuning.tune(
             key, path, num_temperatures=16, num_chains=100, schedule=schedule
         )
-        keys = jax.random.split(jax.random.key(1), 400)
+        keys = jax.random.split(jax.random.key(1), 2000)
         bound = lambda key: evaluation.bidirectional_bounds(
             key, path, target.sample(jax.random.fold_in(key, 7)), plan, 1
         )

@@ -320,7 +320,7 @@ def test_a_device_may_be_late_for_longer_than_xla_would_wait():
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import PartitionSpec as P
         from experiments.run import launch
-        from tests.test_settings import changed
+        from tests.experiments.test_settings import changed
         launch.use_cores([changed(batch_size=256)])
         mesh = jax.make_mesh((2,), "i", (jax.sharding.AxisType.Auto,))
         def late(i):

@@ -67,7 +67,8 @@ def saved(workdir: Path | None) -> dict:
 
 def is_exported(workdir: Path | None) -> bool:
     """Whether it is a file and no folder."""
-    return Path(workdir or "").suffix == ".npz"
+    path = Path(workdir or "")
+    return path.suffix == ".npz" and not path.is_dir()
 
 
 def _checked(content, path, *names):

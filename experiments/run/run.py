@@ -124,6 +124,8 @@ class Run:
         `log_p_all` what is predicted of the whole test set where a part was evaluated.
         """
         path = self.folder / "results.json"
+        if folder.is_exported(self.folder):
+            raise ConfigError(f"{self.folder} has no results: run.log_likelihood(x)")
         if not path.exists():
             raise ConfigError(
                 f"{self.folder} is not evaluated: run python -m experiments.main "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -327,6 +328,12 @@ def test_an_exported_file_is_a_run(run, tmp_path):
     for mine, theirs in zip(again.encode(TEST), one.encode(TEST)):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(again.sample(0, 3), one.sample(0, 3))
+    with pytest.raises(
+        ConfigError, match=r"a\.npz has no results: run\.log_likelihood"
+    ):
+        _ = again.results
+    shutil.copytree(run.folder, tmp_path / "folder.npz")
+    assert len(experiments.load_run(tmp_path / "folder.npz").replicates) == 2
     config, dataset = arrays_config(init_from=str(path))
     setup, _ = open_training(resolve(config), tmp_path / "run", dataset=dataset)
     state = train.parameters.start(setup, train.initial_state(setup))

@@ -210,7 +210,12 @@ def _check_same_everywhere(content):
 
 
 def saved_config(workdir: Path | None, overrides: dict | None = None) -> ConfigDict:
-    """The config of a run, changed by `settings.override`."""
+    """The config of the run in a folder, changed by `settings.override`."""
+    if is_exported(workdir):
+        raise ConfigError(
+            f"workdir={workdir} is a file, which takes no results: name a run's "
+            f"folder, or call experiments.load_run('{workdir}').log_likelihood(x)"
+        )
     return override(saved(workdir)["config"], overrides or {})
 
 

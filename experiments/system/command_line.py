@@ -160,7 +160,9 @@ def _parse(argv):
         sys.exit(0)  # --help has been printed
     except (AttributeError, KeyError) as error:
         reason = str(error).replace("\\n", " ").replace("\\'", "").strip("'\"")
-        return _fail(f"unknown config setting {reason}", 2)
+        hint = ": write --config.optimizer.settings=\"{'NAME': VALUE}\""
+        is_within = any(".settings." in argument for argument in argv)
+        return _fail(f"unknown config setting {reason}{hint if is_within else ''}", 2)
     except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
         return _fail(error, 2)
     except Exception as error:

@@ -523,6 +523,7 @@ def test_learning_curves_hold_the_test_log_p_at_the_epochs_asked_for(cache, tmp_
         (["--config=configs/nowhere.py"], "configs/nowhere.py"),
         (["--config.num_epoch=3"], "num_epoch"),
         (["--config.estimator.weighting=unifrom"], "weighting"),
+        (["--config.optimizer.settings.weight_decay=0.1"], "settings=\"{'NAME'"),
         (["--config.batch_size=many"], "batch_size=many"),
         (["--config.batch_size=0"], "batch_size=0: use at least 1"),
         (["--config.dataset=digit"], "did you mean 'digits'?"),

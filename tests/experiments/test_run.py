@@ -21,7 +21,7 @@ from experiments.data.dataset import Dataset, in_units
 from experiments.evaluate import decoder, loaded
 from experiments.run import export, parameters, train
 from experiments.run.checkpoint import Checkpointer
-from experiments.run.folder import claim
+from experiments.run.folder import claim, saved_config
 from experiments.run.launch import open_training, train_and_evaluate
 from experiments.run.settings import resolve
 from experiments.system.errors import ConfigError, DataError, InputError
@@ -332,6 +332,8 @@ def test_an_exported_file_is_a_run(run, tmp_path):
         ConfigError, match=r"a\.npz has no results: run\.log_likelihood"
     ):
         _ = again.results
+    with pytest.raises(ConfigError, match=r"a\.npz is a file, which takes no results"):
+        saved_config(path)
     shutil.copytree(run.folder, tmp_path / "folder.npz")
     assert len(experiments.load_run(tmp_path / "folder.npz").replicates) == 2
     config, dataset = arrays_config(init_from=str(path))

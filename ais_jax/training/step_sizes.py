@@ -24,26 +24,6 @@ class StepSizeRule(NamedTuple):
     largest: float = 0.3
 
 
-def check_rule(rule: StepSizeRule) -> StepSizeRule:
-    """Checks a `StepSizeRule` and returns it.
-
-    Raises:
-        ValueError: naming the field that is out of range.
-    """
-    if not 0.0 < rule.smallest <= rule.largest:
-        raise ValueError(
-            f"smallest={rule.smallest} and largest={rule.largest}: "
-            "use 0 < smallest <= largest"
-        )
-    if not 0.0 < rule.target < 1.0:
-        raise ValueError(f"target={rule.target}: use a number in (0, 1)")
-    if not 0.0 < rule.shrink <= 1.0 <= rule.grow:
-        raise ValueError(
-            f"shrink={rule.shrink} and grow={rule.grow}: use 0 < shrink <= 1 <= grow"
-        )
-    return rule
-
-
 def update_step_sizes(
     rule: StepSizeRule, step_sizes: Float[Array, "M"], accept_prob: Float[Array, "M"]
 ) -> Float[Array, "M"]:

@@ -22,6 +22,34 @@ LARGEST_LOG = 60.0  # of a mean and of r, which are finite beyond it
 
 
 @jax.custom_jvp
+def log_poisson(
+    log_rate: Float[AnyArray, "*#shape"], x: Real[AnyArray, "*#shape"]
+) -> Float[Array, "..."]:
+    """Log-probability of each count of a Poisson law, nats.
+
+    Args:
+        log_rate: logs of the means.
+        x: whole numbers from 0.
+
+    References:
+        Loader, Fast and accurate computation of binomial probabilities, 2000.
+    """
+    log_rate = jnp.minimum(log_rate, LARGEST_LOG)
+    rate, some = jnp.exp(log_rate), jnp.maximum(x, 1.0)
+    diff = some - rate
+    deviance = some * _log1p(diff / rate, jnp.log(some) - log_rate) - diff
+    rest = _stirling(some) + 0.5 * (LOG_2PI + jnp.log(some))
+    return jnp.where(x > 0.0, -deviance - rest, -rate)
+
+
+@log_poisson.defjvp
+def _derivative(primals, tangents):
+    log_rate, x = primals
+    push = x - jnp.exp(jnp.minimum(log_rate, LARGEST_LOG))
+    return log_poisson(log_rate, x), push * tangents[0]
+
+
+@jax.custom_jvp
 def log_negative_binomial(
     log_mean: Float[AnyArray, "*#shape"],
     log_r: Float[AnyArray, "*#shape"],

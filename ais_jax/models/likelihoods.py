@@ -10,11 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Real
 
 from ais_jax.checks import lookup
-from ais_jax.models.counts import log_negative_binomial, log_zero_inflated
+from ais_jax.models.counts import log_negative_binomial, log_poisson, log_zero_inflated
 from ais_jax.numerics import bernoulli_log_prob, normal_log_prob
 from ais_jax.types import AnyArray, is_traced
 
@@ -151,7 +150,7 @@ def poisson() -> Likelihood:
     """Counts, whose log rates the decoder gives."""
 
     def log_prob(log_rate, _, x):
-        return jnp.sum(x * log_rate - jnp.exp(log_rate) - gammaln(x + 1.0))
+        return jnp.sum(log_poisson(log_rate, x))
 
     def sample(key, log_rate, _):
         return jax.random.poisson(key, jnp.exp(log_rate)).astype(log_rate.dtype)

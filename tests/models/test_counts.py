@@ -52,6 +52,25 @@ def test_counts_of_any_size_are_right_to_single_precision():
     np.testing.assert_allclose(value[is_usual], scipys, rtol=1e-4, atol=1e-4)
 
 
+def test_poisson_counts_of_any_size_are_right_to_single_precision():
+    given = np.float32([(log_mean, x) for log_mean, _, x in extremes()]).T
+    log_rate, x = np.float64(given)
+    exact, push = stats.poisson.logpmf(x, np.exp(log_rate)), x - np.exp(log_rate)
+    grad = jax.vmap(jax.value_and_grad(counts.log_poisson))
+    value, found = jax.jit(grad, compiler_options=OPTIMIZED)(*given)
+    rounding = 1e-6 * (1 + np.abs(exact) + np.abs(push))
+    assert np.all(np.abs(value - exact) < 3 * rounding)
+    assert np.all(np.abs(found - push) < rounding + 2e-7 * x)
+    assert np.all(
+        np.isfinite(
+            jax.vmap(jax.grad(counts.log_poisson))(
+                jnp.float32([-300.0, -300.0, 300.0, 300.0]),
+                jnp.float32([0.0, 3.0, 0.0, 3.0]),
+            )
+        )
+    )
+
+
 @pytest.mark.parametrize("values", [(200.0, 0.0), (-200.0, 0.0), (0.0, 200.0)])
 def test_no_parameter_overflows(values):
     grad = jax.grad(lambda *a: counts.log_negative_binomial(*a), (0, 1))

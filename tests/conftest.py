@@ -9,11 +9,13 @@ with it.
 """
 
 import ctypes
+import functools
 import gc
 import os
 import resource
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import jax
@@ -28,6 +30,9 @@ if jax.__version__.startswith("0.10."):  # a later XLA ends at a flag that it la
     FASTER_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
     FASTER_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER_COMPILATION}"
+
+ROOT = Path(__file__).parents[1]
+REAL = Path(os.environ.get("AIS_JAX_DATA") or ROOT.parent / "shared" / "data")
 
 UNCHECKED = {  # by the types of their calls: dear files, whose functions others call
     *("annealing/test_ais", "annealing/test_hmc"),
@@ -91,6 +96,32 @@ def resident_bytes():
     if not statm.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(statm.read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.fixture(scope="session")
+def real_dir(tmp_path_factory):
+    """A writable data directory whose originals are links to the real ones."""
+    folder = tmp_path_factory.mktemp("real")
+    for name in ("mnist", "omniglot", "binarized_mnist"):
+        if (REAL / name).is_dir():
+            (folder / name).symlink_to(REAL / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real(real_dir):
+    """Load a real data set once in the session, or skip."""
+    from experiments.data import load  # which the library by itself has not
+
+    @functools.cache
+    def real_data(name):
+        if not (real_dir / name).is_dir():
+            pytest.skip(f"no originals in {REAL / name}: set $AIS_JAX_DATA")
+        with warnings.catch_warnings():  # The rebuilt Omniglot announces itself.
+            warnings.simplefilter("ignore", UserWarning)
+            return load.load(name, real_dir)
+
+    return real_data
 
 
 @pytest.fixture(scope="session", params=LAYERS)

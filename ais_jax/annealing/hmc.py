@@ -57,21 +57,26 @@ def leapfrog(
     Returns:
         (point, momentum) at the end of the trajectory.
     """
-    kick = step_size * path.scale
+
+    def drift(momentum):
+        return scaled(path.scale, momentum, step_size)
+
+    def kick(force, share=1.0):
+        return scaled_back(path.scale, force, share * step_size)
 
     def step(_, carry):
         z, momentum = carry
-        z = z + scaled(kick, momentum)
-        return z, momentum + scaled_back(kick, force_at(path, beta, z))
+        z = z + drift(momentum)
+        return z, momentum + kick(force_at(path, beta, z))
 
     # The half kicks at the ends come from gradients that the points already hold, so
     # only the L - 1 inner positions and the end are evaluated.
-    momentum = momentum + scaled_back(0.5 * kick, grad_log_density(point, beta))
+    momentum = momentum + kick(grad_log_density(point, beta), 0.5)
     z = point.z
     if num_leapfrog > 1:
         z, momentum = jax.lax.fori_loop(0, num_leapfrog - 1, step, (z, momentum))
-    point = evaluate(path, z + scaled(kick, momentum))
-    return point, momentum + scaled_back(0.5 * kick, grad_log_density(point, beta))
+    point = evaluate(path, z + drift(momentum))
+    return point, momentum + kick(grad_log_density(point, beta), 0.5)
 
 
 def hmc_step(

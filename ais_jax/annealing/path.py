@@ -92,6 +92,12 @@ def path_of_data(
     return path
 
 
+def has_own_base(path: Any) -> bool:
+    """Whether its base is a user's, which should be normalised."""
+    is_normalised = getattr(path, "is_base_normalised", True)
+    return is_normalised and getattr(path, "function", None) is None
+
+
 def digest_of(path: Any) -> int:
     """The digest of a path's data; 0 where it has none."""
     return getattr(path, "digest", 0)
@@ -188,14 +194,25 @@ def log_ratio(point: Point) -> Float[Array, "*K"]:
 
 
 def scaled(
-    scale: Float[AnyArray, "*S"] | ScalarLike, v: Float[Array, "D"]
+    scale: Float[AnyArray, "*S"] | ScalarLike,
+    v: Float[Array, "D"],
+    step_size: ScalarLike,
 ) -> Float[Array, "D"]:
-    """A vector of the path's units in those of the position: scale * v, or S v."""
-    return jnp.matmul(scale, v) if jnp.ndim(scale) == 2 else jnp.multiply(scale, v)
+    """A step along v of the path's units in those of the position: scale * v, or S v.
+
+    Chains of different step sizes share one product with S.
+    """
+    if jnp.ndim(scale) == 2:
+        return jnp.multiply(step_size, jnp.matmul(scale, v))
+    return jnp.multiply(step_size * scale, v)
 
 
 def scaled_back(
-    scale: Float[AnyArray, "*S"] | ScalarLike, v: Float[Array, "D"]
+    scale: Float[AnyArray, "*S"] | ScalarLike,
+    v: Float[Array, "D"],
+    step_size: ScalarLike,
 ) -> Float[Array, "D"]:
-    """A gradient in the position in the path's units: scale * v, or S' v."""
-    return jnp.matmul(v, scale) if jnp.ndim(scale) == 2 else jnp.multiply(scale, v)
+    """A step along a gradient, in the path's units: scale * v, or S' v."""
+    if jnp.ndim(scale) == 2:
+        return jnp.multiply(step_size, jnp.matmul(v, scale))
+    return jnp.multiply(step_size * scale, v)

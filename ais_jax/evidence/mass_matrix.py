@@ -12,7 +12,7 @@ from ais_jax.checks import lookup
 from ais_jax.types import PRNGKey
 
 MASS_MATRICES = ("unit", "diagonal", "dense")
-CHAINS_PER_DIMENSION = 4  # so many that correlations are estimated by default
+LARGEST_DENSE = 200  # dimensions whose correlations are estimated by default
 SHRINKAGE = 0.02  # of correlations towards none at the least: keeps them invertible
 
 
@@ -31,7 +31,10 @@ class Covariance(NamedTuple):
 def suited(
     mass_matrix: str | None, key: PRNGKey, path: AnnealingPath, num_chains: int
 ) -> str:
-    """What is asked for or, for None, 'dense' where chains are many, else 'diagonal'.
+    """What is asked for or, for None, 'dense' where chains allow it, else 'diagonal'.
+
+    Correlations are shrunk, so that one chain for two dimensions is enough. Without
+    them strongly correlated positions hardly move, and nothing shows it.
 
     Raises:
         ValueError: for a name that is not in `MASS_MATRICES`.
@@ -40,7 +43,7 @@ def suited(
         return lookup("mass_matrix", mass_matrix, MASS_MATRICES)
     draw = jax.eval_shape(path.sample_base, key)
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(draw))
-    return "dense" if num_chains >= CHAINS_PER_DIMENSION * size else "diagonal"
+    return "dense" if size <= min(2 * num_chains, LARGEST_DENSE) else "diagonal"
 
 
 def estimate(

@@ -38,15 +38,14 @@ def test_correlations_by_chance_are_taken_off(z):
 @pytest.mark.parametrize(
     ("size", "num_chains", "asked", "name"),
     [
-        (25, 100, None, "dense"),
-        (26, 100, None, "diagonal"),
-        (26, 100, "dense", "dense"),
+        (200, 100, None, "dense"),
+        (200, 99, None, "diagonal"),
+        (201, 1000, None, "diagonal"),
+        (201, 100, "dense", "dense"),
         (2, 100, "unit", "unit"),
     ],
 )
-def test_the_default_follows_the_chains_for_each_dimension(
-    size, num_chains, asked, name
-):
+def test_the_default_follows_the_number_of_dimensions(size, num_chains, asked, name):
     def sample_base(key):
         return {"a": jax.random.normal(key, (size - 1,)), "b": jnp.zeros(())}
 

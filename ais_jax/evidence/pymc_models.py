@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pymc import Model
 
 TRANSFORMS = {  # PyMC's defaults, which are one to one onto the prior's support
-    "CholeskyCovPacked",
-    "CircularTransform",
     "Interval",
     "IntervalTransform",
     "LogOddsTransform",
@@ -122,7 +120,7 @@ def _reason_against(rv, model):
     if transform not in TRANSFORMS:
         return (
             f"has the transform {transform}, under which PyMC does not normalise its "
-            "prior: leave the transform out"
+            "prior: leave the transform out, or write the model in NumPyro"
         )
     return None
 
@@ -131,7 +129,11 @@ def _compile(inputs, outputs) -> Callable[..., Any]:
     """A PyTensor graph as a function of JAX, whose shared variables are constants."""
     from pymc.sampling.jax import get_jaxified_graph
 
-    return get_jaxified_graph(inputs=list(inputs), outputs=list(outputs))
+    try:
+        return get_jaxified_graph(inputs=list(inputs), outputs=list(outputs))
+    except NotImplementedError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"PyTensor cannot give the model to JAX: {reason}") from None
 
 
 def _replace(graphs, replacements):

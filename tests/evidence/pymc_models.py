@@ -100,6 +100,10 @@ REFUSED = {
     "'x' of the model has the transform Ordered": lambda: pm.Normal(
         "x", shape=2, transform=pm.distributions.transforms.ordered, initval=[0.0, 1.0]
     ),
+    "'x' of the model has the transform Circular": lambda: pm.VonMises("x", 0.0, 1.0),
+    "the transform CholeskyCovPacked": lambda: pm.LKJCholeskyCov(
+        "x", eta=1.0, n=2, sd_dist=pm.Exponential.dist(1.0)
+    )[0][0, 0],
     "no draws in JAX: No JAX implementation for the given": lambda: pm.Truncated(
         "x", pm.Normal.dist(), lower=0.0
     ),
@@ -117,6 +121,10 @@ def check_refusals():
     with pm.Model() as model:
         pm.Normal("y", pm.Normal("x"), 1.0, observed=np.zeros(2), total_size=9)
     refuse(model, "'y' of the model is a minibatch")
+    with pm.Model() as model:
+        latent = pm.Normal.dist(pm.Normal("x"), 1.0)
+        pm.Censored("y", latent, lower=0.0, upper=None, observed=np.zeros(2))
+    refuse(model, "PyTensor cannot give the model to JAX: No JAX implementation")
 
 
 def refuse(model, text):

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from ais_jax.annealing.path import AnnealingPath
 from ais_jax.evidence.base import BaseFit
+from ais_jax.evidence.base_check import reason_against
 from ais_jax.evidence.budget import SHORTER, Found, Meter, Task, find
 from ais_jax.evidence.checkpoint import Checkpoint
 from ais_jax.evidence.sampler import fitted_paths, programs
@@ -25,6 +26,7 @@ def approach(
     settings: tuple[Any, ...],
     *,
     fit_base: bool,
+    is_own: bool,
     mesh: Mesh | None,
     kept: Checkpoint,
 ) -> tuple[Task, Found]:
@@ -37,8 +39,12 @@ def approach(
         x: its data.
         settings: of `sampler.programs`.
         fit_base: whether a base may be fitted.
+        is_own: whether the base is the user's, which may be wrong.
         mesh: as in `Task`.
         kept: keeps the pilots.
+
+    Raises:
+        ValueError: for a base that is not what it says.
     """
 
     def step(name, task, *args):
@@ -51,6 +57,8 @@ def approach(
         return kept.step(name, meter, found, likes)
 
     task = Task(programs(flat_fn, *settings), x, mesh=mesh)
+    if is_own and (reason := reason_against(task.programs.look(x, key))):
+        raise ValueError(reason)
     found = step("pilot", task, None, fit_base)
     if found.fit is None:
         return task, found

@@ -30,6 +30,7 @@ from ais_jax.evidence.budget import (
     find,
     first_temperatures,
 )
+from ais_jax.evidence.digests import program_digest
 from ais_jax.evidence.draws import (
     check_density,
     check_shapes,
@@ -145,12 +146,15 @@ def _positions(key, log_density, draws):
     positions = flat_draws(draws, to_path, log_density)
     leaves, structure = jax.tree.flatten(position)
     shapes = tuple(np.shape(a) for a in leaves)
-    return positions, _paths(log_density, structure, shapes)
+    seen = program_digest(log_density, position)
+    return positions, _paths(log_density, structure, shapes, seen)
 
 
 @lru_cache(maxsize=KEPT)
-def _paths(log_density, structure, shapes):
+def _paths(log_density, structure, shapes, _):
     """The function of a fit that gives the path from it, in its units.
+
+    It is the same one as long as the density computes the same.
 
     Half of the base is wider, so that it sees modes that draws lack: four times as wide
     in few dimensions, and less so in many, from where the path would be long.

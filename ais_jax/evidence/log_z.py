@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ais_jax.annealing.ais import AISResult, anneal_chains
 from ais_jax.annealing.clouds import Transition
-from ais_jax.annealing.path import AnnealingPath, digest_of
+from ais_jax.annealing.path import AnnealingPath, digest_of, has_own_base
 from ais_jax.annealing.smc import ancestor_log_weights, check_share
 from ais_jax.checks import check_count
 from ais_jax.evidence import derivatives, stepping
@@ -98,7 +98,7 @@ def estimate_log_z(
         num_chains: K, the chains of a run.
         transition: makes the moves; `transitions.md` says what may be one.
         mass_matrix: 'dense', 'diagonal', or 'unit' for the path's own scale. None is
-            'dense' where there are four chains or more for each dimension, and
+            'dense' up to 200 dimensions, where two have a chain or more, and
             'diagonal' otherwise.
         fit_base: whether a base may be fitted.
         max_moves: of all chains together; a move costs as many gradients as it has
@@ -131,16 +131,16 @@ def estimate_log_z(
         error = DEFAULT_ERROR
     limits = Limits(error, num_temperatures, max_moves, max_seconds)
     meter = Meter(check_limits(limits, num_chains), num_chains, progress)
-    if isinstance(path, AnnealingPath):
-        path, x = as_function(path)
+    path, x = as_function(path, x)
     eps = spacing_of_numbers(key, whole)
-    flat_fn = flat_paths(path, jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    flat_fn = flat_paths(path, key, x)
     call = {"num_chains": num_chains, "mass_matrix": mass_matrix, "fit_base": fit_base}
-    call |= {"digest": digest_of(whole)}
+    call["digest"] = digest_of(whole)
     kept = Checkpoint(checkpoint, key, flat, x, transition, call)
     settings = transition, num_chains, mass_matrix, DEFAULT_TARGET
-    spread = {"fit_base": fit_base, "mesh": mesh, "kept": kept}
-    task, found = approach(meter, key, flat_fn, x, settings, **spread)
+    own = {"fit_base": fit_base, "is_own": has_own_base(whole)}
+    args = meter, key, flat_fn, x, settings
+    task, found = approach(*args, **own, mesh=mesh, kept=kept)
     *_, result = search(meter, task, found, key, eps, kept)
     log_z = derivatives.with_derivative(result.log_z, flat, result.z, result.log_w)
     z = user_positions(task, result.z, num_chains)

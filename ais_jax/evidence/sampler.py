@@ -19,11 +19,13 @@ from ais_jax.annealing.path import AnnealingPath, Coordinates, PathOfData
 from ais_jax.annealing.trajectory import TrajectoryInfo
 from ais_jax.evidence import pilot as pilots
 from ais_jax.evidence.base import BaseFit, with_base
+from ais_jax.evidence.base_check import Look, look
 from ais_jax.evidence.compiling import options, quickly
+from ais_jax.evidence.digests import program_digest
 from ais_jax.evidence.pilot import Pilot, PilotMemory, PilotProblem
 from ais_jax.evidence.positions import constrain, flatten, ravel
 from ais_jax.evidence.spacing import place_at
-from ais_jax.types import AnyArray, Scalar
+from ais_jax.types import AnyArray, PRNGKey, Scalar
 
 SEGMENT = 256  # moves of one call
 KEPT = 8  # compiled programs, the latest used
@@ -75,12 +77,14 @@ class Programs(NamedTuple):
             memory of a pass. The numbers `places` are folded into a part of the key.
         advance: (x, chains, memory, steering) -> `Advanced`.
         to_user: (x, z) -> K positions in the user's coordinates.
+        look: (x, key) -> `base_check.Look`.
     """
 
     blank: Callable[..., Pilot]
     begin: Callable[..., tuple[Chains, PilotMemory]]
     advance: Callable[..., Advanced]
     to_user: Callable[..., PyTree]
+    look: Callable[..., Look]
 
 
 @lru_cache(maxsize=KEPT)
@@ -114,6 +118,7 @@ def programs(
         quickly(start),
         jax.jit(advance, compiler_options=options(1)),
         quickly(lambda x, z: jax.vmap(partial(constrain, path_fn(x)))(z)),
+        quickly(lambda x, key: look(key, path_fn(x))),
     )
 
 
@@ -197,9 +202,11 @@ def end_pass(
 
 
 def as_function(
-    path: AnnealingPath,
+    path: AnnealingPath | Callable[[PyTree], AnnealingPath], x: PyTree
 ) -> tuple[Callable[[PyTree], AnnealingPath], PyTree]:
     """A path as a function and its data; the same function for the same path."""
+    if not isinstance(path, AnnealingPath):
+        return path, x
     if isinstance(path, PathOfData) and path.function is not None:
         return path.function, path.data
     try:
@@ -213,14 +220,26 @@ def _constant(path):
     return lambda _: path
 
 
-@lru_cache(maxsize=KEPT)
 def flat_paths(
-    path_fn: Callable[[PyTree], AnnealingPath], is_typed: bool
+    path_fn: Callable[[PyTree], AnnealingPath], key: PRNGKey, x: PyTree
 ) -> Callable[[PyTree], AnnealingPath]:
-    """The function of flat paths, for keys of `jax.random.key` or older ones.
+    """The function of flat paths, whose coordinates are the user's.
 
-    Their coordinates are the user's.
+    It is the same one, for which programs are kept, as long as the path computes the
+    same for data of these shapes and keys of this kind.
     """
+
+    def all_of(key, x):
+        path = path_fn(x)
+        z = path.sample_base(key)
+        return path.log_base(z), path.log_target(z), path.scale, constrain(path, z)
+
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return _flat_paths(path_fn, is_typed, program_digest(all_of, key, x))
+
+
+@lru_cache(maxsize=KEPT)
+def _flat_paths(path_fn, is_typed, _):
     key = jax.random.key(0) if is_typed else jax.random.PRNGKey(0)
 
     def flat_path(x):

@@ -39,6 +39,20 @@ def test_log_z_of_exact_draws_and_its_bounds():
     assert result.upper + 4.0 * result.upper_error > LOG_Z
 
 
+SHIFT = {"by": 0.0}  # read by the density below
+
+
+def shifted(z):
+    return correlated(z) + SHIFT["by"]
+
+
+def test_what_a_density_reads_may_change(monkeypatch):
+    first = log_z_from_draws(KEY, shifted, exact_draws(), **SETTINGS)
+    monkeypatch.setitem(SHIFT, "by", 5.0)
+    second = log_z_from_draws(KEY, shifted, exact_draws(), **SETTINGS)
+    assert second.log_z - first.log_z == pytest.approx(5.0, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("num", "most"),  # 0.1% of chi-squared
     [(8, 26.1), pytest.param(20, 45.3, marks=pytest.mark.slow)],

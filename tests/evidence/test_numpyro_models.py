@@ -224,6 +224,30 @@ def test_other_data_of_the_same_shapes_compile_nothing():
     assert groups.sample_base(KEY)["effects"].shape == (2,)
 
 
+READ = {"scale": 1.0}  # by the model below, and no argument of it
+
+
+def reader(y):
+    mean = numpyro.sample("mean", dist.Normal(0.0, READ["scale"]))
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def test_what_a_model_reads_beside_its_arguments_may_change(monkeypatch):
+    def estimate():
+        path = numpyro_models.from_numpyro(reader, Y)
+        settings = {"num_chains": 100, "num_temperatures": 10}
+        return log_z.estimate_log_z(jax.random.key(0), path, **settings)
+
+    before = estimate()
+    monkeypatch.setitem(READ, "scale", 10.0)
+    cov = np.eye(len(Y)) + 100.0
+    exact = stats.multivariate_normal.logpdf(Y, np.zeros(len(Y)), cov)
+    assert abs(estimate().log_z - exact) < 5.0 * estimate().standard_error
+    monkeypatch.setitem(READ, "scale", 1.0)
+    num = compilations()
+    assert estimate().log_z == before.log_z and compilations() == num
+
+
 def test_draws_have_the_mean_and_the_effective_size_that_they_say():
     path = numpyro_models.from_numpyro(beta_binomial)
     result = log_z.log_normalizer(jax.random.key(0), path, PLAN, 500)

@@ -18,7 +18,10 @@ def main(names):
     from experiments.run.run import Run
 
     run = Run.load(names[0]).replicate(args.replicate)
-    arrays = export.export(run, args.to)
+    try:
+        arrays = export.export(run, args.to)
+    except OSError as error:
+        raise InputError(f"to={args.to} cannot be written: {error.strerror}") from error
     print(f"{args.to}: {len(arrays)} arrays and the config")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from experiments.system.errors import DataError
 GIVEN = "given"  # the name of a data set that Python gives
 TEST_SHARE = 0.1  # this share of one array is for tests
 SPLIT_SEED = 0
-_WHITE = {"uint8": 255, "uint16": 65535}  # type of whole numbers -> its intensity 1
+WHITE = {"uint8": 255, "uint16": 65535}  # type of whole numbers -> its intensity 1
 
 
 class Dataset(NamedTuple):
@@ -137,89 +136,6 @@ class Dataset(NamedTuple):
         return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
 
 
-def for_likelihood(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
-    """The data set `with_values`, where its scale can be right and fits."""
-    scaled = with_values(dataset, likelihood, missing)
-    if scaled.levels > 1:
-        _check_white(dataset)
-    if likelihood == "bernoulli":
-        values = dataset.train[:, : dataset.size]
-        share = np.mean((values > 0.1) & (values < 0.9))
-        if share > 0.5:
-            warnings.warn(
-                f"dataset={dataset.name}: {share:.0%} of the values are neither near 0 "
-                "nor near 1, and model.likelihood=bernoulli draws each as 0 or 1: grey "
-                "and colour images take discretized_logistic (of bytes) or gaussian",
-                stacklevel=3,
-            )
-    return scaled
-
-
-def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
-    """The data set with the values that a likelihood takes: counts for counts.
-
-    Values are only missing where they may be. The log of a row's library size, where
-    the likelihood has one, is put at its end.
-    """
-    from ais_jax import likelihoods
-    from ais_jax.models.counts import log_library
-
-    family, size = likelihoods.LIKELIHOODS[likelihood], dataset.size
-    if family.is_count and dataset.levels > 1:
-        splits = {
-            k: np.hstack([np.rint(x[:, :size] * dataset.levels), x[:, size:]])
-            for k, x in dataset.splits().items()
-        }
-        dataset = dataset._replace(levels=1, **splits)
-    for split, x in dataset.splits().items():
-        x = x[:, :size]
-        is_missing = np.isnan(x)
-        if not missing and is_missing.any():
-            raise DataError(
-                f"dataset={dataset.name}: {split} has missing values (NaN, or False in "
-                "its mask): use model.missing=True"
-            )
-        try:
-            likelihoods.check_values(likelihood, x[~is_missing])
-        except ValueError as error:
-            raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
-    if not family.has_library:
-        return dataset
-    splits = {
-        k: np.column_stack([x, log_library(x[:, :size])])
-        for k, x in dataset.splits().items()
-    }
-    return dataset._replace(**splits)
-
-
-def in_units(x, levels: int, likelihood: str) -> np.ndarray:
-    """Images in the units of data whose whole numbers were divided by `levels`.
-
-    The same numbers are the same images in any type: whole ones are divided, unless all
-    of them are 0 or 1, and others are intensities already.
-    """
-    from ais_jax import likelihoods
-
-    x = np.asarray(x)
-    seen = x[~np.isnan(x)] if x.dtype.kind in "uif" else x[:0]
-    if not seen.size or (seen != np.rint(seen)).any():
-        return x
-    low, high = seen.min(), seen.max()
-    is_count = likelihoods.LIKELIHOODS[likelihood].is_count
-    if levels > 1 and not 0 <= low <= high <= levels:
-        raise DataError(
-            f"x has whole numbers from {low:g} to {high:g}: those of this run's images "
-            f"are 0 to {levels}; give these, or intensities from 0 to 1"
-        )
-    if x.dtype.name in _WHITE and high > 1 and levels == 1 and not is_count:
-        raise DataError(
-            f"x is {x.dtype}, and this run was trained on numbers in other units: give "
-            "floats as its training images had"
-        )
-    scale = levels if high > 1 else 1
-    return x.astype(np.float32) / np.float32(scale)
-
-
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """First 16 hex digits of a sha256 over names, shapes, values and order.
 
@@ -247,11 +163,18 @@ def _levels(name, arrays):
     """What whole numbers are divided by: the white of their type, or 1 where bits."""
     if all(map(_are_bits, arrays.values())):
         return 1
-    levels = {_WHITE.get(a.dtype.name, 1) for a in arrays.values()}
+    levels = {WHITE.get(a.dtype.name, 1) for a in arrays.values()}
     if len(levels) > 1:
         types = ", ".join(f"{split} is {a.dtype}" for split, a in arrays.items())
         raise DataError(f"dataset={name}: {types}: give all arrays in one type")
-    return levels.pop()
+    white = levels.pop()
+    bits = [split for split, a in arrays.items() if _are_bits(a) and a.any()]
+    if white > 1 and bits:
+        raise DataError(
+            f"dataset={name}: {bits[0]} holds 0 and 1 alone and other arrays do not: "
+            "give all arrays in the same numbers"
+        )
+    return white
 
 
 def _are_bits(array):
@@ -286,19 +209,6 @@ def _with_covariates(name, rows, covariates):
     return {k: np.hstack([x, np.float32(found[k])]) for k, x in rows.items()}
 
 
-def _check_white(dataset):
-    """Refuses intensities of which none is near white, such as 0 to 16 of 255."""
-    splits = dataset.splits().values()
-    largest = max(np.nanmax(x[:, : dataset.size]) for x in splits)
-    if largest < 0.5:
-        level = round(largest * dataset.levels)
-        raise DataError(
-            f"dataset={dataset.name}: its largest level is {level}, of "
-            f"{dataset.levels}: give numbers that are scaled already (x / {level}.0, "
-            f"or x / {dataset.levels}.0 of dark images)"
-        )
-
-
 def _numbers(name, split, array):
     """An array of at least one image of numbers, finite where they are not missing."""
     array = np.asarray(array)
@@ -309,6 +219,11 @@ def _numbers(name, split, array):
         )
     if np.isinf(array).any() or np.isnan(array).all():
         raise DataError(f"dataset={name}: {split} has infinite values, or NaN alone")
+    if array.dtype.itemsize >= 4 and array.dtype != np.float32 and _is_lost(array):
+        raise DataError(
+            f"dataset={name}: {split} has values that float32 cannot tell apart: "
+            "subtract their mean, and divide by their standard deviation"
+        )
     first, height, width = array.shape[1:] if array.ndim == 4 else (1, 1, 1)
     if first < min(height, width) and (first <= 4 < width or height == width):
         raise DataError(
@@ -316,6 +231,15 @@ def _numbers(name, split, array):
             "x.transpose(0, 2, 3, 1), or rows [N, X] where they are none"
         )
     return array
+
+
+def _is_lost(array):
+    """Whether float32 rounds numbers by a tenth of their standard deviation or more."""
+    with np.errstate(over="ignore"):
+        rounded = array.astype(np.float32)
+    if np.isinf(rounded).any():
+        return True
+    return np.nanmax(np.abs(array - rounded)) > 0.1 * np.nanstd(array) > 0.0
 
 
 def _split(name, images, test_share, seed):

@@ -1,8 +1,10 @@
 """Data sets by path: arrays in .npz and .npy, folders of images."""
 
+import os
 import re
 from itertools import chain
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -62,25 +64,37 @@ def load(name: str, root: Path) -> Dataset:
 def _read_arrays(name, path):
     """Split -> array of a file of NumPy's."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return {"train": content}
-        with content:
-            keys = [key for key in content.files if _is_own(key)]
-            beside = {
-                kind: {
-                    _split(k) or "train": content[k] for k in keys if word in _words(k)
-                }
-                for word, kind in _BESIDE.items()
-            }
-            rest = [key for key in keys if not _words(key) & _BESIDE.keys()]
-            splits = _by_split(name, rest)
-            return {s: content[key] for s, key in splits.items()} | beside
+        with path.open("rb") as file:
+            return _arrays_of(name, np.load(file, allow_pickle=False))
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"dataset={name} cannot be read: {reason}") from error
+
+
+def _arrays_of(name, content):
+    """Split -> array of what `np.load` gives."""
+    if isinstance(content, np.ndarray):
+        return {"train": content}
+    keys = [key for key in content.files if _is_own(key)]
+    beside = {
+        kind: {s: content[key] for s, key in _beside(name, keys, word).items()}
+        for word, kind in _BESIDE.items()
+    }
+    rest = [key for key in keys if not _words(key) & _BESIDE.keys()]
+    return {s: content[key] for s, key in _by_split(name, rest).items()} | beside
+
+
+def _beside(name, keys, word):
+    """Split -> name of its array of masks, or of covariates."""
+    found = {}
+    for key in keys:
+        if word in _words(key):
+            first = found.setdefault(_split(key) or "train", key)
+            if first != key:
+                raise DataError(f"dataset={name} holds {first} and {key}: give one")
+    return found
 
 
 def _by_split(name, keys):
@@ -130,9 +144,9 @@ def _read_folder(name, path):
 def _files_by_split(name, path):
     """Split -> its images, by the outermost folder that names one; else all train."""
     files = {}
-    for file in sorted(path.rglob("*")):
+    for file in sorted(_files(path)):
         inner = file.relative_to(path)
-        if _is_own(inner) and file.suffix.lower() in SUFFIXES and file.is_file():
+        if _is_own(inner) and file.suffix.lower() in SUFFIXES:
             splits = filter(None, map(_split, inner.parts[:-1]))
             files.setdefault(next(splits, None), []).append(file)
     named = {_split(p.name) for p in path.iterdir() if p.is_dir()} - {None}
@@ -150,12 +164,24 @@ def _files_by_split(name, path):
     return files
 
 
+def _files(path):
+    """The files of a folder and of those within it, links to folders included."""
+    seen = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        inner[:] = [
+            i for i in inner if os.path.realpath(os.path.join(folder, i)) not in seen
+        ]
+        yield from (Path(folder) / name for name in names)
+
+
 def _pixels(file):
     """An upright image: [H, W] of a grey one, [H, W, 3] of others."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
+            is_deep = opened.mode == "RGB" and ";16" in str(opened.tile)
             is_film = getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO"
             image = ImageOps.exif_transpose(opened)
         alpha = 255
@@ -168,6 +194,11 @@ def _pixels(file):
     if is_film or alpha < 255:
         what = "has several frames" if is_film else "is transparent in places"
         raise DataError(f"{file} {what}: save it as one opaque image")
+    if is_deep:
+        raise DataError(
+            f"{file} has 16 bits for each colour, of which 8 would be read: save it "
+            "with 8, or the numbers in an .npz"
+        )
     return np.asarray(image)
 
 

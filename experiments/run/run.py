@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from ais_jax import sharding
 from ais_jax.batching import chain_keys
 from ais_jax.models.latent import LatentVariableModel
-from experiments.data.dataset import GIVEN, Dataset, in_units, with_values
+from experiments.data.dataset import GIVEN, Dataset
+from experiments.data.values import in_units, with_values
 from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, override, resolve, with_covariates
@@ -29,7 +30,7 @@ class Run:
 
     Images x are [N, H, W(, C)] or rows [N, X], of the values that the likelihood takes:
     intensities in [0, 1] for Bernoulli pixels, counts for counts; or the whole numbers
-    that the data came as (`dataset.in_units`). Where the data have c covariates, x are
+    that the data came as (`values.in_units`). Where the data have c covariates, x are
     rows [N, X + c], the values and then the covariates. A library size is the total of
     a row's values. Results have the images' shape. A key is one of `jax.random.key`, or
     a whole number.
@@ -176,6 +177,9 @@ class Run:
         def one(theta, z, row):
             return self.model.given(row).decode(theta, z)
 
+        (size,) = jnp.shape(self.model.prior(self.theta).mean)
+        if np.ndim(z) != 2 or np.shape(z)[1] != size:
+            raise DataError(f"z is {list(np.shape(z))}: use latents [N, {size}]")
         decode, z = jax.jit(jax.vmap(one, (None, 0, 0))), jnp.asarray(z, jnp.float32)
         return self._images(decode(self.theta, z, rows))
 

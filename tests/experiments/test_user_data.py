@@ -1,12 +1,16 @@
 """Data of one's own: arrays, files, folders, tensorflow-datasets, and refusals."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.data import load as datasets
 from experiments.data.catalogue import CATALOGUE, TFDS
-from experiments.data.dataset import Dataset, digest, for_likelihood
+from experiments.data.dataset import Dataset, digest
+from experiments.data.values import for_likelihood
 from experiments.system.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -335,6 +339,8 @@ def test_bad_paths_are_refused(tmp_path):
     assert "cannot be read" in refusal(datasets.load, str(tmp_path / "b.npz"))
     np.save(tmp_path / "c.npy", np.array([{}]), allow_pickle=True)
     assert "cannot be read" in refusal(datasets.load, str(tmp_path / "c.npy"))
+    (tmp_path / "z.npz").write_bytes(b"PK\x03\x04 and no more")
+    assert "cannot be read" in refusal(datasets.load, str(tmp_path / "z.npz"))
     (tmp_path / "d.txt").write_text("nothing")
     assert "use an .npz" in refusal(datasets.load, str(tmp_path / "d.txt"))
     (tmp_path / "empty").mkdir()
@@ -444,3 +450,47 @@ def test_prepared_data_sets_of_tensorflow_datasets(tmp_path):
 def test_what_tensorflow_datasets_cannot_give_is_refused_in_a_line(tmp_path):
     message = refusal(datasets.load, "tfds:no_such_images", tmp_path)
     assert message.startswith("dataset=tfds:no_such_images: tensorflow-datasets cannot")
+
+
+def test_splits_in_other_numbers_are_refused():
+    bits = (BYTES > 128).astype(np.uint8)
+    message = refusal(Dataset.from_arrays, bits, BYTES)
+    assert "train holds 0 and 1 alone and other arrays do not" in message
+    Dataset.from_arrays(BYTES, np.zeros_like(BYTES[:2]))  # a black test image is one
+
+
+def test_numbers_that_single_precision_cannot_tell_apart_are_refused():
+    x = RNG.normal(size=(20, 5))
+    Dataset.from_arrays(x + 1e3)
+    for array in (x + 1e8, x * 1e300, RNG.integers(2**30, 2**30 + 9, (20, 5))):
+        message = refusal(Dataset.from_arrays, array)
+        assert "that float32 cannot tell apart" in message
+
+
+def test_folders_that_are_links_are_read_and_loops_end(tmp_path):
+    save_images(tmp_path / "elsewhere", BYTES[:12])
+    save_images(tmp_path / "faces" / "real", BYTES[12:])
+    (tmp_path / "faces" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "faces" / "loop").symlink_to(tmp_path / "faces")
+    data = datasets.load(str(tmp_path / "faces"))
+    assert data.digest == Dataset.from_arrays(BYTES).digest
+
+
+def test_colours_of_16_bits_are_refused(tmp_path):
+    def part(kind, content):
+        checked = kind + content
+        code = struct.pack(">I", zlib.crc32(checked))
+        return struct.pack(">I", len(content)) + checked + code
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)  # 2 x 1 of 16-bit RGB
+    rows = zlib.compress(bytes(1 + 2 * 6))
+    parts = part(b"IHDR", header) + part(b"IDAT", rows) + part(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    assert "16 bits for each colour" in refusal(datasets.load, str(tmp_path))
+
+
+def test_two_masks_of_one_split_are_refused(tmp_path):
+    mask = np.ones_like(BYTES, bool)
+    np.savez(tmp_path / "a.npz", train=BYTES, mask=mask, train_mask=mask)
+    message = refusal(datasets.load, str(tmp_path / "a.npz"))
+    assert "holds mask and train_mask: give one" in message

@@ -29,6 +29,7 @@ OF_EXTRAS = {  # what files import within functions
     "arviz_objects": {"arviz", "arviz_base"},
     "budget": {"time"},
     "checkpoint": {"os", "pathlib"},
+    "digests": {"re"},
     "row_search": {"time"},
     "comparison": {"matplotlib", "pandas"},
     "estimates": {"matplotlib"},

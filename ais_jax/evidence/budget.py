@@ -237,6 +237,9 @@ def find(
         found: by the first pass, where that is made already.
         can_refit: whether the first pass is enough where the path is long, since a base
             will be fitted to it.
+
+    Raises:
+        ValueError: where no chain is sound.
     """
     pilot, num, i = (None, 0, 0) if found is None else (found.pilot, found.num, 1)
     while True:
@@ -247,6 +250,11 @@ def find(
         chains, memory = task.begin(key, part, places, pilot)
         steering = steer(pilot, is_pilot=True, is_first=i == 0)
         advanced = task.programs.advance(task.x, chains, memory, steering)
+        if np.all(np.asarray(advanced.chains.is_unsound)):
+            raise ValueError(
+                "all chains met a density of NaN or +inf: look for NaN among the data, "
+                "and return -inf where the density is zero"
+            )
         done = int(advanced.memory.i)
         meter.pay(f"pilot{task.name}", done * (pilots.MOVES if i == 0 else 1))
         num = num or int(np.clip(2 * done, 8, 64))

@@ -95,7 +95,7 @@ def _warnings(result):
     num, ess = np.size(result.log_w), float(result.ess)
     num_nan, resolution = int(result.num_nan), float(result.resolution)
     accept = np.asarray(result.accept_prob)
-    low, high = (accept.min(), accept.max()) if accept.size else (0.65, 0.65)
+    low, usual = (accept.min(), np.median(accept)) if accept.size else (0.65, 0.65)
     dtype, is_empty = result.log_w.dtype, ess == 0.0
     divergent = divergent_near_target(result)
     return [
@@ -155,13 +155,13 @@ def _warnings(result):
         (
             divergent > MOST_DIVERGENT,
             f"{divergent:.1%} of the moves near the target diverge, as in the neck of "
-            "a funnel, whose mass may be missed: make a parameter of changing scale "
-            "loc + scale * u, with u its coordinate",
+            "a funnel, whose mass may be missed, or at a hard edge: make a parameter "
+            "of changing scale loc + scale * u, with u its coordinate",
         ),
         (
-            high > LARGEST_ACCEPTANCE,
-            f"moves are accepted with probability {high:.2f} at some temperature, so "
-            "they may be too short to mix: raise num_leapfrog of the transition",
+            usual > LARGEST_ACCEPTANCE,
+            f"most moves are accepted with probability {usual:.2f} or more, so they "
+            "may be too short to mix: raise num_leapfrog of the transition",
         ),
     ]
 

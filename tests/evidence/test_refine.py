@@ -203,6 +203,24 @@ def test_a_moved_estimate_asks_for_more_temperatures(found):
     assert any("moved by 2.5 standard errors" in text for text in moved)
 
 
+def test_a_density_of_nan_everywhere_is_refused():
+    def log_target(data):
+        return lambda z: -0.5 * jnp.sum(jnp.square(z - data))
+
+    with pytest.raises(ValueError, match="look for NaN among the data"):
+        estimate_log_z(KEY, normal(0.0)._replace(log_target=log_target(jnp.nan)))
+
+
+def test_one_temperature_of_easy_moves_is_not_warned_of(found):
+    result, _ = found
+    easy = np.full_like(result.accept_prob, 0.8)
+    for share, is_warned in ((0.1, False), (0.9, True)):
+        num = int(share * len(easy))
+        moves = result._replace(accept_prob=np.append(easy[num:], easy[:num] + 0.195))
+        is_said = any("too short to mix" in text for text in moves.warnings)
+        assert is_said == is_warned
+
+
 def test_a_base_that_misses_the_target_is_said():
     path = AnnealingPath(
         lambda key: jax.random.uniform(key, (1,), minval=-1.0),

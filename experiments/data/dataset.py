@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -136,6 +137,61 @@ class Dataset(NamedTuple):
         return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
 
 
+def for_likelihood(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
+    """The data set `with_values`, where its scale can be right and fits."""
+    scaled = with_values(dataset, likelihood, missing)
+    if scaled.levels > 1:
+        _check_white(dataset)
+    if likelihood == "bernoulli":
+        values = dataset.train[:, : dataset.size]
+        share = np.mean((values > 0.1) & (values < 0.9))
+        if share > 0.5:
+            warnings.warn(
+                f"dataset={dataset.name}: {share:.0%} of the values are neither near 0 "
+                "nor near 1, and model.likelihood=bernoulli draws each as 0 or 1: grey "
+                "and colour images take discretized_logistic (of bytes) or gaussian",
+                stacklevel=3,
+            )
+    return scaled
+
+
+def with_values(dataset: Dataset, likelihood: str, missing=False) -> Dataset:
+    """The data set with the values that a likelihood takes: counts for counts.
+
+    Values are only missing where they may be. The log of a row's library size, where
+    the likelihood has one, is put at its end.
+    """
+    from ais_jax import likelihoods
+    from ais_jax.models.counts import log_library
+
+    family, size = likelihoods.LIKELIHOODS[likelihood], dataset.size
+    if family.is_count and dataset.levels > 1:
+        splits = {
+            k: np.hstack([np.rint(x[:, :size] * dataset.levels), x[:, size:]])
+            for k, x in dataset.splits().items()
+        }
+        dataset = dataset._replace(levels=1, **splits)
+    for split, x in dataset.splits().items():
+        x = x[:, :size]
+        is_missing = np.isnan(x)
+        if not missing and is_missing.any():
+            raise DataError(
+                f"dataset={dataset.name}: {split} has missing values (NaN, or False in "
+                "its mask): use model.missing=True"
+            )
+        try:
+            likelihoods.check_values(likelihood, x[~is_missing])
+        except ValueError as error:
+            raise DataError(f"dataset={dataset.name}: {split}: {error}") from error
+    if not family.has_library:
+        return dataset
+    splits = {
+        k: np.column_stack([x, log_library(x[:, :size])])
+        for k, x in dataset.splits().items()
+    }
+    return dataset._replace(**splits)
+
+
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """First 16 hex digits of a sha256 over names, shapes, values and order.
 
@@ -207,6 +263,19 @@ def _with_covariates(name, rows, covariates):
     if not all(np.isfinite(c).all() for c in found.values()):
         raise DataError(f"dataset={name}: covariates are infinite, or NaN, in places")
     return {k: np.hstack([x, np.float32(found[k])]) for k, x in rows.items()}
+
+
+def _check_white(dataset):
+    """Refuses intensities of which none is near white, such as 0 to 16 of 255."""
+    splits = dataset.splits().values()
+    largest = max(np.nanmax(x[:, : dataset.size]) for x in splits)
+    if largest < 0.5:
+        level = round(largest * dataset.levels)
+        raise DataError(
+            f"dataset={dataset.name}: its largest level is {level}, of "
+            f"{dataset.levels}: give numbers that are scaled already (x / {level}.0, "
+            f"or x / {dataset.levels}.0 of dark images)"
+        )
 
 
 def _numbers(name, split, array):

@@ -3,8 +3,7 @@
 import math
 
 from experiments.data import load
-from experiments.data.dataset import GIVEN
-from experiments.data.values import for_likelihood
+from experiments.data.dataset import GIVEN, for_likelihood
 from experiments.evaluate import evaluate, forecast, pictures, plots
 from experiments.run import build, folder, force, parameters, train
 from experiments.run.metrics import read_metrics

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from ais_jax import sharding
 from ais_jax.batching import chain_keys
 from ais_jax.models.latent import LatentVariableModel
-from experiments.data.dataset import GIVEN, Dataset
-from experiments.data.values import in_units, with_values
+from experiments.data.dataset import GIVEN, Dataset, with_values
+from experiments.data.units import in_units
 from experiments.run import build, folder, parameters
 from experiments.run.metrics import read_metrics
 from experiments.run.settings import Settings, override, resolve, with_covariates
@@ -30,7 +30,7 @@ class Run:
 
     Images x are [N, H, W(, C)] or rows [N, X], of the values that the likelihood takes:
     intensities in [0, 1] for Bernoulli pixels, counts for counts; or the whole numbers
-    that the data came as (`values.in_units`). Where the data have c covariates, x are
+    that the data came as (`units.in_units`). Where the data have c covariates, x are
     rows [N, X + c], the values and then the covariates. A library size is the total of
     a row's values. Results have the images' shape. A key is one of `jax.random.key`, or
     a whole number.

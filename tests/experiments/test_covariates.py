@@ -8,8 +8,7 @@ import pytest
 import experiments
 from ais_jax.models import networks
 from experiments.data import load as datasets
-from experiments.data.dataset import Dataset
-from experiments.data.values import for_likelihood
+from experiments.data.dataset import Dataset, for_likelihood
 from experiments.evaluate import decoder
 from experiments.run.launch import train_and_evaluate
 from experiments.run.settings import resolve

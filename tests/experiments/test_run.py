@@ -18,7 +18,7 @@ import experiments
 from ais_jax.models import networks
 from configs import default
 from experiments.data.dataset import Dataset
-from experiments.data.values import in_units
+from experiments.data.units import in_units
 from experiments.evaluate import decoder, loaded
 from experiments.run import export, parameters, train
 from experiments.run.checkpoint import Checkpointer

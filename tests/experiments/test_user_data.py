@@ -9,8 +9,7 @@ from PIL import Image
 
 from experiments.data import load as datasets
 from experiments.data.catalogue import CATALOGUE, TFDS
-from experiments.data.dataset import Dataset, digest
-from experiments.data.values import for_likelihood
+from experiments.data.dataset import Dataset, digest, for_likelihood
 from experiments.system.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ LARGEST_SKEW = 0.7  # of log weights (`right_skew`)
 LARGEST_SHIFT = 2.0  # standard errors that log Z may move by where T is doubled
 SMALLEST_ACCEPTANCE = 0.2
 LARGEST_ACCEPTANCE = 0.99
-MOST_DIVERGENT = 0.008  # of the moves near the target
+MOST_DIVERGENT = 0.006  # of the moves near the target
 FEW_DIVERGENT = 0.002  # of them: more temperatures tell whether there is a neck
 SURE_TEMPERATURES = 1024  # are enough to tell
 

@@ -50,12 +50,12 @@ def test_a_force_replaces_the_gradient_and_not_the_density():
 
 
 def test_a_gradient_comes_into_units_of_a_matrix_by_its_transpose():
-    """Z = S u: a function of u has S' times the gradient in z."""
+    """Z = 0.7 S u: a function of u has 0.7 S' times the gradient in z."""
     scale = jnp.array([[2.0, 0.5], [-1.0, 3.0]])
     log_target, u = skewed(2).path.log_target, jnp.array([0.3, -0.2])
-    of_u = jax.grad(lambda u: log_target(paths.scaled(scale, u)))(u)
-    in_z = jax.grad(log_target)(scale @ u)
-    np.testing.assert_allclose(paths.scaled_back(scale, in_z), of_u, rtol=1e-5)
+    of_u = jax.grad(lambda u: log_target(paths.scaled(scale, u, 0.7)))(u)
+    in_z = jax.grad(log_target)(0.7 * scale @ u)
+    np.testing.assert_allclose(paths.scaled_back(scale, in_z, 0.7), of_u, rtol=1e-5)
 
 
 def test_points_keep_residuals_where_the_path_gives_them():

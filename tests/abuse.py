@@ -57,10 +57,7 @@ TINY = {
     "evaluation.chunk_size": 5,
     "sharding.data": 1,
 }
-GROUPS = (  # of a run's files
-    *("*.json*", "evaluation/*/*", "evaluation/*/*/*.npz", "evaluation/*/*/*/*.npz"),
-    "checkpoints/**/*",
-)
+GROUPS = "*.json*", "evaluation/**/*", "checkpoints/**/*"  # of a run's files
 BAD = [  # arguments, and what the line must say
     ("--config.estimator.schedule=0,2,1", "betas[1]=2 is followed by betas[2]=1"),
     *((f"--config.{name}={value}", name.split(".")[-1]) for name, value in (

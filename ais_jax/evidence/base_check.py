@@ -57,10 +57,8 @@ def reason_against(seen: Look) -> str | None:
     base is missed by the first, tails of the fit by the second.
     """
     seen = Look(*(np.asarray(a, float) for a in seen))
-    back, forth = (
-        seen.fit_at_base - seen.base_at_base,
-        seen.base_at_fit - seen.fit_at_fit,
-    )
+    back = seen.fit_at_base - seen.base_at_base
+    forth = seen.base_at_fit - seen.fit_at_fit
     if not np.all(np.isfinite(back)) or effective_sample_size(forth) < FEWEST:
         return None
     log_back, log_integral = float(log_mean_exp(back)), float(log_mean_exp(forth))

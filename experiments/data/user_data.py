@@ -165,13 +165,14 @@ def _files_by_split(name, path):
 
 
 def _files(path):
-    """The files of a folder and of those within it, links to folders included."""
+    """The files of a folder and of those within it, also by links, each folder once."""
     seen = set()
     for folder, inner, names in os.walk(path, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        inner[:] = [
-            i for i in inner if os.path.realpath(os.path.join(folder, i)) not in seen
-        ]
+        if (real := os.path.realpath(folder)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()  # the same one of two links on every machine
         yield from (Path(folder) / name for name in names)
 
 

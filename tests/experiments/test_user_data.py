@@ -471,6 +471,7 @@ def test_folders_that_are_links_are_read_and_loops_end(tmp_path):
     save_images(tmp_path / "faces" / "real", BYTES[12:])
     (tmp_path / "faces" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "faces" / "loop").symlink_to(tmp_path / "faces")
+    (tmp_path / "faces" / "same").symlink_to(tmp_path / "faces" / "real")
     data = datasets.load(str(tmp_path / "faces"))
     assert data.digest == Dataset.from_arrays(BYTES).digest
 

@@ -79,6 +79,8 @@ def open_training(settings, workdir, dataset=None, model=None):
     settings = with_covariates(settings, dataset.num_covariates)
     settled = force.settle(settings, workdir)
     setup = build.build_training(settled, dataset, model)  # refuses what cannot run
+    if settings.init_from and not (workdir / "config.json").exists():
+        parameters.first(setup)  # refuses what is no run
     folder.claim(workdir, settled, dataset)
     force.say(settings, settled)
     return setup, dataset

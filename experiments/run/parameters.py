@@ -42,9 +42,20 @@ def start(setup, state):
 
     Optimizers and step sizes start anew. A single replicate starts all of them.
     """
-    source = setup.settings.init_from
-    if not source:
+    if not setup.settings.init_from:
         return state
+    theta, phi = jax.tree.map(lambda *each: np.stack(each), *first(setup))
+    generative, inference = state.generative, state.inference
+    return state.replace(
+        generative=generative.replace(params=_like(generative.params, theta)),
+        inference=inference.replace(params=_like(inference.params, phi)),
+        average=None if state.average is None else _like(state.average, theta),
+    )
+
+
+def first(setup):
+    """Theta and phi of each replicate, from the run that `init_from` names."""
+    source = setup.settings.init_from
     try:
         _, found = read(source, setup.model, setup.mesh)
     except CheckpointError as error:
@@ -55,14 +66,7 @@ def start(setup, state):
             f"init_from={source} has {len(found)} replicates: use num_replicates="
             f"{len(found)}, not {num}"
         )
-    found = found * (num // len(found))
-    theta, phi = jax.tree.map(lambda *each: np.stack(each), *found)
-    generative, inference = state.generative, state.inference
-    return state.replace(
-        generative=generative.replace(params=_like(generative.params, theta)),
-        inference=inference.replace(params=_like(inference.params, phi)),
-        average=None if state.average is None else _like(state.average, theta),
-    )
+    return found * (num // len(found))
 
 
 def _paths(saved, both, workdir):

@@ -390,6 +390,7 @@ def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
     config, dataset = arrays_config(**{"init_from": str(run.folder), **settings})
     with pytest.raises(ConfigError, match=message):
         train_and_evaluate(config, tmp_path, "train", dataset=dataset)
+    assert not (tmp_path / "config.json").exists()  # the folder is still free
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,9 @@ def _guarded(main):
         sys.exit(stop.status)
     except Ended as end:
         _fail(end, end.status)
+    except BrokenPipeError:  # who read the output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if files.is_disk_full(error):
             _end_at_full_disk()

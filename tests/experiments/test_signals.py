@@ -101,3 +101,26 @@ def test_a_program_that_just_starts_ends_in_one_line(tmp_path):
         rest = [line for line in process.stderr if not line.startswith("import time:")]
     assert rest == [LINE] and process.returncode == 3
     assert not (tmp_path / "run").exists()
+
+
+READ = """
+from experiments.system import command_line
+print("ready", flush=True)
+input()
+command_line.run(lambda names: print("results"))
+"""
+
+
+def test_a_reader_that_leaves_the_output_is_no_failure_of_the_program():
+    with subprocess.Popen(
+        [sys.executable, "-c", READ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.stdout.close()
+        _, errors = process.communicate("\n", timeout=60)
+    assert (errors, process.returncode) == ("", 1)

@@ -79,7 +79,7 @@ def annealed(
             'points' gives all those of its last move, which share the chain's weight;
             `transition` is then a `trajectory_step`.
         resample_below: the chains are resampled where their effective sample size falls
-            below this share of K, as in `smc`; 0 leaves them independent.
+            below this share of K; 0 leaves them independent.
 
     Returns:
         A proposal that takes T step sizes, or T - 1 without the final move. 'points'

@@ -40,7 +40,7 @@ def approach(
         settings: of `sampler.programs`.
         fit_base: whether a base may be fitted.
         is_own: whether the base is the user's, which may be wrong.
-        mesh: as in `Task`.
+        mesh: devices over which the chains are spread, or None for one.
         kept: keeps the pilots.
 
     Raises:

@@ -92,7 +92,7 @@ class BridgeEstimate(NamedTuple):
         lower: from forward chains; its expectation is at most log Z.
         upper: from reverse chains; its expectation is at least log Z, if the draws are
             from the target.
-        lower_error: standard error of lower, as in `estimates.Summary`.
+        lower_error: standard error of lower over its chains.
         upper_error: of upper, as if the draws were independent.
         pareto_k: shape of the largest weights' distribution, the larger of both ways.
         r_hat: the largest split R-hat of the draws' unbounded positions.

@@ -69,7 +69,7 @@ class LogNormalizer(NamedTuple):
 
     Attributes:
         log_z: log of the mean weight, a stochastic lower bound of log Z, nats.
-        standard_error: of log_z, as in `Summary`, and at least `resolution`.
+        standard_error: of log_z over the chains, and at least `resolution`.
         ess: effective sample size of the weights, between 1 and K; 0 where all are 0.
             Of the weights of families, where chains were resampled.
         log_w: log weights; minus infinity for chains that met no positive density.
@@ -196,7 +196,7 @@ class Bounds(NamedTuple):
     Attributes:
         lower: from forward chains; its expectation is at most log Z.
         upper: from reverse chains; its expectation is at least log Z.
-        lower_error: standard error of lower over its chains, as in `Summary`.
+        lower_error: standard error of lower over its chains.
         upper_error: of upper over its chains, which share one exact draw.
     """
 

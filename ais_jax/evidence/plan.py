@@ -79,8 +79,8 @@ def tune(
         xs: None, or pilot examples, a pytree with a leading axis.
         num_temperatures: T of the plan.
         num_chains: pilot chains of each path, at least 2.
-        mass_matrix: 'dense', 'diagonal', or 'unit', which leaves the path's `scale`;
-            None is as in `estimate_log_z`.
+        mass_matrix: 'dense', 'diagonal', or 'unit', which leaves the path's `scale`.
+            None is 'dense' where the chains allow it (`mass_matrix.suited`).
         **settings: the other arguments of `tune_examples`.
 
     Raises:
@@ -141,7 +141,8 @@ def tune_examples(
         num_rounds: pilot runs; up to four times as many where they are needed.
         mass_matrix: 'unit' leaves the path's `scale`; 'diagonal' and 'dense' put in
             its place the standard deviations, or a factor of the covariance, that the
-            pilot's chains have at each temperature. None is as in `estimate_log_z`.
+            pilot's chains have at each temperature. None is 'dense' where the chains
+            allow it (`mass_matrix.suited`).
 
     Raises:
         ValueError: for an unknown schedule, betas of another number of temperatures,

@@ -167,7 +167,7 @@ class Run:
     def decode(self, z, like=None) -> np.ndarray:
         """Means of p(x|z), f32[N, *image_shape], of latents f32[N, D].
 
-        Rows `like` are as for `sample`.
+        Where the model has covariates or a library size, they are those of `like`.
         """
         return self.decode_rows(z, self._like(like, len(z)))
 

@@ -166,7 +166,7 @@ def _figure(points: list[Measured], paper: dict[str, float], path: Path) -> None
         where = {"xy": (0.005, value), "xycoords": ("axes fraction", "data")}
         axes.annotate(f"paper: {name}", **where, va="bottom", fontsize=7.5, color="0.3")
     axes.set_xscale("log")
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.08)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     axes.set_xlabel("gradient evaluations")
     axes.set_ylabel("log p(x) over the whole test set (nats)")

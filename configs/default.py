@@ -59,7 +59,7 @@ _SECTIONS = {
         "dataset": Setting("digits", "a name, a path, tfds:NAME"),
         "data_dir": Setting("", "else $AIS_JAX_DATA, else ~/.cache/ais_jax/data"),
         "init_from": Setting(
-            "", "folder of a run whose theta and phi training begins at"
+            "", "a run or exported file whose theta and phi training begins at"
         ),
     },
     "model": {

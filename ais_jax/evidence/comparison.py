@@ -84,8 +84,8 @@ def compare(
         allow_warnings: whether estimates that warn are taken.
 
     Raises:
-        ValueError: naming the model, for estimates that warn, of several log Z, or of
-            other data than the first one's where both know theirs; for fewer than two.
+        ValueError: for fewer than two models; for one, named, whose estimate warns or
+            holds several log Z, or whose data are known not to be the first one's.
     """
     if not isinstance(results, Mapping):
         raise ValueError(

@@ -92,7 +92,7 @@ class Search:
     """Runs the stages for the rows of one model, and counts their moves.
 
     Args:
-        key: of everything.
+        key: of all random draws.
         run: computes chains.
         rule: shares the work out.
         num_starts: of each row, the usual one first.

@@ -63,7 +63,7 @@ def log_likelihood(
     which are thrown away, decide how many; the chains that count have a fixed plan.
 
     Args:
-        key: of everything.
+        key: of all random draws.
         model: such as `from_decoder` gives of any decoder.
         x: the rows.
         params: (theta, phi) of the model; left out where the model holds its own.

@@ -13,7 +13,7 @@ from experiments.data.dataset import Dataset
 from experiments.system.errors import DataError, InputError
 from experiments.system.files import user_path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 _SPLITS = {  # word in the name of an array or folder -> split
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -200,7 +200,8 @@ def _pixels(file):
             f"{file} has 16 bits for each colour, of which 8 would be read: save it "
             "with 8, or the numbers in an .npz"
         )
-    return np.asarray(image)
+    is_wide = image.mode == "I" and opened.format == "PPM"  # 16 bits, read as 32
+    return np.asarray(image, np.uint16 if is_wide else None)
 
 
 def _check_alike(name, files, images):

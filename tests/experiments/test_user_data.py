@@ -290,6 +290,8 @@ REAL = (BYTES[0] / 255).astype(np.float32)
         (COLOUR.convert("CMYK"), "tif", np.asarray(COLOUR)),
         (Image.fromarray(DEEP), "png", DEEP),
         (Image.fromarray(DEEP), "tif", DEEP),
+        (Image.fromarray(DEEP.astype(np.int32)), "pgm", DEEP),
+        (GREY, "pgm", BYTES[0]),
         (Image.fromarray(REAL), "tif", REAL),
     ],
 )

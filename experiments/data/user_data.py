@@ -151,6 +151,11 @@ def _files_by_split(name, path):
             files.setdefault(next(splits, None), []).append(file)
     named = {_split(p.name) for p in path.iterdir() if p.is_dir()} - {None}
     if files.keys() == {None} and not named:
+        if len(words := {_split(f.stem) for f in files[None]} - {None}) > 1:
+            raise DataError(
+                f"dataset={name}: images are called {' and '.join(sorted(words))}: "
+                "put them into folders so called"
+            )
         return {"train": files[None]}
     if None in files and len(files) > 1:
         raise DataError(

@@ -268,6 +268,13 @@ def test_images_are_of_the_split_that_a_folder_says(tmp_path, names):
     assert data.digest == Dataset.from_arrays(**arrays).digest
 
 
+def test_images_whose_own_names_say_splits_are_refused(tmp_path):
+    for name in ("train_0.png", "train_1.png", "test_0.png"):
+        GREY.save(tmp_path / name)
+    message = refusal(datasets.load, str(tmp_path))
+    assert "called test and train: put them into folders" in message
+
+
 def test_a_split_whose_folder_has_no_images_is_refused(tmp_path):
     save_images(tmp_path, BYTES)
     (tmp_path / "test").mkdir()

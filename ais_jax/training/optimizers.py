@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree, ScalarLike
 from ais_jax.checks import lookup
 
 NUM_STAGES = 8
+HELD_STEPS = 10_000  # of wsd: longer runs need a smaller rate
 
 
 def staged(num_steps: int) -> optax.Schedule:
@@ -49,19 +50,25 @@ def cosine(num_steps: int) -> optax.Schedule:
 
 
 def wsd(num_steps: int) -> optax.Schedule:
-    """The peak learning rate, and in the last fifth a straight line to zero.
+    """The peak rate for 10,000 steps, then less, and in the last fifth down to zero.
 
-    The rates before the fall do not depend on how many steps are to come, so that a
-    longer run can go on from there. (The name is warm-up, stable, decay; a warm-up is
-    made where it is asked for.)
+    After these steps the rate falls as the inverse square root of their number, and in
+    the last fifth along a straight line. The rates before that fifth do not depend on
+    how many steps are to come, so that a longer run can go on from there. (The name is
+    warm-up, stable, decay; a warm-up is made where it is asked for.)
 
     References:
-        Hu et al., MiniCPM, 2024; Hägele et al., Scaling Laws and Compute-Optimal
-        Training Beyond Fixed Training Durations, 2024.
+        Zhai et al., Scaling Vision Transformers, 2022; Hägele et al., Scaling Laws and
+        Compute-Optimal Training Beyond Fixed Training Durations, 2024.
     """
     num_stable = stable_steps("wsd", num_steps)
-    decay = optax.linear_schedule(1.0, 0.0, num_steps - num_stable)
-    return optax.join_schedules([optax.constant_schedule(1.0), decay], [num_stable])
+
+    def stable(step):
+        return jnp.sqrt(HELD_STEPS / jnp.maximum(step, HELD_STEPS))
+
+    last = math.sqrt(HELD_STEPS / max(num_stable, HELD_STEPS))
+    decay = optax.linear_schedule(last, 0.0, num_steps - num_stable)
+    return optax.join_schedules([stable, decay], [num_stable])
 
 
 def stable_steps(schedule: str, num_steps: int) -> int:

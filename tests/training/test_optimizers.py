@@ -39,6 +39,10 @@ def test_wsd_begins_alike_at_any_length_and_falls_to_zero():
     num = optimizers.stable_steps("wsd", 100)
     assert [short(step) for step in range(num)] == [long(s) for s in range(num)]
     np.testing.assert_allclose([short(90), short(100)], [0.5, 0.0], atol=1e-6)
+    long = optimizers.wsd(100_000)
+    steps = 10_000, 40_000, 80_000, 90_000, 100_000
+    expected = 1.0, 0.5, 8**-0.5, 0.5 * 8**-0.5, 0.0
+    np.testing.assert_allclose([long(s) for s in steps], expected, atol=1e-6)
 
 
 def updates(optimizer, num_steps, rate=None):

@@ -7,7 +7,7 @@ import numpy as np
 from ais_jax import sharding
 from experiments.run import folder, manifest
 from experiments.run.checkpoint import Checkpointer
-from experiments.system.errors import CheckpointError, ConfigError
+from experiments.system.errors import CheckpointError, ConfigError, InputError
 from experiments.system.files import user_path
 
 _STEP = "generative/step"
@@ -58,7 +58,7 @@ def first(setup):
     source = setup.settings.init_from
     try:
         _, found = read(source, setup.model, setup.mesh)
-    except CheckpointError as error:
+    except InputError as error:
         raise ConfigError(f"init_from={source}: {error}") from error
     num = setup.settings.num_replicates
     if len(found) not in (1, num):

@@ -382,6 +382,7 @@ def test_a_run_starts_from_anothers_parameters(run, tmp_path):
     ("settings", "message"),
     [
         ({"init_from": "nowhere"}, "init_from=nowhere: no checkpoint"),
+        ({"init_from": "nowhere.npz"}, "init_from=nowhere.npz: nowhere.npz is no run"),
         ({"num_replicates": 3}, "has 2 replicates: use num_replicates=2, not 3"),
         ({"model__latent_sizes": (3,)}, "of another model"),
     ],

@@ -43,8 +43,9 @@ def step(work, num_samples, is_one):
     model = work.model()
     if not is_one:
         model = model._replace(target_with_residuals=None)
-    settings = presets.BEST["estimator"]
-    estimate = estimators.ais(model, num_samples=num_samples, **settings)
+    settings = dict(presets.BEST["estimator"], num_samples=num_samples)
+    del settings["late_moves"]  # it is the step of most of a training
+    estimate = estimators.ais(model, **settings)
     run = launched.spread_run(work, estimate, mesh, work.images())
     run(1)
     return partial(run, 1)

@@ -16,9 +16,9 @@ from ais_jax.checks import lookup
 from configs import presets
 
 DATASETS = ("digits", "mnist", "omniglot")
-POINTS = {  # one chain of two long moves on the posterior, the last one averaged
+POINTS = {  # one trajectory on the posterior, averaged; in the end two
     name: presets.BEST["estimator"][name]
-    for name in ("num_temperatures", "final_moves", "num_leapfrog", "average")
+    for name in ("num_temperatures", "num_leapfrog", "late_moves", "average")
 }
 PHI = {
     name: presets.BEST["estimator"][name] for name in ("phi_loss", "num_phi_samples")

@@ -89,6 +89,9 @@ _SECTIONS = {
         "preconditioner": Setting("encoder", "the scale of HMC's steps", _UNITS),
         "schedule": Setting("linear", "a name, or betas from 0 to 1 with commas"),
         "final_moves": Setting(1, "moves after the last weight"),
+        "late_moves": Setting(
+            0, "final_moves of the last fifth of the steps; 0: the same", Range(0)
+        ),
         "resample_below": Setting(
             0.0, "share of K; chains of a lower ESS are resampled"
         ),

@@ -18,13 +18,14 @@ EVALUATION = {  # evaluation.preset -> what every None of config.evaluation beco
         "num_simulated": 100,
     },
 }
-BEST = {  # the argument "best" of a config, in place of an estimator: one chain whose
-    # last trajectory is averaged, an encoder that is trained more, and Muon for theta
-    # at a rate that serves runs of any length
+BEST = {  # the argument "best" of a config, in place of an estimator: one trajectory
+    # from the encoder whose points are averaged, in the end the second of two, which is
+    # less biased; an encoder that is trained more; and Muon for theta at a rate that
+    # serves runs of any length
     "estimator": {
         "num_temperatures": 1,
-        "final_moves": 2,
-        "num_leapfrog": 12,
+        "num_leapfrog": 7,
+        "late_moves": 2,
         "average": "points",
         "phi_loss": "stl",
         "num_phi_samples": 4,

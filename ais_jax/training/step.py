@@ -104,7 +104,7 @@ def init(
     Args:
         key: of the parameters' first values.
         model: what is trained.
-        estimator: says how many moves need a step size.
+        estimator: says how many moves need a step size; of several, that of the most.
         optimizers: of theta and of phi, each of `optimizers.make`.
         step_size: HMC's first step size at every temperature.
         learning_rates: the peak rates of theta and of phi.
@@ -145,7 +145,8 @@ def make_train_step(
     """Builds one step of Algorithm 1: theta first, then phi at the updated theta.
 
     Args:
-        estimator: of the two gradients.
+        estimator: of the two gradients. Where the state has the step sizes of more
+            moves, these follow the estimator's last one.
         rule: moves the step sizes after each batch.
         binarize: whether to draw the pixels from their intensities at each visit.
         average_decay: of the exponential moving average of theta, in a state that
@@ -169,11 +170,13 @@ def make_train_step(
             estimator,
             theta,
             phi,
-            state.step_sizes,
+            state.step_sizes[: estimator.num_moves],
             block_size=block_size,
         )
         sums, samples = sum_blocks(gradient, keys, x, block_size=block_size)
         accept_prob = jnp.mean(samples.accept_prob, axis=0)
+        more = len(state.step_sizes) - estimator.num_moves
+        accept_prob = jnp.pad(accept_prob, (0, more), mode="edge")
         ess = jnp.mean(effective_sample_size(samples.log_w)) / estimator.num_points
         means = average((_divide(sums, len(x)), accept_prob, ess))
         (loss, grads), accept_prob, ess = means

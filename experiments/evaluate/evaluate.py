@@ -73,12 +73,13 @@ def training_cost(run, dataset):
     Gradient evaluations are passes forward and backward through log p(x, z), for one
     replicate; seconds are summed over resumes.
     """
-    batch_size = run.settings.batch_size
-    estimator = build.build_estimator(run.settings, run.model)
+    settings, num_train = run.settings, len(dataset.train)
     return {
-        "epochs": run.step / (len(dataset.train) // batch_size),
+        "epochs": run.step / (num_train // settings.batch_size),
         "steps": run.step,
-        "gradient_evaluations": run.step * batch_size * estimator.gradient_evaluations,
+        "gradient_evaluations": build.gradient_evaluations(
+            settings, run.model, num_train, run.step
+        ),
         "training_seconds": last_row(run.folder).get("seconds", 0.0),
     }
 

@@ -58,26 +58,22 @@ def counted(name: str, row: Row | None, config: ConfigDict, identity: dict) -> V
 
 def gradient_evaluations(settings: Settings) -> int:
     """Gradient evaluations of the whole training of one replicate."""
-    return settings.num_epochs * _evaluations_per_epoch(settings)
+    num_train, shape = load.sizes(settings.dataset, settings.data_dir)
+    num_steps = settings.num_epochs * _steps_per_epoch(settings)
+    model = build.build_model(settings, shape)
+    return build.gradient_evaluations(settings, model, num_train, num_steps)
 
 
 def match(config: ConfigDict, budget: int) -> None:
     """Sets a run's epochs by its gradient evaluations."""
-    each = _evaluations_per_epoch(resolve(config))
-    config.num_epochs = max(1, round(budget / each))
+    total = gradient_evaluations(resolve(config))
+    config.num_epochs = max(1, round(config.num_epochs * budget / total))
 
 
 def _steps_per_epoch(settings):
     num_train, _ = load.sizes(settings.dataset, settings.data_dir)
     build.check_batch_size(settings, num_train)
     return num_train // settings.batch_size
-
-
-def _evaluations_per_epoch(settings):
-    _, shape = load.sizes(settings.dataset, settings.data_dir)
-    estimator = build.build_estimator(settings, build.build_model(settings, shape))
-    images = _steps_per_epoch(settings) * settings.batch_size
-    return images * estimator.gradient_evaluations
 
 
 def run_config(config: ConfigDict, row: Row) -> ConfigDict:

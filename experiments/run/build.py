@@ -26,21 +26,29 @@ ROWS_PER_CORE = 64  # fewer chains do not pay for averaging gradients
 AUTO = "auto"  # until `force.settle` a force's precision is then the model's own
 
 
+class Phase(NamedTuple):
+    """Training steps that one estimator makes."""
+
+    end: int  # the number of steps after the last of them
+    estimator: estimators.Estimator
+    run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
+
+
 class Training(NamedTuple):
     """What a training run needs."""
 
     settings: Any  # a `settings.Settings`
     model: latent.LatentVariableModel
-    estimator: estimators.Estimator
+    phases: tuple[Phase, ...]  # in order
     mesh: jax.sharding.Mesh  # of `sharding.make_mesh`
     image_shape: tuple[int, ...]  # [H, W] or [H, W, C]
     levels: int  # what the data's whole numbers were divided by
     init: Callable  # (key, learning_rates) -> `TrainState`
-    run_steps: Callable  # of `epochs.make_run_steps`, for one replicate and the mesh
     steps_per_epoch: int  # batches in an epoch
     num_steps: int  # in all
     keep_best: Callable | None  # of `selection.make_keep_best`, for one replicate
     num_kept: int  # from the checkpoint of this step a longer run goes on; 0: none
+    num_gradients: Callable  # of `gradient_evaluations`, by the number of steps
 
 
 def build_model(settings, image_shape, start=None):
@@ -58,10 +66,16 @@ def draws_pixels(settings, dataset):
     return settings.model["likelihood"] == "bernoulli" and not dataset.is_binary
 
 
-def build_estimator(settings, model):
-    """The estimator of the settings, which reads all of them."""
+def build_estimator(settings, model, is_late=False):
+    """The estimator of the settings, which reads all of them.
+
+    That of the last fifth of the steps where it is the late one.
+    """
     name, values = settings.estimator["name"], dict(settings.estimator)
     del values["name"]
+    late_moves = values.pop("late_moves", 0)
+    if is_late and late_moves:
+        values["final_moves"] = late_moves
     if "preconditioner" in values:
         values["hmc_scale"] = values.pop("preconditioner")
     unread = values.keys() - estimators.settings_of(name).keys()
@@ -87,21 +101,29 @@ def build_training(settings, dataset, model=None):
         )
     if model is None:
         model = _model_of_data(settings, dataset)
-    estimator = build_estimator(settings, model)
     steps_per_epoch = num_train // settings.batch_size
     num_steps = settings.num_epochs * steps_per_epoch
-    train_step = training.make_train_step(
-        estimator,
-        settings.step_size_rule,
-        binarize=draws_pixels(settings, dataset),
-        average_decay=settings.average_decay,
-        block_size=block_size(settings, data_size, estimator.num_samples),
-        axis_name=sharding.DATA,
-    )
+
+    def phase(is_late, end):
+        estimator = build_estimator(settings, model, is_late)
+        train_step = training.make_train_step(
+            estimator,
+            settings.step_size_rule,
+            binarize=draws_pixels(settings, dataset),
+            average_decay=settings.average_decay,
+            block_size=block_size(settings, data_size, estimator.num_samples),
+            axis_name=sharding.DATA,
+        )
+        run_steps = epochs.make_run_steps(
+            train_step, settings.batch_size, num_train, sharding.DATA
+        )
+        return Phase(end, estimator, run_steps)
+
+    phases = tuple(phase(*each) for each in phase_ends(settings, num_train))
     init = partial(
         training.init,
         model=model,
-        estimator=estimator,
+        estimator=max((p.estimator for p in phases), key=lambda e: e.num_moves),
         optimizers=Optimizers(
             optimizers.make(num_steps=num_steps, **settings.optimizer),
             optimizers.make(num_steps=num_steps, **settings.phi_optimizer),
@@ -115,18 +137,16 @@ def build_training(settings, dataset, model=None):
     return Training(
         settings=settings,
         model=model,
-        estimator=estimator,
+        phases=phases,
         mesh=mesh,
         image_shape=dataset.image_shape,
         levels=dataset.levels,
         init=init,
-        run_steps=epochs.make_run_steps(
-            train_step, settings.batch_size, num_train, sharding.DATA
-        ),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         keep_best=_keep_best(settings, model, data_size),
         num_kept=num_kept(settings, num_train),
+        num_gradients=partial(gradient_evaluations, settings, model, num_train),
     )
 
 
@@ -142,11 +162,36 @@ def num_kept(settings, num_train):
 
     They end where a row of metrics does.
     """
-    each = num_train // settings.batch_size
     optimizer = settings.optimizer
     if optimizer.get("warmup") or settings.phi_optimizer.get("warmup"):
         return 0
-    stable = optimizers.stable_steps(optimizer["schedule"], settings.num_epochs * each)
+    stable = _row_end(settings, num_train, optimizer["schedule"])
+    return min(stable, phase_ends(settings, num_train)[0][1])
+
+
+def phase_ends(settings, num_train):
+    """[(whether it is late, the number of steps at its end)] of each estimator."""
+    num_steps = settings.num_epochs * (num_train // settings.batch_size)
+    if not settings.estimator.get("late_moves"):
+        return [(False, num_steps)]
+    early = _row_end(settings, num_train, "wsd")
+    return [(False, early)] * (early > 0) + [(True, num_steps)]
+
+
+def gradient_evaluations(settings, model, num_train, num_steps):
+    """Passes forward and backward that so many steps cost one replicate."""
+    total, start = 0, 0
+    for is_late, end in phase_ends(settings, num_train):
+        each = build_estimator(settings, model, is_late).gradient_evaluations
+        total += max(0, min(end, num_steps) - start) * each
+        start = end
+    return total * settings.batch_size
+
+
+def _row_end(settings, num_train, schedule):
+    """The end of the last row of metrics whose rates do not depend on the length."""
+    each = num_train // settings.batch_size
+    stable = optimizers.stable_steps(schedule, settings.num_epochs * each)
     return stable - stable % each % settings.steps_per_row
 
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import ais_jax
 from ais_jax import optimizers, sharding
 from configs import presets
+from configs.default import SETTINGS
 from experiments.run import build
 from experiments.run.checkpoint import Checkpointer
 from experiments.run.settings import FREE, flatten, override, resolve
@@ -137,7 +138,8 @@ def claim(workdir, settings, dataset, write=True):
 def check_same(workdir, old, new):
     """Refuses a folder whose saved config differs from a new one where it may not."""
     for name, before, now in differences(old, new):
-        if now == build.AUTO or name.startswith(FREE):
+        is_new = name in SETTINGS and (before, now) == (None, SETTINGS[name].default)
+        if now == build.AUTO or name.startswith(FREE) or is_new:
             continue
         if not _goes_on(name, before, now, new):
             raise ConfigError(

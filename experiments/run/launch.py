@@ -48,7 +48,6 @@ def train_and_evaluate(
             setup, dataset = open_training(settings, workdir, dataset, model)
             with folder.alone(workdir):
                 log.info("Working directory: %s", workdir)
-                num = setup.num_steps * settings.batch_size
                 run = train.train(
                     setup,
                     dataset,
@@ -58,7 +57,7 @@ def train_and_evaluate(
                     forecast.teller(
                         None if mode == "train" else settings.evaluation,
                         len(dataset.test),
-                        num * setup.estimator.gradient_evaluations,
+                        setup.num_gradients(setup.num_steps),
                     ),
                 )
                 _draw_learning_curves(settings, workdir)

@@ -100,12 +100,16 @@ def train(
 
 def _loop(setup, dataset, step, state, check, show, keep):
     """Steps from `step` to the last; returns the state."""
-    run_steps = sharding.spread_training(setup.run_steps, setup.mesh)
+    programs = [
+        (phase.end, sharding.spread_training(phase.run_steps, setup.mesh))
+        for phase in setup.phases
+    ]
     keys = _placed(setup, lambda setup: _replicate_keys(setup.settings)[:, 1])
     data = sharding.place_rows(dataset.train, setup.mesh)
     validate = validator(setup, dataset) if setup.keep_best else None
     while step < setup.num_steps:
         num = _dispatch_size(setup, step)
+        run_steps = next(program for end, program in programs if step < end)
         state, means = run_steps(state, keys, data, jnp.int32(num))
         means = sharding.fetch(means)
         step += num
@@ -217,16 +221,15 @@ def _is_drawn(setup, step):
 def _row(setup, step, state, means, extra):
     """One row of metrics.jsonl; lists over replicates where there are several."""
     values = {"elbo": means.elbo, "ess": means.ess, **extra}
-    if setup.estimator.num_moves:
+    if len(means.accept_prob[0]):
         values["accept_prob"] = means.accept_prob
         values["step_sizes"] = sharding.fetch(state.step_sizes)
     if setup.settings.num_replicates == 1:
         values = {name: value[0] for name, value in values.items()}
-    each = setup.estimator.gradient_evaluations
     return {
         "epoch": step / setup.steps_per_epoch,
         **values,
-        "gradient_evaluations": step * setup.settings.batch_size * each,
+        "gradient_evaluations": setup.num_gradients(step),
     }
 
 

@@ -362,8 +362,8 @@ def test_the_export_program(run, tmp_path):
     assert done.returncode == 2 and "name one run's folder" in done.stderr
 
 
-def arrays_config(**settings):
-    return tiny("vae", dataset="given", **settings), DATASET
+def arrays_config(estimator="vae", **settings):
+    return tiny(estimator, dataset="given", **settings), DATASET
 
 
 def test_a_run_starts_from_anothers_parameters(run, tmp_path):
@@ -395,11 +395,12 @@ def test_starts_that_do_not_fit_are_refused(run, tmp_path, settings, message):
 
 
 @pytest.mark.parametrize(
-    "schedule", [pytest.param("constant", marks=pytest.mark.slow), "wsd"]
+    ("schedule", "late"),
+    [pytest.param("constant", 0, marks=pytest.mark.slow), ("wsd", 0), ("constant", 3)],
 )
-def test_a_run_goes_on_for_more_epochs_bit_for_bit(tmp_path, schedule):
+def test_a_run_goes_on_for_more_epochs_bit_for_bit(tmp_path, schedule, late):
     settings = {"num_replicates": 1, "batch_size": 6, "optimizer__schedule": schedule}
-    config, dataset = arrays_config(**settings)
+    config, dataset = arrays_config("ais", estimator__late_moves=late, **settings)
     runs = []
     for folder, epochs in (("a", (2, 4)), ("b", (4,))):
         for num in epochs:
@@ -408,6 +409,17 @@ def test_a_run_goes_on_for_more_epochs_bit_for_bit(tmp_path, schedule):
         runs.append(experiments.load_run(tmp_path / folder))
     jax.tree.map(np.testing.assert_array_equal, *(run.replicates for run in runs))
     pd.testing.assert_series_equal(*(run.history.elbo for run in runs))
+
+
+def test_the_last_fifth_of_the_steps_makes_the_late_moves(tmp_path):
+    settings = {"num_epochs": 5, "num_replicates": 1, "batch_size": 6}
+    config, dataset = arrays_config("ais", estimator__late_moves=3, **settings)
+    results = train_and_evaluate(config, tmp_path, dataset=dataset)
+    found = experiments.load_run(tmp_path).history.gradient_evaluations.diff()
+    # Of each image: a density, 2 leapfrog steps a move, the end and phi's draw.
+    early, late = (60 * (1 + 2 * num_moves + 1 + 1) for num_moves in (2, 4))
+    assert found.dropna().tolist() == [early] * 3 + [late]
+    assert results["gradient_evaluations"] == 4 * early + late
 
 
 @pytest.mark.parametrize(

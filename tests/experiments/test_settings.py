@@ -52,6 +52,7 @@ def test_a_config_names_the_settings_and_defaults_that_the_estimator_reads(estim
     theirs = estimators.settings_of(estimator)
     assert mine.pop("name") == estimator
     assert mine.pop("preconditioner", "encoder") == "encoder"
+    assert mine.pop("late_moves", 0) == 0
     theirs.pop("hmc_scale", None)
     assert mine == theirs
 

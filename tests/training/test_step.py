@@ -171,14 +171,14 @@ def test_blocks_do_not_change_a_step_whose_phi_takes_every_sample(small_model, i
     assert_trees_close(blocked(*args), whole(*args))
 
 
-def points(model):
+def points(model, final_moves=2):
     """An estimator whose points are more than its chains."""
     return estimators.make(
         *("ais", model),
         num_samples=2,
         num_temperatures=1,
         num_leapfrog=3,
-        final_moves=2,
+        final_moves=final_moves,
         average="points",
         phi_loss="stl",
         num_phi_samples=3,
@@ -194,6 +194,26 @@ def test_blocks_do_not_change_a_step_of_many_points(small_model, images):
         for n in (None, 3)
     )
     assert_trees_close(blocked(*args), whole(*args))
+
+
+def test_an_estimator_of_fewer_moves_leaves_the_others_its_last_step_size(
+    small_model, images
+):
+    few, many = (points(small_model, final_moves=n) for n in (2, 4))
+    step = jax.jit(training.make_train_step(few, RULE, binarize=True))
+    own, others = (
+        step(
+            first_state(jax.random.key(0), small_model, e),
+            jax.random.key(3),
+            images[:BATCH],
+        )
+        for e in (few, many)
+    )
+    assert_trees_close(others[0].theta, own[0].theta, atol=0)
+    np.testing.assert_array_equal(others[0].step_sizes[:2], own[0].step_sizes)
+    np.testing.assert_array_equal(
+        others[0].step_sizes[2:], np.repeat(own[0].step_sizes[1], 2)
+    )
 
 
 def test_the_average_of_theta_follows_it(ais_run, small_model, images):

@@ -93,6 +93,24 @@ MUTANTS = {
         "if saved > step and False]",
         "tests/experiments/test_run.py -k more_epochs_bit",
     ),
+    "step_sizes_that_do_not_follow": Mutant(
+        "ais_jax/training/step.py",
+        'mode="edge"',
+        'mode="constant"',
+        f"{TRAINING}/test_step.py -k fewer_moves",
+    ),
+    "moves_that_are_never_late": Mutant(
+        "experiments/run/build.py",
+        "if is_late and late_moves:",
+        "if is_late and late_moves < 0:",
+        "tests/experiments/test_run.py -k late_moves",
+    ),
+    "more_epochs_from_the_late_moves": Mutant(
+        "experiments/run/build.py",
+        "return min(stable, phase_ends(settings, num_train)[0][1])",
+        "return stable",
+        "tests/experiments/test_run.py -k more_epochs_bit",
+    ),
     "phis_rate_for_theta": Mutant(
         "ais_jax/training/step.py",
         "optimizers.theta, learning_rates[0]",

@@ -104,7 +104,7 @@ def init(
     Args:
         key: of the parameters' first values.
         model: what is trained.
-        estimator: says how many moves need a step size; of several, that of the most.
+        estimator: says how many moves need a step size; of several, the one of most.
         optimizers: of theta and of phi, each of `optimizers.make`.
         step_size: HMC's first step size at every temperature.
         learning_rates: the peak rates of theta and of phi.

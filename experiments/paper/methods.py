@@ -24,7 +24,7 @@ PAPER = {  # data set -> the paper's numbers that are drawn as lines
 }
 STYLES = {  # method -> number of its colour and marker
     **{"VAE": 8, "IWAE-DReG": 1, "MH-HMC": 2},
-    **{"AIS": 3, "AIS, rate 3e-3": 6, "best": 0},
+    **{"AIS": 3, "AIS, rate 3e-3": 6, "two long trajectories": 4, "best": 0},
 }
 FEW = ("IWAE-DReG", "AIS", "AIS, rate 3e-3", "best")  # of the smaller figure
 SIZES = {"omniglot": 8070, "mnist": 10_000}  # test images of a data set
@@ -97,8 +97,11 @@ def _method(config: dict[str, Any]) -> str | None:
     estimator, optimizer = config["estimator"], config["optimizer"]
     rate = tuple(np.atleast_1d(optimizer["learning_rate"]))
     if estimator["name"] == "ais":
+        if estimator["average"] == "points" and optimizer["name"] == "muon":
+            is_long = estimator["final_moves"] == 2  # as `best` was before
+            return "two long trajectories" if is_long else "best"
         if estimator["average"] == "points":
-            return "best" if optimizer["name"] == "muon" else None
+            return None
         if estimator["num_temperatures"] != 5:
             return None
         if rate == (3e-3,):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from configs.default import get_config
 from experiments.paper import differences
 from experiments.run.folder import read
 from experiments.run.metrics import read_metrics
@@ -141,11 +142,19 @@ def _load(folder):
         for file in files
         if file.exists()
         and (results := read(file)).keys() >= {"test_log_p", "replicates"}
-        for r, one in enumerate(split(results))
+        for r, one in enumerate(split(_completed(results)))
     ]  # other results are another program's, such as figure1's
     if not evaluations and variant is not None and variant.get("failure"):
         return [(None, variant, None)]
     return evaluations
+
+
+def _completed(results):
+    """Gives the estimator the settings that are newer than the run, in place."""
+    estimator = results["config"]["estimator"]
+    defaults = get_config(estimator["name"]).estimator.to_dict()
+    estimator.update(defaults | estimator)
+    return results
 
 
 def _curve(folder, replicate):

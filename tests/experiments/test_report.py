@@ -221,6 +221,16 @@ def test_the_report_of_an_export_is_the_same(tmp_path):
     assert read_json(tmp_path / "export" / "a" / "results.json") == results()
 
 
+def test_a_run_from_before_a_setting_of_its_estimator_is_a_row_still(tmp_path):
+    content = results()
+    del content["config"]["estimator"]["late_moves"]
+    save(tmp_path / "old", content)
+    (run,) = collected.collect([tmp_path])
+    assert tables.match(run.results["config"]) == (ROW, "increments")
+    departures = report_lines.departures
+    assert departures(run) == departures(run._replace(results=results()))
+
+
 def test_a_run_evaluated_again_has_one_learning_curve(tmp_path):
     save(tmp_path / "a", results(), curve=(-120.0, -110.0))
     subset = {"evaluation.subset": "first", "evaluation.num_examples": 300}

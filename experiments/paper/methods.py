@@ -191,8 +191,9 @@ def _line(axes: Any, members: list[Measured], style: dict[str, str]) -> None:
     is_over_k = len({point.num_samples for point in members}) > 1
     for point in members:
         text = f"K = {point.num_samples}" if is_over_k else f"{point.epochs:g} epochs"
-        above = point.method == "MH-HMC"  # AIS stands close below
-        place = {"xytext": (5, 5 if above else -11), "textcoords": "offset points"}
+        places = {"MH-HMC": (5, 5, "left"), "best": (-5, 5, "right")}  # of others' way
+        *offset, side = places.get(point.method, (5, -11, "left"))
+        place = {"xytext": offset, "textcoords": "offset points", "ha": side}
         xy = (point.gradient_evaluations, point.log_p)
         halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
         axes.annotate(text, xy, **place, **halo, fontsize=7.5, color=style["color"])

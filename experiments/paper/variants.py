@@ -65,9 +65,15 @@ def gradient_evaluations(settings: Settings) -> int:
 
 
 def match(config: ConfigDict, budget: int) -> None:
-    """Sets a run's epochs by its gradient evaluations."""
+    """Sets a run's epochs to those whose gradient evaluations are nearest."""
     total = gradient_evaluations(resolve(config))
-    config.num_epochs = max(1, round(config.num_epochs * budget / total))
+    guess = round(config.num_epochs * budget / total)  # late moves cost more
+
+    def distance(num_epochs):
+        config.num_epochs = num_epochs
+        return abs(gradient_evaluations(resolve(config)) - budget)
+
+    config.num_epochs = min(range(max(1, guess - 1), guess + 2), key=distance)
 
 
 def _steps_per_epoch(settings):
